@@ -1,0 +1,60 @@
+# Every target sets up what it needs: a virtual environment in the checkout and a release build.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+TOOLS  := --group dev --group bench --group upstream
+BUILT  := $(VENV)/.built
+RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs)
+
+.DEFAULT_GOAL := help
+.PHONY: help install build format lint test test-rust upstream-tests bench demo check clean
+
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TOOLS)
+	@touch $@
+
+$(BUILT): $(VENV)/.installed $(RUST)
+	PIP_QUIET=2 VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --quiet
+	@touch $@
+
+install: $(VENV)/.installed ## Create the virtual environment with all tools
+
+build: $(BUILT) ## Build the package (release) into the virtual environment
+
+format: install ## Format Python and Rust
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format --quiet .
+	cargo fmt
+
+lint: build ## Check formatting, lints and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest fastapi_sse_fast
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- -D warnings
+
+test: build test-rust ## Run the Rust and Python tests
+	$(BIN)/pytest
+
+test-rust: install
+	PYO3_PYTHON=$(abspath $(BIN)/python) cargo test --quiet
+
+upstream-tests: build ## Run FastAPI's own SSE tests against this package
+	$(BIN)/python tests/upstream.py
+
+bench: build ## Run the micro benchmarks
+	$(BIN)/pytest benches
+
+demo: build ## Serve the demo page
+	$(BIN)/python examples/demo.py
+
+check: lint test ## Everything CI runs
+
+clean: ## Remove what was built
+	rm -rf $(VENV) target build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

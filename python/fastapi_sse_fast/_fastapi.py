@@ -1,0 +1,293 @@
+"""The seam: how a route's generator gets to our response instead of FastAPI's encoder.
+
+FastAPI encodes events in its router, not in the response class. `get_request_handler`
+builds the handler of every route; it is wrapped here, and for routes of our class two
+of its arguments are replaced: the endpoint becomes an *envelope*, a generator function
+that yields the endpoint's own, un-started generator, and the response class becomes a
+factory that opens it. For FastAPI that is a raw streaming response. Parameters,
+dependencies, status, headers and background tasks remain its own code.
+
+This is the only module that uses what FastAPI does not document. Where a release does
+not fit, nothing is wrapped and FastAPI's own implementation streams: slower, never
+wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import warnings
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import fastapi.routing
+import fastapi.sse
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.exceptions import ResponseValidationError
+from starlette.responses import Response
+
+from ._core import ItemEncoder
+
+if TYPE_CHECKING:
+    from pydantic_core import ValidationError
+    from starlette.types import Scope
+
+    from .response import EventSourceResponse
+
+_ARGUMENTS = frozenset(
+    {
+        "dependant",
+        "is_json_stream",
+        "response_class",
+        "response_model_by_alias",
+        "response_model_exclude",
+        "response_model_exclude_defaults",
+        "response_model_exclude_none",
+        "response_model_exclude_unset",
+        "response_model_include",
+        "status_code",
+        "stream_item_field",
+    }
+)
+"""Arguments of `get_request_handler` that are read or replaced."""
+
+_SERIALIZER_OPTIONS = {
+    "include": None,
+    "exclude": None,
+    "by_alias": None,
+    "exclude_unset": False,
+    "exclude_defaults": False,
+    "exclude_none": False,
+}
+"""Those of `SchemaSerializer.to_json` that a route sets, with their defaults."""
+
+
+class _Seam:
+    """Whether FastAPI is wrapped, and for which classes."""
+
+    ours: type[EventSourceResponse] | None = None
+    installed = False
+
+
+def take_over(response_class: type[EventSourceResponse]) -> bool:
+    """Wraps FastAPI's router for routes of `response_class`, where that is possible."""
+    original = fastapi.routing.get_request_handler
+    if not _fits(original):
+        warnings.warn(
+            f"fastapi_sse_fast does not know FastAPI {fastapi.__version__}: events are "
+            "streamed by FastAPI itself, which is slower",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+
+    @functools.wraps(original)
+    def get_request_handler(*args: Any, **kwargs: Any) -> Any:
+        class_ = _streaming_class(kwargs.get("response_class"))
+        if class_ is not None and kwargs.keys() >= _ARGUMENTS:
+            kwargs = _redirected(class_, kwargs)
+        return original(*args, **kwargs)
+
+    _Seam.ours = response_class
+    fastapi.routing.get_request_handler = get_request_handler
+    return True
+
+
+def install() -> None:
+    """Streams routes of `fastapi.sse.EventSourceResponse` as well.
+
+    For applications whose imports cannot be changed. Routes that are registered
+    afterwards count; calling it again changes nothing.
+
+    Example:
+        >>> install()  # before the routes are declared
+        >>> uninstall()
+    """
+    _Seam.installed = True
+
+
+def uninstall() -> None:
+    """Undoes `install()` for routes that are registered afterwards."""
+    _Seam.installed = False
+
+
+def default_ping_interval() -> float:
+    """FastAPI's own interval in seconds, which its tests patch."""
+    return float(getattr(fastapi.routing, "_PING_INTERVAL", 15.0))
+
+
+def _fits(get_request_handler: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(get_request_handler).parameters
+    # Another library's wrapper, as Sentry's is.
+    passes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return passes_all or parameters.keys() >= _ARGUMENTS
+
+
+def _streaming_class(response_class: Any) -> type[EventSourceResponse] | None:
+    """Our class for a route's `response_class`, if the route is ours to stream."""
+    if isinstance(response_class, DefaultPlaceholder):
+        response_class = response_class.value
+    if not isinstance(response_class, type) or _Seam.ours is None:
+        return None
+    if issubclass(response_class, _Seam.ours):
+        return response_class
+    if _Seam.installed and issubclass(response_class, fastapi.sse.EventSourceResponse):
+        return _Seam.ours
+    return None
+
+
+def _redirected(
+    response_class: type[EventSourceResponse], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    dependant = kwargs["dependant"]
+    if _is_generator(dependant):
+        call = _envelope(dependant.call)
+        factory: Any = _stream_factory(response_class, kwargs)
+    else:
+        status_code = kwargs["status_code"] or 200
+        call = _returning(dependant.call, response_class, status_code)
+        factory = Response
+    return {
+        **kwargs,
+        "dependant": dataclasses.replace(dependant, call=call),
+        "response_class": factory,
+        "is_json_stream": False,
+    }
+
+
+def _is_generator(dependant: Any) -> bool:
+    from fastapi.dependencies import models
+
+    if hasattr(models, "_is_gen_callable"):
+        return bool(
+            models._is_gen_callable(dependant.call)
+            or models._is_async_gen_callable(dependant.call)
+        )
+    return bool(dependant.is_gen_callable or dependant.is_async_gen_callable)
+
+
+def _envelope(call: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+    """A generator function for FastAPI, whose only item is `call`'s generator."""
+
+    def envelope(**values: Any) -> Iterator[Any]:
+        yield call(**values)
+
+    # FastAPI's errors name the endpoint's file and line. Not by `__wrapped__`: FastAPI
+    # would look through the envelope then.
+    function = inspect.unwrap(call)
+    functools.update_wrapper(envelope, function, updated=())
+    del envelope.__wrapped__
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        envelope.__code__ = envelope.__code__.replace(
+            co_filename=code.co_filename, co_firstlineno=code.co_firstlineno
+        )
+    return envelope
+
+
+def _returning(
+    call: Callable[..., Any],
+    response_class: type[EventSourceResponse],
+    status_code: int,
+) -> Callable[..., Any]:
+    """`call`, an endpoint without `yield`, that streams an iterable it returns."""
+
+    def respond(result: Any) -> Response:
+        if isinstance(result, Response):
+            return result
+        if not isinstance(result, (AsyncIterable, Iterable)):
+            raise TypeError(_not_a_stream(call, result))
+        try:
+            response = response_class(result, status_code=status_code)
+        except TypeError:
+            raise TypeError(_not_a_stream(call, result)) from None
+        return response.encode_items_with(lambda scope: _PLAIN_ITEMS)
+
+    if inspect.iscoroutinefunction(call):
+
+        @functools.wraps(call)
+        async def endpoint(**values: Any) -> Response:
+            return respond(await call(**values))
+
+        return endpoint
+
+    @functools.wraps(call)
+    def sync_endpoint(**values: Any) -> Response:
+        return respond(call(**values))
+
+    return sync_endpoint
+
+
+def _not_a_stream(call: Callable[..., Any], result: Any) -> str:
+    name = getattr(call, "__name__", repr(call))
+    return (
+        f"{name}() has response_class=EventSourceResponse but returned "
+        f"{type(result).__name__!r}: `yield` the events, or return an iterable of them"
+    )
+
+
+def _stream_factory(
+    response_class: type[EventSourceResponse], kwargs: dict[str, Any]
+) -> Callable[..., EventSourceResponse]:
+    """What FastAPI calls as the response class of a route, with the opened envelope."""
+    encoder_for: Callable[[Scope], ItemEncoder]
+    if kwargs["stream_item_field"] is None:
+        encoder_for = _plain_items
+    else:
+        encoder_for = _TypedItems(kwargs).encoder_for
+
+    def respond(content: Iterator[Any], **response_args: Any) -> EventSourceResponse:
+        (generator,) = content
+        return response_class(generator, **response_args).encode_items_with(encoder_for)
+
+    return respond
+
+
+_PLAIN_ITEMS = ItemEncoder()
+
+
+def _plain_items(scope: Scope) -> ItemEncoder:
+    return _PLAIN_ITEMS
+
+
+class _TypedItems:
+    """The item type of a route: what validates its items and what serializes them."""
+
+    def __init__(self, kwargs: dict[str, Any]) -> None:
+        self._adapter = kwargs["stream_item_field"]._type_adapter
+        self._dependant = kwargs["dependant"]
+        self._options = {
+            name: kwargs[f"response_model_{name}"]
+            for name, default in _SERIALIZER_OPTIONS.items()
+            if kwargs[f"response_model_{name}"] != default
+        }
+
+    def encoder_for(self, scope: Scope) -> ItemEncoder:
+        return ItemEncoder.typed(
+            validate=self._validate,
+            serialize=self._serialize,
+            invalid=functools.partial(self._invalid, scope),
+        )
+
+    # Bound on the first request, when forward references can be resolved.
+
+    @functools.cached_property
+    def _validate(self) -> Callable[[Any], Any]:
+        validator = self._adapter.validator
+        return functools.partial(validator.validate_python, from_attributes=True)
+
+    @functools.cached_property
+    def _serialize(self) -> Callable[[Any], bytes]:
+        return functools.partial(self._adapter.serializer.to_json, **self._options)
+
+    def _invalid(self, scope: Scope, item: Any, error: ValidationError) -> Exception:
+        context = dict(fastapi.routing._extract_endpoint_context(self._dependant.call))
+        if self._dependant.path and "method" in scope:
+            mount = scope.get("root_path", "").rstrip("/")
+            context["path"] = f"{scope['method']} {mount}{self._dependant.path}"
+        errors = [
+            {**details, "loc": ("response", *details["loc"])}
+            for details in error.errors(include_url=False)
+        ]
+        return ResponseValidationError(errors, body=item, endpoint_ctx=context)

@@ -1,0 +1,139 @@
+//! `EventBuffer`: frames that wait for the next send.
+
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::encoder::ItemEncoder;
+
+/// Larger buffers are given back rather than kept for the next events of a stream.
+const KEEP_CAPACITY: usize = 16 * 1024;
+
+/// Encodes items into one byte buffer: `push` from the task or thread that iterates, `take` from
+/// the one that sends.
+#[pyclass(frozen, module = "fastapi_sse_fast._core")]
+pub(crate) struct EventBuffer {
+    encoder: Py<ItemEncoder>,
+    wake: Py<PyAny>,
+    high_water: usize,
+    time_slice: Duration,
+    state: Mutex<State>,
+}
+
+struct State {
+    pending: Vec<u8>,
+    /// Space to encode into while the lock is not held: an encoder may run any code.
+    scratch: Vec<u8>,
+    slice_began: Instant,
+    closed: bool,
+}
+
+#[pymethods]
+impl EventBuffer {
+    #[new]
+    #[pyo3(signature = (encoder, wake, *, high_water, time_slice))]
+    fn new(
+        encoder: Py<ItemEncoder>,
+        wake: Py<PyAny>,
+        high_water: usize,
+        time_slice: f64,
+    ) -> PyResult<Self> {
+        let time_slice = Duration::try_from_secs_f64(time_slice)
+            .map_err(|error| PyValueError::new_err(format!("time_slice: {error}")))?;
+        let state = State {
+            pending: Vec::new(),
+            scratch: Vec::new(),
+            slice_began: Instant::now(),
+            closed: false,
+        };
+        Ok(Self {
+            encoder,
+            wake,
+            high_water,
+            time_slice,
+            state: Mutex::new(state),
+        })
+    }
+
+    #[pyo3(signature = (item, /))]
+    fn push(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = item.py();
+        let mut frame = mem::take(&mut self.lock().scratch);
+        let encoded = self.encoder.get().encode(item, &mut frame);
+        let (woke, give_way) = self.lock().append(frame, encoded.is_ok(), self);
+        encoded?;
+        if woke {
+            self.wake.call0(py)?;
+        }
+        Ok(give_way)
+    }
+
+    fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let mut taken = mem::take(&mut self.lock().pending);
+        let body = PyBytes::new(py, &taken);
+        if taken.capacity() <= KEEP_CAPACITY {
+            taken.clear();
+            let mut state = self.lock();
+            if state.pending.capacity() == 0 {
+                state.pending = taken;
+            }
+        }
+        body
+    }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.pending = Vec::new();
+        state.scratch = Vec::new();
+    }
+
+    #[getter]
+    fn full(&self) -> bool {
+        self.lock().pending.len() >= self.high_water
+    }
+
+    fn __len__(&self) -> usize {
+        self.lock().pending.len()
+    }
+}
+
+impl EventBuffer {
+    /// Held for copies only, never while Python code can run; so nothing can have panicked with it.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Appends what was encoded and keeps its space. Returns whether something waits that did
+    /// not before, and whether the producer should give way.
+    fn append(&mut self, mut frame: Vec<u8>, encoded: bool, buffer: &EventBuffer) -> (bool, bool) {
+        if self.closed {
+            return (false, true);
+        }
+        let was_empty = self.pending.is_empty();
+        if encoded {
+            if was_empty && frame.capacity() > self.pending.capacity() {
+                mem::swap(&mut self.pending, &mut frame);
+            } else {
+                self.pending.extend_from_slice(&frame);
+            }
+        }
+        if frame.capacity() <= KEEP_CAPACITY {
+            frame.clear();
+            self.scratch = frame;
+        }
+        let now = Instant::now();
+        let give_way = self.pending.len() >= buffer.high_water
+            || now.duration_since(self.slice_began) >= buffer.time_slice;
+        if give_way {
+            self.slice_began = now;
+        }
+        (was_empty && !self.pending.is_empty(), give_way)
+    }
+}

@@ -1,0 +1,100 @@
+//! `EncodedEvent`: an event that is already its frame.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use pyo3::basic::CompareOp;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyTuple};
+
+use crate::event::Fields;
+
+/// A ready frame: encoded once, sent any number of times.
+#[pyclass(frozen, module = "fastapi_sse_fast._core")]
+pub(crate) struct EncodedEvent {
+    frame: Box<[u8]>,
+}
+
+impl EncodedEvent {
+    pub(crate) fn frame(&self) -> &[u8] {
+        &self.frame
+    }
+}
+
+#[pymethods]
+impl EncodedEvent {
+    #[new]
+    #[pyo3(signature = (*, data=None, raw_data=None, event=None, id=None, retry=None, comment=None))]
+    fn new<'py>(
+        py: Python<'py>,
+        data: Option<Bound<'py, PyAny>>,
+        raw_data: Option<Bound<'py, PyAny>>,
+        event: Option<Bound<'py, PyAny>>,
+        id: Option<Bound<'py, PyAny>>,
+        retry: Option<Bound<'py, PyAny>>,
+        comment: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Self> {
+        let mut frame = Vec::new();
+        Fields {
+            data,
+            raw_data,
+            event,
+            id,
+            retry,
+            comment,
+        }
+        .write_new(py, &mut frame)?;
+        Ok(Self {
+            frame: frame.into_boxed_slice(),
+        })
+    }
+
+    fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.frame)
+    }
+
+    fn __len__(&self) -> usize {
+        self.frame.len()
+    }
+
+    fn __richcmp__(&self, other: &Self, op: CompareOp, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(match op {
+            CompareOp::Eq => (self.frame == other.frame)
+                .into_pyobject(py)?
+                .to_owned()
+                .into_any(),
+            CompareOp::Ne => (self.frame != other.frame)
+                .into_pyobject(py)?
+                .to_owned()
+                .into_any(),
+            _ => py.NotImplemented().into_bound(py),
+        }
+        .unbind())
+    }
+
+    fn __hash__(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.frame.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("<EncodedEvent {}>", self.__bytes__(py).repr()?))
+    }
+
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let py = slf.py();
+        let restore = slf.get_type().getattr("_restore")?;
+        Ok((restore, PyTuple::new(py, [slf.get().__bytes__(py)])?))
+    }
+
+    /// Makes an event of the bytes that pickling kept.
+    #[staticmethod]
+    #[pyo3(name = "_restore", signature = (frame, /))]
+    fn restore(frame: &Bound<'_, PyBytes>) -> Self {
+        Self {
+            frame: frame.as_bytes().into(),
+        }
+    }
+}

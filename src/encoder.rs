@@ -1,0 +1,149 @@
+//! What a yielded item becomes: a ready frame, an event, a validated item or plain JSON.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
+
+use crate::encoded::EncodedEvent;
+use crate::event::{EventTypes, is_plain};
+use crate::json;
+use crate::wire::Frame;
+
+/// Turns the items of one stream into frames.
+#[pyclass(frozen, module = "fastapi_sse_fast._core")]
+pub(crate) struct ItemEncoder {
+    items: Items,
+}
+
+/// What items that are no events are.
+enum Items {
+    /// Of no declared type: `json.dumps(jsonable_encoder(item))`.
+    Plain,
+    /// Of the route's item type: validated, then pydantic's JSON.
+    Typed {
+        validate: Py<PyAny>,
+        serialize: Py<PyAny>,
+        invalid: Py<PyAny>,
+    },
+    /// As `Plain`, but `str` and bytes are parts of the body already, as in a
+    /// `StreamingResponse`.
+    Chunks,
+}
+
+#[pymethods]
+impl ItemEncoder {
+    #[new]
+    #[pyo3(signature = ())]
+    fn new() -> Self {
+        Self {
+            items: Items::Plain,
+        }
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (*, validate, serialize, invalid))]
+    fn typed(validate: Py<PyAny>, serialize: Py<PyAny>, invalid: Py<PyAny>) -> Self {
+        Self {
+            items: Items::Typed {
+                validate,
+                serialize,
+                invalid,
+            },
+        }
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = ())]
+    fn chunks() -> Self {
+        Self {
+            items: Items::Chunks,
+        }
+    }
+}
+
+impl ItemEncoder {
+    /// Appends the frame of `item` to `out`. On an error `out` holds a torn tail to truncate.
+    ///
+    /// # Errors
+    ///
+    /// What validation, a serializer or FastAPI's encoder raise.
+    pub(crate) fn encode(&self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+        let py = item.py();
+        if let Ok(encoded) = item.cast_exact::<EncodedEvent>() {
+            out.extend_from_slice(encoded.get().frame());
+            return Ok(());
+        }
+        if !is_plain(item)
+            && let Some(fields) = EventTypes::of(py)?.fields(item)?
+        {
+            return fields.write(py, out);
+        }
+        match &self.items {
+            Items::Plain => plain(item, out),
+            Items::Typed {
+                validate,
+                serialize,
+                invalid,
+            } => {
+                let value = validate.bind(py).call1((item,)).map_err(|error| {
+                    explain(py, item, error, invalid).unwrap_or_else(|raised| raised)
+                })?;
+                let json = serialize.bind(py).call1((value,))?;
+                let mut frame = Frame::new(out);
+                frame.data(json.cast::<PyBytes>()?.as_bytes());
+                frame.end();
+                Ok(())
+            }
+            Items::Chunks => {
+                if chunk(item, out)? {
+                    return Ok(());
+                }
+                plain(item, out)
+            }
+        }
+    }
+}
+
+fn plain(item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    let mut frame = Frame::new(out);
+    frame.data_line(|out| json::write(item, out))?;
+    frame.end();
+    Ok(())
+}
+
+/// Appends `item` if it is part of a body. Returns whether it was.
+fn chunk(item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
+    if let Ok(text) = item.cast::<PyString>() {
+        out.extend_from_slice(text.to_str()?.as_bytes());
+    } else if let Ok(bytes) = item.cast::<PyBytes>() {
+        out.extend_from_slice(bytes.as_bytes());
+    } else if item.is_instance_of::<PyByteArray>() || item.is_instance_of::<PyMemoryView>() {
+        let bytes = item.py().get_type::<PyBytes>().call1((item,))?;
+        out.extend_from_slice(bytes.cast::<PyBytes>()?.as_bytes());
+    } else {
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// The exception to raise for an item that failed validation: `invalid(item, error)`, which
+/// knows the route. Other exceptions of a validator pass unchanged, as in FastAPI.
+fn explain(
+    py: Python<'_>,
+    item: &Bound<'_, PyAny>,
+    error: PyErr,
+    invalid: &Py<PyAny>,
+) -> PyResult<PyErr> {
+    static VALIDATION_ERROR: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let class = VALIDATION_ERROR.import(py, "pydantic_core", "ValidationError")?;
+    if !error.value(py).is_instance(class)? {
+        return Ok(error);
+    }
+    let explained = invalid.bind(py).call1((item, error.value(py)))?;
+    if explained.is_instance_of::<pyo3::exceptions::PyBaseException>() {
+        Ok(PyErr::from_value(explained))
+    } else {
+        Err(PyTypeError::new_err("invalid() must return an exception"))
+    }
+}

@@ -1,0 +1,370 @@
+//! The fields of one event: read from Python, checked, written as a frame.
+//!
+//! Where a field is not exactly of the expected type or breaks a rule, FastAPI's own
+//! `ServerSentEvent` decides: it coerces (`retry="5"`) or raises pydantic's error.
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
+
+use crate::items::Items;
+use crate::wire::{self, FieldError, Frame};
+use crate::{fallback, json};
+
+impl From<FieldError> for PyErr {
+    fn from(error: FieldError) -> Self {
+        PyValueError::new_err(error.to_string())
+    }
+}
+
+/// The six fields as Python holds them; `None` where a field is absent.
+pub(crate) struct Fields<'py> {
+    pub(crate) data: Option<Bound<'py, PyAny>>,
+    pub(crate) raw_data: Option<Bound<'py, PyAny>>,
+    pub(crate) event: Option<Bound<'py, PyAny>>,
+    pub(crate) id: Option<Bound<'py, PyAny>>,
+    pub(crate) retry: Option<Bound<'py, PyAny>>,
+    pub(crate) comment: Option<Bound<'py, PyAny>>,
+}
+
+/// Why fields cannot be written as they are.
+enum Refusal {
+    /// A type that pydantic may still coerce.
+    Type(&'static str),
+    Field(FieldError),
+    /// `data` and `raw_data` on one event.
+    BothData,
+    Raised(PyErr),
+}
+
+impl From<FieldError> for Refusal {
+    fn from(error: FieldError) -> Self {
+        Self::Field(error)
+    }
+}
+
+impl From<PyErr> for Refusal {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
+    }
+}
+
+impl From<Refusal> for PyErr {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Type(field) => {
+                PyTypeError::new_err(format!("SSE '{field}' has an unsupported type"))
+            }
+            Refusal::Field(error) => error.into(),
+            Refusal::BothData => PyValueError::new_err("Cannot set both 'data' and 'raw_data'"),
+            Refusal::Raised(error) => error,
+        }
+    }
+}
+
+enum Retry<'a> {
+    Small(u64),
+    Digits(Bound<'a, PyString>),
+}
+
+/// Fields that are known to be writable; `data` can still fail to encode.
+struct Checked<'a, 'py> {
+    comment: Option<&'a str>,
+    event: Option<&'a str>,
+    raw_data: Option<&'a str>,
+    id: Option<&'a str>,
+    retry: Option<Retry<'py>>,
+}
+
+impl<'py> Fields<'py> {
+    /// Reads the attributes of an event.
+    ///
+    /// # Errors
+    ///
+    /// What a property of a user's subclass raises.
+    pub(crate) fn of_event(event: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let py = event.py();
+        let read = |name: &Bound<'py, PyString>| event.getattr(name).map(some);
+        Ok(Self {
+            data: read(intern!(py, "data"))?,
+            raw_data: read(intern!(py, "raw_data"))?,
+            event: read(intern!(py, "event"))?,
+            id: read(intern!(py, "id"))?,
+            retry: read(intern!(py, "retry"))?,
+            comment: read(intern!(py, "comment"))?,
+        })
+    }
+
+    /// Reads keyword arguments or an instance's `__dict__`. `None` where there is another key.
+    pub(crate) fn of_dict(dict: &Bound<'py, PyDict>) -> PyResult<Option<Self>> {
+        let py = dict.py();
+        let names = [
+            intern!(py, "data"),
+            intern!(py, "raw_data"),
+            intern!(py, "event"),
+            intern!(py, "id"),
+            intern!(py, "retry"),
+            intern!(py, "comment"),
+        ];
+        let mut found = [const { None }; 6];
+        for item in Items::of(dict) {
+            let (key, value) = item?;
+            let Some(index) = names.iter().position(|name| key.is(*name)) else {
+                return Ok(None);
+            };
+            found[index] = some(value);
+        }
+        let [data, raw_data, event, id, retry, comment] = found;
+        Ok(Some(Self {
+            data,
+            raw_data,
+            event,
+            id,
+            retry,
+            comment,
+        }))
+    }
+
+    fn check(&self) -> Result<Checked<'_, 'py>, Refusal> {
+        let event = text("event", self.event.as_ref())?;
+        if let Some(name) = event {
+            wire::check_event(name)?;
+        }
+        let id = text("id", self.id.as_ref())?;
+        if let Some(id) = id {
+            wire::check_id(id)?;
+        }
+        Ok(Checked {
+            comment: text("comment", self.comment.as_ref())?,
+            event,
+            raw_data: text("raw_data", self.raw_data.as_ref())?,
+            id,
+            retry: self.retry.as_ref().map(milliseconds).transpose()?,
+        })
+    }
+
+    /// As [`Self::check`], for an event that is being made.
+    fn check_new(&self) -> Result<Checked<'_, 'py>, Refusal> {
+        if self.data.is_some() && self.raw_data.is_some() {
+            return Err(Refusal::BothData);
+        }
+        self.check()
+    }
+
+    /// Whether a new event could have these fields just as they are.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.check_new().is_ok()
+    }
+
+    /// Appends the frame of an event that is being made: nothing but valid fields.
+    ///
+    /// # Errors
+    ///
+    /// pydantic's `ValidationError`, or what encoding `data` raises. Truncate `out` then.
+    pub(crate) fn write_new(&self, py: Python<'py>, out: &mut Vec<u8>) -> PyResult<()> {
+        match self.check_new() {
+            Ok(checked) => checked.write(self.data.as_ref(), out),
+            Err(refusal) => self.validated(py, refusal)?.write_as_is(out),
+        }
+    }
+
+    /// Appends the frame of an event that exists. Fields may have been assigned to since it was
+    /// made, so all are checked; that `raw_data` wins over `data` is FastAPI's way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write_new`].
+    pub(crate) fn write(&self, py: Python<'py>, out: &mut Vec<u8>) -> PyResult<()> {
+        match self.check() {
+            Ok(checked) => checked.write(self.data.as_ref(), out),
+            Err(refusal) => self.validated(py, refusal)?.write_as_is(out),
+        }
+    }
+
+    fn write_as_is(&self, out: &mut Vec<u8>) -> PyResult<()> {
+        self.check()?.write(self.data.as_ref(), out)
+    }
+
+    /// The fields as FastAPI's event has them after validation.
+    fn validated(&self, py: Python<'py>, refusal: Refusal) -> PyResult<Self> {
+        if let Refusal::Raised(error) = refusal {
+            return Err(error);
+        }
+        let keywords = PyDict::new(py);
+        for (name, value) in [
+            (intern!(py, "data"), &self.data),
+            (intern!(py, "raw_data"), &self.raw_data),
+            (intern!(py, "event"), &self.event),
+            (intern!(py, "id"), &self.id),
+            (intern!(py, "retry"), &self.retry),
+            (intern!(py, "comment"), &self.comment),
+        ] {
+            if let Some(value) = value {
+                keywords.set_item(name, value)?;
+            }
+        }
+        Self::of_event(&fallback::validated_event(&keywords)?)
+    }
+}
+
+impl<'py> Checked<'_, 'py> {
+    fn write(self, data: Option<&Bound<'py, PyAny>>, out: &mut Vec<u8>) -> PyResult<()> {
+        let mut frame = Frame::new(out);
+        if let Some(text) = self.comment {
+            frame.comment(text);
+        }
+        if let Some(name) = self.event {
+            frame.event(name)?;
+        }
+        if let Some(text) = self.raw_data {
+            frame.data(text.as_bytes());
+        } else if let Some(data) = data {
+            write_data(data, &mut frame)?;
+        }
+        if let Some(id) = self.id {
+            frame.id(id)?;
+        }
+        match self.retry {
+            Some(Retry::Small(number)) => frame.retry(number),
+            Some(Retry::Digits(digits)) => frame.retry_digits(digits.to_str()?)?,
+            None => {}
+        }
+        frame.end();
+        Ok(())
+    }
+}
+
+/// Writes what `data=` carries. A model that has `model_dump_json` writes itself, by field name;
+/// everything else is FastAPI's plain JSON.
+fn write_data(data: &Bound<'_, PyAny>, frame: &mut Frame<'_>) -> PyResult<()> {
+    if is_plain(data) {
+        return frame.data_line(|out| json::write(data, out));
+    }
+    let py = data.py();
+    let name = intern!(py, "model_dump_json");
+    if let Some(dump) = data.get_type().getattr_opt(name)?
+        && dump.is(model_dump_json(py)?)
+    {
+        let serializer = data
+            .get_type()
+            .getattr(intern!(py, "__pydantic_serializer__"))?;
+        let json = serializer.call_method1(intern!(py, "to_json"), (data,))?;
+        frame.data(json.cast::<PyBytes>()?.as_bytes());
+        return Ok(());
+    }
+    if let Some(dump) = data.getattr_opt(name)? {
+        let json = dump.call0()?;
+        let text = json.cast::<PyString>().map_err(|_| {
+            PyTypeError::new_err(format!(
+                "model_dump_json() must return a str, not {}",
+                json.get_type()
+            ))
+        })?;
+        frame.data(text.to_str()?.as_bytes());
+        return Ok(());
+    }
+    frame.data_line(|out| json::write(data, out))
+}
+
+/// `pydantic.BaseModel.model_dump_json`, to tell a model that overrides it.
+fn model_dump_json(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    METHOD
+        .get_or_try_init(py, || {
+            py.import("pydantic")?
+                .getattr("BaseModel")?
+                .getattr("model_dump_json")
+                .map(Bound::unbind)
+        })
+        .map(|method| method.bind(py))
+}
+
+/// Whether `value` is of a builtin type that [`json`] writes without help.
+pub(crate) fn is_plain(value: &Bound<'_, PyAny>) -> bool {
+    value.is_exact_instance_of::<PyDict>()
+        || value.is_exact_instance_of::<PyString>()
+        || value.is_exact_instance_of::<PyList>()
+        || value.is_exact_instance_of::<PyInt>()
+        || value.is_exact_instance_of::<PyFloat>()
+        || value.is_exact_instance_of::<PyBool>()
+        || value.is_exact_instance_of::<PyTuple>()
+        || value.is_none()
+}
+
+fn some(value: Bound<'_, PyAny>) -> Option<Bound<'_, PyAny>> {
+    (!value.is_none()).then_some(value)
+}
+
+/// A lone surrogate is left to pydantic as well: it refuses one in its own words.
+fn text<'a>(
+    name: &'static str,
+    value: Option<&'a Bound<'_, PyAny>>,
+) -> Result<Option<&'a str>, Refusal> {
+    let Some(value) = value else { return Ok(None) };
+    let text = value
+        .cast_exact::<PyString>()
+        .map_err(|_| Refusal::Type(name))?;
+    text.to_str().map(Some).map_err(|_| Refusal::Type(name))
+}
+
+fn milliseconds<'py>(value: &Bound<'py, PyAny>) -> Result<Retry<'py>, Refusal> {
+    let number = value
+        .cast_exact::<PyInt>()
+        .map_err(|_| Refusal::Type("retry"))?;
+    if let Ok(small) = number.extract::<i64>() {
+        return u64::try_from(small)
+            .map(Retry::Small)
+            .map_err(|_| Refusal::Field(FieldError::RetryNegative));
+    }
+    if number.lt(0)? {
+        return Err(FieldError::RetryNegative.into());
+    }
+    Ok(Retry::Digits(number.str()?))
+}
+
+/// The classes whose instances are events.
+pub(crate) struct EventTypes {
+    /// `fastapi.sse.ServerSentEvent`.
+    base: Py<PyType>,
+    /// `fastapi_sse_fast.ServerSentEvent`.
+    ours: Py<PyType>,
+}
+
+impl EventTypes {
+    pub(crate) fn of(py: Python<'_>) -> PyResult<&Self> {
+        static TYPES: PyOnceLock<EventTypes> = PyOnceLock::new();
+        TYPES.get_or_try_init(py, || {
+            let class = |module: &str| -> PyResult<Py<PyType>> {
+                Ok(py
+                    .import(module)?
+                    .getattr("ServerSentEvent")?
+                    .cast_into::<PyType>()?
+                    .unbind())
+            };
+            Ok(Self {
+                base: class("fastapi.sse")?,
+                ours: class("fastapi_sse_fast.event")?,
+            })
+        })
+    }
+
+    /// The fields of `item` if it is an event: FastAPI's, ours or a subclass of either. Their
+    /// own `isinstance` runs Python code for every item, the MRO tells the same.
+    pub(crate) fn fields<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Option<Fields<'py>>> {
+        let py = item.py();
+        let class = item.get_type();
+        if class.is(&self.ours) || class.is(&self.base) {
+            let attributes = item.getattr(intern!(py, "__dict__"))?;
+            if let Some(fields) = Fields::of_dict(attributes.cast::<PyDict>()?)? {
+                return Ok(Some(fields));
+            }
+            return Fields::of_event(item).map(Some);
+        }
+        if class.mro().iter().any(|class| class.is(&self.base)) {
+            return Fields::of_event(item).map(Some);
+        }
+        Ok(None)
+    }
+}

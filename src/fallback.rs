@@ -1,0 +1,34 @@
+//! The slow and exact ways, all of them FastAPI's own code, reached through
+//! `fastapi_sse_fast._fallback`.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString};
+
+const MODULE: &str = "fastapi_sse_fast._fallback";
+
+/// Appends `json.dumps(jsonable_encoder(value))` to `out`.
+///
+/// # Errors
+///
+/// Whatever those two raise.
+pub(crate) fn dump_json(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    static DUMP_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let json = DUMP_JSON
+        .import(value.py(), MODULE, "dump_json")?
+        .call1((value,))?;
+    out.extend_from_slice(json.cast::<PyString>()?.to_str()?.as_bytes());
+    Ok(())
+}
+
+/// An event that FastAPI's own `ServerSentEvent(**fields)` has checked and coerced.
+///
+/// # Errors
+///
+/// pydantic's `ValidationError`.
+pub(crate) fn validated_event<'py>(fields: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
+    static EVENT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    EVENT
+        .import(fields.py(), MODULE, "ValidatedEvent")?
+        .call((), Some(fields))
+}

@@ -1,0 +1,264 @@
+//! A Python value → JSON, byte for byte what `json.dumps(jsonable_encoder(value))` gives.
+//!
+//! Exact builtins are written here, straight into the output. Everything else (subclasses,
+//! models, dates, …) is handed to FastAPI's own encoder through [`crate::fallback`], so that
+//! there is one definition of it.
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+use crate::fallback;
+use crate::items::Items;
+use crate::scalar::{write_float, write_string};
+
+/// Deeper values go to Python as a whole: its recursion limit is then the only one there is.
+const MAX_DEPTH: usize = 96;
+
+/// Appends the JSON of `value` to `out`. On an error `out` holds a torn tail to truncate.
+///
+/// # Errors
+///
+/// What `jsonable_encoder` or `json.dumps` raise for a value they cannot encode.
+pub(crate) fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    let start = out.len();
+    let mut writer = Writer {
+        root: value,
+        out,
+        python_ran: false,
+    };
+    match writer.value(value, 0) {
+        Ok(()) => Ok(()),
+        Err(Stop::Raised(error)) => Err(error),
+        Err(Stop::WholeInPython) => {
+            out.truncate(start);
+            fallback::dump_json(value, out)
+        }
+    }
+}
+
+/// Why the writer gave up on a value.
+enum Stop {
+    /// Only `jsonable_encoder` can say what the whole document looks like.
+    WholeInPython,
+    Raised(PyErr),
+}
+
+impl From<PyErr> for Stop {
+    fn from(error: PyErr) -> Self {
+        Self::Raised(error)
+    }
+}
+
+struct Writer<'a, 'py> {
+    root: &'a Bound<'py, PyAny>,
+    out: &'a mut Vec<u8>,
+    /// Python code may use its input up (a generator), so after it ran there is no starting again.
+    python_ran: bool,
+}
+
+impl<'py> Writer<'_, 'py> {
+    fn value(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Result<(), Stop> {
+        if let Ok(text) = value.cast_exact::<PyString>() {
+            self.string(text)?;
+        } else if let Ok(dict) = value.cast_exact::<PyDict>() {
+            self.dict(dict, depth)?;
+        } else if let Ok(number) = value.cast_exact::<PyInt>() {
+            write_int(number, self.out)?;
+        } else if let Ok(list) = value.cast_exact::<PyList>() {
+            self.array(list.iter(), depth)?;
+        } else if let Ok(number) = value.cast_exact::<PyFloat>() {
+            write_float(number.value(), self.out);
+        } else if value.is_none() {
+            self.out.extend_from_slice(b"null");
+        } else if let Ok(flag) = value.cast_exact::<PyBool>() {
+            write_bool(flag.is_true(), self.out);
+        } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+            self.array(tuple.iter(), depth)?;
+        } else {
+            self.python(value)?;
+        }
+        Ok(())
+    }
+
+    fn string(&mut self, text: &Bound<'py, PyString>) -> PyResult<()> {
+        match text.to_str() {
+            Ok(text) => write_string(text, self.out),
+            // A lone surrogate: legal JSON once it is escaped.
+            Err(_) => return fallback::dump_json(text, self.out),
+        }
+        Ok(())
+    }
+
+    fn array(
+        &mut self,
+        items: impl Iterator<Item = Bound<'py, PyAny>>,
+        depth: usize,
+    ) -> Result<(), Stop> {
+        self.out.push(b'[');
+        let depth = self.deeper(depth)?;
+        for (index, item) in items.enumerate() {
+            if index > 0 {
+                self.out.extend_from_slice(b", ");
+            }
+            self.value(&item, depth)?;
+        }
+        self.out.push(b']');
+        Ok(())
+    }
+
+    fn dict(&mut self, dict: &Bound<'py, PyDict>, depth: usize) -> Result<(), Stop> {
+        self.out.push(b'{');
+        let depth = self.deeper(depth)?;
+        let mut first = true;
+        for item in Items::of(dict) {
+            let (key, value) = item?;
+            let before = self.out.len();
+            if !first {
+                self.out.extend_from_slice(b", ");
+            }
+            match write_key(&key, self.out)? {
+                Key::Written => first = false,
+                Key::Dropped => {
+                    self.out.truncate(before);
+                    continue;
+                }
+                // Two such keys can become one (`UUID(…)` and its text), in the place of the
+                // first and with the value of the last.
+                Key::Other => return Err(self.whole_in_python()),
+            }
+            self.out.extend_from_slice(b": ");
+            self.value(&value, depth)?;
+        }
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    fn python(&mut self, value: &Bound<'py, PyAny>) -> Result<(), Stop> {
+        if !self.python_ran {
+            if needs_python_whole(self.root, 0)? {
+                return Err(Stop::WholeInPython);
+            }
+            self.python_ran = true;
+        }
+        fallback::dump_json(value, self.out)?;
+        Ok(())
+    }
+
+    fn deeper(&self, depth: usize) -> Result<usize, Stop> {
+        if depth < MAX_DEPTH {
+            Ok(depth + 1)
+        } else {
+            Err(self.whole_in_python())
+        }
+    }
+
+    fn whole_in_python(&self) -> Stop {
+        if self.python_ran {
+            // `needs_python_whole` had found nothing.
+            Stop::Raised(PyRuntimeError::new_err(
+                "data changed while it was being encoded",
+            ))
+        } else {
+            Stop::WholeInPython
+        }
+    }
+}
+
+/// Whether anything in `value` can only be encoded as part of the whole: see [`Key::Other`] and
+/// [`MAX_DEPTH`]. Runs no Python code.
+fn needs_python_whole(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<bool> {
+    if depth > MAX_DEPTH {
+        return Ok(true);
+    }
+    if let Ok(dict) = value.cast_exact::<PyDict>() {
+        for item in Items::of(dict) {
+            let (key, value) = item?;
+            if !is_plain_key(&key) || needs_python_whole(&value, depth + 1)? {
+                return Ok(true);
+            }
+        }
+    } else if let Ok(list) = value.cast_exact::<PyList>() {
+        for item in list {
+            if needs_python_whole(&item, depth + 1)? {
+                return Ok(true);
+            }
+        }
+    } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+        for item in tuple {
+            if needs_python_whole(&item, depth + 1)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// What became of a dict's key.
+enum Key {
+    Written,
+    /// FastAPI drops keys that begin with `_sa` (`SQLAlchemy`'s state).
+    Dropped,
+    /// No exact builtin: what it becomes, and whether it collides, only FastAPI's encoder knows.
+    Other,
+}
+
+fn is_plain_key(key: &Bound<'_, PyAny>) -> bool {
+    match key.cast_exact::<PyString>() {
+        Ok(text) => text.to_str().is_ok(),
+        Err(_) => {
+            key.cast_exact::<PyInt>().is_ok()
+                || key.cast_exact::<PyFloat>().is_ok()
+                || key.cast_exact::<PyBool>().is_ok()
+                || key.is_none()
+        }
+    }
+}
+
+fn write_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Key> {
+    if let Ok(text) = key.cast_exact::<PyString>() {
+        return Ok(match text.to_str() {
+            Ok(text) if text.starts_with("_sa") => Key::Dropped,
+            Ok(text) => {
+                write_string(text, out);
+                Key::Written
+            }
+            Err(_) => Key::Other,
+        });
+    }
+    out.push(b'"');
+    if let Ok(number) = key.cast_exact::<PyInt>() {
+        write_int(number, out)?;
+    } else if let Ok(number) = key.cast_exact::<PyFloat>() {
+        // Only values become null: `json.dumps` spells a key's name out.
+        match number.value() {
+            value if value.is_nan() => out.extend_from_slice(b"NaN"),
+            f64::INFINITY => out.extend_from_slice(b"Infinity"),
+            f64::NEG_INFINITY => out.extend_from_slice(b"-Infinity"),
+            value => write_float(value, out),
+        }
+    } else if let Ok(flag) = key.cast_exact::<PyBool>() {
+        write_bool(flag.is_true(), out);
+    } else if key.is_none() {
+        out.extend_from_slice(b"null");
+    } else {
+        return Ok(Key::Other);
+    }
+    out.push(b'"');
+    Ok(Key::Written)
+}
+
+fn write_bool(flag: bool, out: &mut Vec<u8>) {
+    out.extend_from_slice(if flag { b"true" } else { b"false" });
+}
+
+fn write_int(number: &Bound<'_, PyInt>, out: &mut Vec<u8>) -> PyResult<()> {
+    if let Ok(small) = number.extract::<i64>() {
+        out.extend_from_slice(itoa::Buffer::new().format(small).as_bytes());
+    } else {
+        // Python refuses to print more than `sys.get_int_max_str_digits()` digits, as it does
+        // for `json.dumps`.
+        out.extend_from_slice(number.str()?.to_str()?.as_bytes());
+    }
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! The Rust core of `fastapi_sse_fast`: from a yielded item to the bytes on the wire.
+
+mod buffer;
+mod construct;
+mod encoded;
+mod encoder;
+mod event;
+mod fallback;
+mod format;
+mod items;
+mod json;
+mod scalar;
+pub mod wire;
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+#[pymodule(gil_used = false)]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("KEEPALIVE_COMMENT", PyBytes::new(module.py(), wire::PING))?;
+    module.add_class::<buffer::EventBuffer>()?;
+    module.add_class::<encoded::EncodedEvent>()?;
+    module.add_class::<encoder::ItemEncoder>()?;
+    module.add_function(wrap_pyfunction!(construct::fill_event, module)?)?;
+    module.add_function(wrap_pyfunction!(format::format_sse_event, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,345 @@
+//! The event-stream format: fields, line splitting and what a field refuses.
+//!
+//! Pure bytes in, bytes out. What the value of a field *is* (JSON, text, a Python object) is
+//! decided elsewhere; nothing here knows Python.
+//!
+//! Source: WHATWG HTML, "Server-sent events", sections "Parsing an event stream" and
+//! "Interpreting an event stream".
+
+use std::fmt;
+
+use memchr::{memchr, memchr2};
+
+/// The keep-alive comment: a frame that every parser ignores.
+pub const PING: &[u8] = b": ping\n\n";
+
+/// A value that a field cannot carry. The texts are FastAPI's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldError {
+    /// A line break inside `event`.
+    EventLineBreak,
+    /// A line break inside `id`.
+    IdLineBreak,
+    /// U+0000 inside `id`: a browser would ignore the whole field.
+    IdNull,
+    /// `retry` below zero.
+    RetryNegative,
+    /// `retry` that is no whole number: "If the field value consists of only ASCII digits".
+    RetryNotInteger,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EventLineBreak => "SSE 'event' must be a single line",
+            Self::IdLineBreak => "SSE 'id' must be a single line",
+            Self::IdNull => "SSE 'id' must not contain null characters",
+            Self::RetryNegative => "SSE 'retry' must be greater than or equal to 0",
+            Self::RetryNotInteger => "SSE 'retry' must be an integer",
+        })
+    }
+}
+
+impl std::error::Error for FieldError {}
+
+/// Appends the fields of one event to `out`, then the blank line that dispatches it.
+///
+/// Fields are written in the order of the calls; FastAPI's order is comment, event, data, id,
+/// retry. When a call fails, the caller truncates `out` to where the frame began.
+pub struct Frame<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Frame<'a> {
+    /// Starts a frame at the end of `out`.
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
+    /// Writes `: <text>`, a line for every line of `text`. Parsers ignore comments.
+    pub fn comment(&mut self, text: &str) {
+        self.lines(b": ", text.as_bytes());
+    }
+
+    /// Writes `event: <name>`, the type that `addEventListener` listens for.
+    ///
+    /// # Errors
+    ///
+    /// A CR or LF in `name` would begin a new field.
+    pub fn event(&mut self, name: &str) -> Result<(), FieldError> {
+        check_event(name)?;
+        self.line(b"event: ", name.as_bytes());
+        Ok(())
+    }
+
+    /// Writes `data: <text>`, a line for every line of `text`; the parser joins them with LF.
+    pub fn data(&mut self, text: &[u8]) {
+        self.lines(b"data: ", text);
+    }
+
+    /// Writes `data: ` and what `write` appends, which must not contain a line break.
+    ///
+    /// # Errors
+    ///
+    /// Those of `write`.
+    pub fn data_line<E>(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.out.extend_from_slice(b"data: ");
+        write(self.out)?;
+        self.out.push(b'\n');
+        Ok(())
+    }
+
+    /// Writes `id: <id>`, which a browser sends back as `Last-Event-ID` when it reconnects.
+    ///
+    /// # Errors
+    ///
+    /// A NUL makes parsers ignore the field; a CR or LF would begin a new one.
+    pub fn id(&mut self, id: &str) -> Result<(), FieldError> {
+        check_id(id)?;
+        self.line(b"id: ", id.as_bytes());
+        Ok(())
+    }
+
+    /// Writes `retry: <milliseconds>`, the pause before a browser reconnects.
+    pub fn retry(&mut self, milliseconds: u64) {
+        self.line(
+            b"retry: ",
+            itoa::Buffer::new().format(milliseconds).as_bytes(),
+        );
+    }
+
+    /// Writes `retry: <digits>` for numbers that no machine integer holds.
+    ///
+    /// # Errors
+    ///
+    /// Anything but ASCII digits: parsers ignore such a field.
+    pub fn retry_digits(&mut self, digits: &str) -> Result<(), FieldError> {
+        let unsigned = digits.strip_prefix('-').unwrap_or(digits);
+        if unsigned.is_empty() || !unsigned.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(FieldError::RetryNotInteger);
+        }
+        if unsigned.len() < digits.len() {
+            return Err(FieldError::RetryNegative);
+        }
+        self.line(b"retry: ", digits.as_bytes());
+        Ok(())
+    }
+
+    /// Writes the blank line: "If the line is empty (a blank line): Dispatch the event".
+    pub fn end(self) {
+        self.out.push(b'\n');
+    }
+
+    fn line(&mut self, prefix: &[u8], value: &[u8]) {
+        self.out.reserve(prefix.len() + value.len() + 2);
+        self.out.extend_from_slice(prefix);
+        self.out.extend_from_slice(value);
+        self.out.push(b'\n');
+    }
+
+    /// "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF)
+    /// character pair, a single U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE
+    /// RETURN (CR) character": at those three and at nothing else (not U+2028, VT, FF, NEL).
+    /// What follows the last break is a line too, also when it is empty.
+    fn lines(&mut self, prefix: &[u8], mut value: &[u8]) {
+        while let Some(at) = memchr2(b'\r', b'\n', value) {
+            self.line(prefix, &value[..at]);
+            let width = if value[at..].starts_with(b"\r\n") {
+                2
+            } else {
+                1
+            };
+            value = &value[at + width..];
+        }
+        self.line(prefix, value);
+    }
+}
+
+fn has_line_break(value: &str) -> bool {
+    memchr2(b'\r', b'\n', value.as_bytes()).is_some()
+}
+
+/// Whether `name` can be an event's type.
+///
+/// # Errors
+///
+/// [`FieldError::EventLineBreak`].
+pub fn check_event(name: &str) -> Result<(), FieldError> {
+    if has_line_break(name) {
+        Err(FieldError::EventLineBreak)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether `id` can be an event's id.
+///
+/// # Errors
+///
+/// [`FieldError::IdNull`] first, then [`FieldError::IdLineBreak`], as FastAPI checks.
+pub fn check_id(id: &str) -> Result<(), FieldError> {
+    if memchr(0, id.as_bytes()).is_some() {
+        Err(FieldError::IdNull)
+    } else if has_line_break(id) {
+        Err(FieldError::IdLineBreak)
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(write: impl FnOnce(&mut Frame<'_>)) -> String {
+        let mut out = Vec::new();
+        let mut frame = Frame::new(&mut out);
+        write(&mut frame);
+        frame.end();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// The rule of the specification, one character at a time and without a search.
+    fn naive_lines(text: &str) -> Vec<String> {
+        let mut lines = vec![String::new()];
+        let mut previous = ' ';
+        for c in text.chars() {
+            match c {
+                '\n' if previous == '\r' => {}
+                '\r' | '\n' => lines.push(String::new()),
+                other => lines.last_mut().unwrap().push(other),
+            }
+            previous = c;
+        }
+        lines
+    }
+
+    #[test]
+    fn fields_are_written_in_the_order_of_the_calls() {
+        let written = frame(|f| {
+            f.comment("c");
+            f.event("e").unwrap();
+            f.data(b"d");
+            f.id("i").unwrap();
+            f.retry(5000);
+        });
+        assert_eq!(written, ": c\nevent: e\ndata: d\nid: i\nretry: 5000\n\n");
+    }
+
+    #[test]
+    fn a_frame_without_fields_is_a_blank_line() {
+        assert_eq!(frame(|_| {}), "\n");
+    }
+
+    #[test]
+    fn data_is_split_at_crlf_cr_and_lf_only() {
+        for (text, expected) in [
+            ("", "data: \n\n"),
+            ("a\nb", "data: a\ndata: b\n\n"),
+            ("a\r\nb", "data: a\ndata: b\n\n"),
+            ("a\rb", "data: a\ndata: b\n\n"),
+            ("a\n\r", "data: a\ndata: \ndata: \n\n"),
+            ("a\n", "data: a\ndata: \n\n"),
+            ("\n", "data: \ndata: \n\n"),
+            (
+                "a\u{2028}b\u{b}c\u{c}d\u{85}e",
+                "data: a\u{2028}b\u{b}c\u{c}d\u{85}e\n\n",
+            ),
+        ] {
+            assert_eq!(frame(|f| f.data(text.as_bytes())), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_short_text_splits_as_the_naive_rule_does() {
+        let alphabet = ['a', '\r', '\n', ':'];
+        let mut texts = vec![String::new()];
+        let mut checked = 0;
+        for _ in 0..8 {
+            let mut longer = Vec::new();
+            for text in &texts {
+                for c in alphabet {
+                    longer.push(format!("{text}{c}"));
+                }
+            }
+            for text in &longer {
+                let expected = |prefix: &str| {
+                    let lines = naive_lines(text).join(&format!("\n{prefix}"));
+                    format!("{prefix}{lines}\n\n")
+                };
+                assert_eq!(
+                    frame(|f| f.data(text.as_bytes())),
+                    expected("data: "),
+                    "{text:?}"
+                );
+                assert_eq!(frame(|f| f.comment(text)), expected(": "), "{text:?}");
+                assert_eq!(
+                    check_event(text).is_ok(),
+                    !text.contains(['\r', '\n']),
+                    "{text:?}"
+                );
+                checked += 1;
+            }
+            texts = longer;
+        }
+        assert_eq!(checked, (4_usize.pow(9) - 4) / 3);
+    }
+
+    #[test]
+    fn event_and_id_refuse_what_would_break_the_line() {
+        let mut out = Vec::new();
+        let mut frame = Frame::new(&mut out);
+        for text in ["a\nb", "a\rb", "a\r\nb", "\n", "a\n"] {
+            assert_eq!(
+                frame.event(text),
+                Err(FieldError::EventLineBreak),
+                "{text:?}"
+            );
+            assert_eq!(frame.id(text), Err(FieldError::IdLineBreak), "{text:?}");
+        }
+        assert_eq!(frame.id("a\0"), Err(FieldError::IdNull));
+        assert_eq!(frame.id("a\0\n"), Err(FieldError::IdNull));
+        assert_eq!(frame.event("a\0"), Ok(()));
+        assert_eq!(out, b"event: a\0\n");
+    }
+
+    #[test]
+    fn retry_is_ascii_digits() {
+        let max = u64::MAX;
+        assert_eq!(frame(|f| f.retry(max)), format!("retry: {max}\n\n"));
+        assert_eq!(
+            frame(|f| f.retry_digits("100000000000000000000").unwrap()),
+            "retry: 100000000000000000000\n\n"
+        );
+        let mut out = Vec::new();
+        let mut frame = Frame::new(&mut out);
+        assert_eq!(frame.retry_digits("-1"), Err(FieldError::RetryNegative));
+        for text in ["", "-", "1.5", "+1", "\u{661}", "1\n"] {
+            assert_eq!(
+                frame.retry_digits(text),
+                Err(FieldError::RetryNotInteger),
+                "{text:?}"
+            );
+        }
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn errors_speak_fastapis_words() {
+        assert_eq!(
+            FieldError::EventLineBreak.to_string(),
+            "SSE 'event' must be a single line"
+        );
+        assert_eq!(
+            FieldError::IdLineBreak.to_string(),
+            "SSE 'id' must be a single line"
+        );
+        assert_eq!(
+            FieldError::IdNull.to_string(),
+            "SSE 'id' must not contain null characters"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+"""Runs FastAPI's own tests of its event streams against this package.
+
+They come from the source distribution of the installed FastAPI; only the import lines
+are changed. Needs a package index, so this is a command (`make upstream-tests`) and no
+test.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import fastapi
+
+TESTS = [
+    "tests/test_sse.py",
+    "tests/test_stream*.py",
+    "tests/test_dependency_after_yield_streaming.py",
+    "tests/test_tutorial/test_server_sent_events",
+]
+SUPPORT = ["tests/__init__.py", "tests/utils.py", "tests/test_tutorial/__init__.py"]
+SOURCES = "docs_src/server_sent_events"
+
+SWAPS = [
+    (r"from fastapi\.sse import", "from fastapi_sse_fast import"),
+    (
+        r"from fastapi\.responses import EventSourceResponse\b(.*)",
+        r"from fastapi_sse_fast import EventSourceResponse\n"
+        r"from fastapi.responses import Response\1",
+    ),
+]
+
+
+def main() -> int:
+    build = Path("build/upstream")
+    root = build / f"fastapi-{fastapi.__version__}"
+    if not root.exists():
+        build.mkdir(parents=True, exist_ok=True)
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+        download += ["--no-binary", "fastapi", "--dest", str(build)]
+        download.append(f"fastapi=={fastapi.__version__}")
+        subprocess.run(download, check=True)
+        with tarfile.open(build / f"{root.name}.tar.gz") as archive:
+            archive.extractall(build, filter="data")
+    swapped = build / "swapped"
+    shutil.rmtree(swapped, ignore_errors=True)
+    swaps = sum(copy(path, root, swapped) for path in selected(root))
+    print(f"FastAPI {fastapi.__version__}: {swaps} import lines swapped", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command += ["-c", "/dev/null", "--rootdir", ".", "tests", *sys.argv[1:]]
+    return subprocess.run(command, check=False, cwd=swapped).returncode
+
+
+def selected(root: Path) -> list[Path]:
+    """The files that the tests are made of."""
+    patterns = [*TESTS, *SUPPORT, SOURCES, "docs_src/__init__.py"]
+    found = [path for pattern in patterns for path in root.glob(pattern)]
+    return [
+        file
+        for path in found
+        for file in (path.rglob("*.py") if path.is_dir() else [path])
+    ]
+
+
+def copy(path: Path, root: Path, to: Path) -> int:
+    """Copies a file with its imports swapped. Returns how many lines were."""
+    text, swaps = path.read_text(), 0
+    for pattern, replacement in SWAPS:
+        text, count = re.subn(pattern, replacement, text)
+        swaps += count
+    target = to / path.relative_to(root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    return swaps
+
+
+if __name__ == "__main__":
+    sys.exit(main())
