@@ -34,6 +34,8 @@ enum Refusal {
     /// A type that pydantic may still coerce.
     Type(&'static str),
     Field(FieldError),
+    /// A lone surrogate: pydantic lets it pass, but it cannot be sent.
+    Unicode(PyErr),
     /// `data` and `raw_data` on one event.
     BothData,
     Raised(PyErr),
@@ -59,7 +61,7 @@ impl From<Refusal> for PyErr {
             }
             Refusal::Field(error) => error.into(),
             Refusal::BothData => PyValueError::new_err("Cannot set both 'data' and 'raw_data'"),
-            Refusal::Raised(error) => error,
+            Refusal::Unicode(error) | Refusal::Raised(error) => error,
         }
     }
 }
@@ -297,7 +299,6 @@ fn some(value: Bound<'_, PyAny>) -> Option<Bound<'_, PyAny>> {
     (!value.is_none()).then_some(value)
 }
 
-/// A lone surrogate is left to pydantic as well: it refuses one in its own words.
 fn text<'a>(
     name: &'static str,
     value: Option<&'a Bound<'_, PyAny>>,
@@ -306,7 +307,7 @@ fn text<'a>(
     let text = value
         .cast_exact::<PyString>()
         .map_err(|_| Refusal::Type(name))?;
-    text.to_str().map(Some).map_err(|_| Refusal::Type(name))
+    text.to_str().map(Some).map_err(Refusal::Unicode)
 }
 
 fn milliseconds<'py>(value: &Bound<'py, PyAny>) -> Result<Retry<'py>, Refusal> {

@@ -1,0 +1,98 @@
+"""Calls an ASGI application the way a server does, and keeps what it sent."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+Application = Callable[..., Any]
+
+
+@dataclasses.dataclass
+class Reply:
+    """What an application sent, and what it raised."""
+
+    status: int | None = None
+    headers: list[tuple[bytes, bytes]] = dataclasses.field(default_factory=list)
+    chunks: list[bytes] = dataclasses.field(default_factory=list)
+    complete: bool = False
+    error: BaseException | None = None
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.chunks)
+
+
+def scope(path: str = "/", method: str = "GET", **more: Any) -> dict[str, Any]:
+    path, _, query = path.partition("?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": query.encode(),
+        "headers": [(b"host", b"test")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        **more,
+    }
+
+
+async def call(
+    app: Application,
+    path: str = "/",
+    *,
+    body: bytes = b"",
+    disconnect_after: int | None = None,
+    disconnect_at: anyio.Event | None = None,
+    timeout: float = 20.0,
+    **more: Any,
+) -> Reply:
+    """One request; the client leaves after so many body messages, or at an event."""
+    reply = Reply()
+    leave = disconnect_at or anyio.Event()
+    requested = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal requested
+        if not requested:
+            requested = True
+            return {"type": "http.request", "body": body, "more_body": False}
+        await leave.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"].endswith("http.response.start"):
+            reply.status = message["status"]
+            reply.headers = list(message["headers"])
+        elif message["type"].endswith("http.response.body"):
+            assert reply.status is not None
+            if message.get("body"):
+                reply.chunks.append(message["body"])
+            reply.complete = not message.get("more_body", False)
+            if disconnect_after is not None and len(reply.chunks) >= disconnect_after:
+                leave.set()
+
+    with anyio.fail_after(timeout if timeout < math.inf else None):
+        try:
+            await app(scope(path, **more), receive, send)
+        except Exception as error:
+            reply.error = error
+    return reply
+
+
+def fetch(app: Application, path: str = "/", backend: str = "asyncio", **more: Any) -> Reply:
+    """`call` in a loop of its own."""
+
+    async def main() -> Reply:
+        return await call(app, path, **more)
+
+    return anyio.run(main, backend=backend)
