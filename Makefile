@@ -7,7 +7,7 @@ BUILT  := $(VENV)/.built
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-rust upstream-tests bench demo check clean
+.PHONY: help install build format lint test test-rust upstream-tests bench bench-server demo check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
@@ -49,7 +49,10 @@ upstream-tests: build ## Run FastAPI's own SSE tests against this package
 	$(BIN)/python tests/upstream.py
 
 bench: build ## Run the micro benchmarks
-	$(BIN)/pytest benches
+	$(BIN)/pytest benches --benchmark-columns=min,median,iqr --benchmark-sort=name
+
+bench-server: build ## Compare whole streams over real sockets, side by side
+	$(BIN)/python benches/server.py
 
 demo: build ## Serve the demo page
 	$(BIN)/python examples/demo.py

@@ -28,7 +28,9 @@ struct State {
     pending: Vec<u8>,
     /// Space to encode into while the lock is not held: an encoder may run any code.
     scratch: Vec<u8>,
-    slice_began: Instant,
+    /// `None` before the first push, which gives way at once: the first event must not wait for
+    /// the work that an ill-mannered generator does, without an `await`, for the second.
+    slice_began: Option<Instant>,
     closed: bool,
 }
 
@@ -47,7 +49,7 @@ impl EventBuffer {
         let state = State {
             pending: Vec::new(),
             scratch: Vec::new(),
-            slice_began: Instant::now(),
+            slice_began: None,
             closed: false,
         };
         Ok(Self {
@@ -130,9 +132,11 @@ impl State {
         }
         let now = Instant::now();
         let give_way = self.pending.len() >= buffer.high_water
-            || now.duration_since(self.slice_began) >= buffer.time_slice;
+            || self
+                .slice_began
+                .is_none_or(|began| now - began >= buffer.time_slice);
         if give_way {
-            self.slice_began = now;
+            self.slice_began = Some(now);
         }
         (was_empty && !self.pending.is_empty(), give_way)
     }

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PySet};
 
-use crate::event::Fields;
+use crate::event::{Fields, field_names};
 use crate::items::Items;
 
 /// How an event is filled without pydantic: the setters of `BaseModel`'s own slots.
@@ -29,7 +29,7 @@ impl Slots {
                 Ok(slots.get_item(name)?.getattr("__set__")?.unbind())
             };
             let defaults = PyDict::new(py);
-            for name in ["data", "raw_data", "event", "id", "retry", "comment"] {
+            for name in field_names(py) {
                 defaults.set_item(name, py.None())?;
             }
             Ok(Self {

@@ -7,11 +7,11 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
 use crate::items::Items;
 use crate::wire::{self, FieldError, Frame};
-use crate::{fallback, json};
+use crate::{fallback, json, model};
 
 impl From<FieldError> for PyErr {
     fn from(error: FieldError) -> Self {
@@ -80,6 +80,18 @@ struct Checked<'a, 'py> {
     retry: Option<Retry<'py>>,
 }
 
+/// Their names in Python's one copy of each, so that comparing names is comparing pointers.
+pub(crate) fn field_names(py: Python<'_>) -> [&Bound<'_, PyString>; 6] {
+    [
+        intern!(py, "data"),
+        intern!(py, "raw_data"),
+        intern!(py, "event"),
+        intern!(py, "id"),
+        intern!(py, "retry"),
+        intern!(py, "comment"),
+    ]
+}
+
 impl<'py> Fields<'py> {
     /// Reads the attributes of an event.
     ///
@@ -101,15 +113,7 @@ impl<'py> Fields<'py> {
 
     /// Reads keyword arguments or an instance's `__dict__`. `None` where there is another key.
     pub(crate) fn of_dict(dict: &Bound<'py, PyDict>) -> PyResult<Option<Self>> {
-        let py = dict.py();
-        let names = [
-            intern!(py, "data"),
-            intern!(py, "raw_data"),
-            intern!(py, "event"),
-            intern!(py, "id"),
-            intern!(py, "retry"),
-            intern!(py, "comment"),
-        ];
+        let names = field_names(dict.py());
         let mut found = [const { None }; 6];
         for item in Items::of(dict) {
             let (key, value) = item?;
@@ -195,14 +199,15 @@ impl<'py> Fields<'py> {
             return Err(error);
         }
         let keywords = PyDict::new(py);
-        for (name, value) in [
-            (intern!(py, "data"), &self.data),
-            (intern!(py, "raw_data"), &self.raw_data),
-            (intern!(py, "event"), &self.event),
-            (intern!(py, "id"), &self.id),
-            (intern!(py, "retry"), &self.retry),
-            (intern!(py, "comment"), &self.comment),
-        ] {
+        let values = [
+            &self.data,
+            &self.raw_data,
+            &self.event,
+            &self.id,
+            &self.retry,
+            &self.comment,
+        ];
+        for (name, value) in field_names(py).into_iter().zip(values) {
             if let Some(value) = value {
                 keywords.set_item(name, value)?;
             }
@@ -244,18 +249,11 @@ fn write_data(data: &Bound<'_, PyAny>, frame: &mut Frame<'_>) -> PyResult<()> {
     if is_plain(data) {
         return frame.data_line(|out| json::write(data, out));
     }
-    let py = data.py();
-    let name = intern!(py, "model_dump_json");
-    if let Some(dump) = data.get_type().getattr_opt(name)?
-        && dump.is(model_dump_json(py)?)
-    {
-        let serializer = data
-            .get_type()
-            .getattr(intern!(py, "__pydantic_serializer__"))?;
-        let json = serializer.call_method1(intern!(py, "to_json"), (data,))?;
-        frame.data(json.cast::<PyBytes>()?.as_bytes());
+    if let Some(json) = model::dumped_json(data)? {
+        frame.data(json.as_bytes());
         return Ok(());
     }
+    let name = intern!(data.py(), "model_dump_json");
     if let Some(dump) = data.getattr_opt(name)? {
         let json = dump.call0()?;
         let text = json.cast::<PyString>().map_err(|_| {
@@ -268,19 +266,6 @@ fn write_data(data: &Bound<'_, PyAny>, frame: &mut Frame<'_>) -> PyResult<()> {
         return Ok(());
     }
     frame.data_line(|out| json::write(data, out))
-}
-
-/// `pydantic.BaseModel.model_dump_json`, to tell a model that overrides it.
-fn model_dump_json(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    static METHOD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    METHOD
-        .get_or_try_init(py, || {
-            py.import("pydantic")?
-                .getattr("BaseModel")?
-                .getattr("model_dump_json")
-                .map(Bound::unbind)
-        })
-        .map(|method| method.bind(py))
 }
 
 /// Whether `value` is of a builtin type that [`json`] writes without help.

@@ -8,9 +8,9 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use crate::fallback;
 use crate::items::Items;
 use crate::scalar::{write_float, write_string};
+use crate::{fallback, model};
 
 /// Deeper values go to Python as a whole: its recursion limit is then the only one there is.
 const MAX_DEPTH: usize = 96;
@@ -141,7 +141,11 @@ impl<'py> Writer<'_, 'py> {
             }
             self.python_ran = true;
         }
-        fallback::dump_json(value, self.out)?;
+        // `jsonable_encoder` dumps a model and encodes what comes of it.
+        match model::dumped(value)? {
+            Some(dumped) => write(&dumped, self.out)?,
+            None => fallback::dump_json(value, self.out)?,
+        }
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod fallback;
 mod format;
 mod items;
 mod json;
+mod model;
 mod scalar;
 pub mod wire;
 
@@ -17,6 +18,7 @@ use pyo3::types::PyBytes;
 
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("DEBUG", cfg!(debug_assertions))?;
     module.add("KEEPALIVE_COMMENT", PyBytes::new(module.py(), wire::PING))?;
     module.add_class::<buffer::EventBuffer>()?;
     module.add_class::<encoded::EncodedEvent>()?;

@@ -88,33 +88,39 @@ pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
     out.reserve(bytes.len() + 2);
     out.push(b'"');
     let mut at = 0;
-    loop {
+    while at < bytes.len() {
         let clean = clean_prefix(&bytes[at..]);
         out.extend_from_slice(&bytes[at..at + clean]);
         at += clean;
-        let Some(c) = text[at..].chars().next() else {
-            break;
-        };
-        write_escape(c, out);
-        at += c.len_utf8();
+        // Characters to escape come in runs, as in CJK text.
+        for c in text[at..].chars().take_while(|c| needs_escape(*c)) {
+            write_escape(c, out);
+            at += c.len_utf8();
+        }
     }
     out.push(b'"');
 }
 
-/// How many bytes from the start need no escape. In steps that a compiler makes SIMD of.
+/// How many bytes from the start need no escape. Without branches, so that a compiler makes SIMD
+/// of it.
+#[expect(clippy::needless_bitwise_bool, reason = "`||` would be a branch")]
 fn clean_prefix(bytes: &[u8]) -> usize {
     const STEP: usize = 16;
-    let needs_escape = |b: &u8| !(b' '..=b'~').contains(b) || *b == b'"' || *b == b'\\';
+    let special = |b: &u8| (*b < b' ') | (*b > b'~') | (*b == b'"') | (*b == b'\\');
     let clean_steps = bytes
         .chunks_exact(STEP)
-        .take_while(|chunk| !chunk.iter().fold(false, |any, b| any | needs_escape(b)))
+        .take_while(|chunk| !chunk.iter().fold(false, |any, b| any | special(b)))
         .count();
     let start = clean_steps * STEP;
     start
         + bytes[start..]
             .iter()
-            .position(needs_escape)
+            .position(special)
             .unwrap_or(bytes.len() - start)
+}
+
+fn needs_escape(c: char) -> bool {
+    !(' '..='~').contains(&c) || c == '"' || c == '\\'
 }
 
 fn write_escape(c: char, out: &mut Vec<u8>) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,7 +52,6 @@ async def call(
     body: bytes = b"",
     disconnect_after: int | None = None,
     disconnect_at: anyio.Event | None = None,
-    timeout: float = 20.0,
     **more: Any,
 ) -> Reply:
     """One request; the client leaves after so many body messages, or at an event."""
@@ -81,7 +79,7 @@ async def call(
             if disconnect_after is not None and len(reply.chunks) >= disconnect_after:
                 leave.set()
 
-    with anyio.fail_after(timeout if timeout < math.inf else None):
+    with anyio.fail_after(20):
         try:
             await app(scope(path, **more), receive, send)
         except Exception as error:
@@ -89,7 +87,9 @@ async def call(
     return reply
 
 
-def fetch(app: Application, path: str = "/", backend: str = "asyncio", **more: Any) -> Reply:
+def fetch(
+    app: Application, path: str = "/", backend: str = "asyncio", **more: Any
+) -> Reply:
     """`call` in a loop of its own."""
 
     async def main() -> Reply:

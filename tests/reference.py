@@ -1,4 +1,5 @@
-"""The event-stream format in plain Python: what the Rust core must equal, byte for byte.
+"""The event-stream format in plain Python: what the Rust core must equal, byte for
+byte.
 
 Written for clarity from the specification and from what FastAPI sends; slow on purpose.
 """

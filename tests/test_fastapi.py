@@ -160,9 +160,7 @@ def assert_equal(
     return ours
 
 
-def assert_same_error(
-    theirs: BaseException | None, ours: BaseException | None
-) -> None:
+def assert_same_error(theirs: BaseException | None, ours: BaseException | None) -> None:
     while type(theirs).__name__ == "ExceptionGroup":  # of the task group in FastAPI
         (theirs,) = theirs.exceptions  # type: ignore[union-attr]
     assert type(ours) is type(theirs)
@@ -302,6 +300,17 @@ def test_encoded_events_can_be_yielded_again_and_again() -> None:
         assert fetch(app_of(fastapi_sse_fast, items)).body == frame + item + frame
 
 
+@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("annotation", [EncodedEvent, Item | EncodedEvent])
+def test_encoded_events_may_be_annotated(annotation: Any, kind: str) -> None:
+    events = [EncodedEvent(raw_data="x"), ServerSentEvent(raw_data="y")]
+    app = app_of(fastapi_sse_fast, stream_of(events, annotation, kind))
+    assert fetch(app).body == b"data: x\n\ndata: y\n\n"
+    assert "text/event-stream" in str(app.openapi())
+    app = app_of(fastapi_sse_fast, stream_of([object()], annotation, kind))
+    assert isinstance(fetch(app).error, ResponseValidationError)
+
+
 @pytest.mark.parametrize("annotation", [ServerSentEvent, fastapi.sse.ServerSentEvent])
 def test_openapi_of_events(annotation: Any) -> None:
     documents = [
@@ -412,7 +421,7 @@ def test_the_path_of_an_error_names_the_mount() -> None:
 
 
 class Forward(BaseModel):
-    later: "Later"
+    later: Later
 
 
 async def forward_items() -> AsyncIterable[Forward]:
@@ -548,10 +557,9 @@ def test_other_responses_may_be_returned() -> None:
 
 
 def test_other_routes_are_not_touched() -> None:
-    calls = []
     original = fastapi.routing.get_request_handler.__wrapped__  # type: ignore[attr-defined]
     app = FastAPI()
-    app.get("/json")(lambda: calls.append(1) or {"a": 1})
+    app.get("/json")(lambda: {"a": 1})
     app.get("/theirs", response_class=fastapi.sse.EventSourceResponse)(
         stream_of([1], int, "async")
     )

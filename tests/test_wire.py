@@ -15,8 +15,8 @@ from fastapi_sse_fast import EncodedEvent, format_sse_event
 from . import reference
 from .eventsource import Event, parse
 
-LINE = st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs",)))
-TEXT = st.text(st.characters(exclude_categories=("Cs",)) | st.sampled_from("\r\n:"))
+LINE = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))
+TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\r\n:"))
 FIELDS = st.fixed_dictionaries(
     {},
     optional={
@@ -66,7 +66,9 @@ def test_frames_equal_the_reference(fields: dict[str, Any]) -> None:
 
 @given(FIELDS)
 def test_a_parser_reads_back_what_was_written(fields: dict[str, Any]) -> None:
-    source = parse(bytes(EncodedEvent(raw_data=fields.get("data"), **without_data(fields))))
+    source = parse(
+        bytes(EncodedEvent(raw_data=fields.get("data"), **without_data(fields)))
+    )
     if "data" in fields and fields["data"] is not None:
         data = "\n".join(reference.split_lines(fields["data"]))
         name = fields.get("event") or "message"
@@ -75,7 +77,9 @@ def test_a_parser_reads_back_what_was_written(fields: dict[str, Any]) -> None:
         assert source.events == []
     assert source.reconnection_time == fields.get("retry")
     comment = fields.get("comment")
-    assert source.comments == ([] if comment is None else reference.split_lines(comment))
+    assert source.comments == (
+        [] if comment is None else reference.split_lines(comment)
+    )
 
 
 @given(st.lists(FIELDS, max_size=5), st.data())

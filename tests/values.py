@@ -90,7 +90,7 @@ class Unencodable:
     __slots__ = ()
 
 
-TEXT = st.text() | st.text("\x00\x1f\"\\/\x7fé中😀\ud800\udfff\u2028 _sa")
+TEXT = st.text() | st.text('\x00\x1f"\\/\x7fé中😀\ud800\udfff\u2028 _sa')
 
 SCALARS = st.one_of(
     st.none(),

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any, final
 
 from fastapi.sse import ServerSentEvent
-from pydantic_core import ValidationError
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, ValidationError
 
 __all__ = [
+    "DEBUG",
     "KEEPALIVE_COMMENT",
     "EncodedEvent",
     "EventBuffer",
@@ -14,6 +16,9 @@ __all__ = [
     "fill_event",
     "format_sse_event",
 ]
+
+DEBUG: bool
+"""Whether this is a debug build, whose speed says nothing."""
 
 KEEPALIVE_COMMENT: bytes
 """The frame that is sent as a ping: a comment, which every client ignores."""
@@ -97,6 +102,10 @@ class EncodedEvent:
     def __ne__(self, other: object, /) -> bool: ...
     def __hash__(self) -> int: ...
     def __reduce__(self) -> tuple[Callable[[bytes], EncodedEvent], tuple[bytes]]: ...
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler, /
+    ) -> CoreSchema: ...
     @staticmethod
     def _restore(frame: bytes, /) -> EncodedEvent: ...
 

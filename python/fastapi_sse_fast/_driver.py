@@ -49,6 +49,13 @@ LOOP_SLICE = 0.001
 THREAD_SLICE = 0.005
 """Seconds that a sync generator may keep its worker thread."""
 
+SENDS_PER_TURN = 8
+"""Sends after which the writer lets the loop turn, even if more is always pending.
+
+A thread can fill the buffer as fast as it is emptied. And anyio cancels only a task
+that waits: one that is about to wake up each time it looks would never be.
+"""
+
 ERROR_WINDOW = 0.1
 """Seconds that the response head waits for the first event."""
 
@@ -160,6 +167,7 @@ class Stream:
         "_error",
         "_finished",
         "_head",
+        "_is_async",
         "_items",
         "_pending",
         "_ping_interval",
@@ -183,6 +191,7 @@ class Stream:
         ping_interval: float,
     ) -> None:
         self._source = source
+        self._is_async = isinstance(source, AsyncIterable)
         self._encoder = encoder
         self._head = head
         self._ping_interval = ping_interval
@@ -268,10 +277,6 @@ class Stream:
             time_slice=LOOP_SLICE if self._is_async else THREAD_SLICE,
         )
 
-    @property
-    def _is_async(self) -> bool:
-        return isinstance(self._source, AsyncIterable)
-
     def _stop(self) -> None:
         """Makes the producer end at its next item, at the latest."""
         self._closing = True
@@ -290,6 +295,7 @@ class Stream:
         message_type = self._head.message_type
         body_type = f"{message_type}.body"
         started = False
+        sends = 0
         deadline = self._clock() + ERROR_WINDOW
         while True:
             finished = self._finished  # before `take`: then `body` is all there is
@@ -314,6 +320,9 @@ class Stream:
                 await send({"type": body_type, "body": body, "more_body": True})
             if finished:
                 return
+            sends += 1
+            if sends % SENDS_PER_TURN == 0:
+                await anyio.lowlevel.checkpoint()
             deadline = self._clock() + self._ping_interval
 
     def _start_message(self) -> Message:
@@ -340,10 +349,10 @@ class Stream:
 
     async def _produce(self) -> None:
         try:
-            if self._is_async:
-                await self._iterate()
+            if isinstance(self._source, AsyncIterable):
+                await self._iterate(self._source)
             else:
-                await self._iterate_in_thread()
+                await self._iterate_in_thread(self._source)
         except Exception as error:
             self._error = error
         except BaseException:
@@ -354,8 +363,8 @@ class Stream:
             self._finished = True
             self._pending.wake()
 
-    async def _iterate(self) -> None:
-        items = aiter(self._source)
+    async def _iterate(self, source: AsyncIterable[Any]) -> None:
+        items = aiter(source)
         push = self._buffer.push
         try:
             async for item in items:
@@ -367,11 +376,11 @@ class Stream:
                 with _grace():
                     await close()
 
-    async def _iterate_in_thread(self) -> None:
+    async def _iterate_in_thread(self, source: Iterable[Any]) -> None:
         # One context for all batches, as in one thread; a copy, as in a task.
         run = contextvars.copy_context().run
         try:
-            while await anyio.to_thread.run_sync(run, self._push_batch):
+            while await anyio.to_thread.run_sync(run, self._push_batch, source):
                 if not await self._give_way():
                     break
         finally:
@@ -380,10 +389,10 @@ class Stream:
                 with _grace():
                     await anyio.to_thread.run_sync(run, close)
 
-    def _push_batch(self) -> bool:
+    def _push_batch(self, source: Iterable[Any]) -> bool:
         """Pushes until it is time to give way. Returns whether items are left."""
         if self._items is None:
-            self._items = iter(self._source)
+            self._items = iter(source)
         return any(map(self._buffer.push, self._items))
 
     async def _give_way(self) -> bool:

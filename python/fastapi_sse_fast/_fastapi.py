@@ -177,7 +177,7 @@ def _envelope(call: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
     # would look through the envelope then.
     function = inspect.unwrap(call)
     functools.update_wrapper(envelope, function, updated=())
-    del envelope.__wrapped__
+    del envelope.__dict__["__wrapped__"]
     code = getattr(function, "__code__", None)
     if code is not None:
         envelope.__code__ = envelope.__code__.replace(
@@ -282,7 +282,8 @@ class _TypedItems:
         return functools.partial(self._adapter.serializer.to_json, **self._options)
 
     def _invalid(self, scope: Scope, item: Any, error: ValidationError) -> Exception:
-        context = dict(fastapi.routing._extract_endpoint_context(self._dependant.call))
+        endpoint = self._dependant.call
+        context = fastapi.routing._extract_endpoint_context(endpoint).copy()
         if self._dependant.path and "method" in scope:
             mount = scope.get("root_path", "").rstrip("/")
             context["path"] = f"{scope['method']} {mount}{self._dependant.path}"

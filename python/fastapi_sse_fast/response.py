@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 import fastapi.sse
 from pydantic import BaseModel
@@ -17,6 +17,7 @@ from ._driver import Head, Stream
 
 if TYPE_CHECKING:
     from starlette.background import BackgroundTask
+    from starlette.responses import AsyncContentStream
     from starlette.types import Receive, Scope, Send
     from typing_extensions import Self
 
@@ -157,7 +158,8 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         media_type: str | None = None,
         background: BackgroundTask | None = None,
     ) -> None:
-        self.body_iterator = _checked_content(content)
+        # Items here, where other responses have bytes.
+        self.body_iterator = cast("AsyncContentStream", _checked_content(content))
         self.status_code = status_code
         if media_type is not None:
             self.media_type = media_type

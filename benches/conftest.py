@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import pytest
+
+from machine import DEBUG_BUILD, is_debug_build
+
+
+def pytest_sessionstart() -> None:
+    if is_debug_build():
+        pytest.exit(DEBUG_BUILD, returncode=1)

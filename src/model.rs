@@ -1,0 +1,82 @@
+//! pydantic models that serialize the usual way: their serializer is called without the Python
+//! method around it.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString};
+
+/// What `model.model_dump(mode="json", by_alias=True)` gives, as `jsonable_encoder` calls it.
+/// `None` where `value` is no model, or one with a `model_dump` of its own.
+///
+/// # Errors
+///
+/// What the serializer raises.
+pub(crate) fn dumped<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    static KEYWORDS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let py = value.py();
+    if !inherits(value, intern!(py, "model_dump"), &Methods::of(py)?.dump)? {
+        return Ok(None);
+    }
+    let keywords = KEYWORDS.get_or_try_init(py, || {
+        let by_alias = [("by_alias", true)].into_py_dict(py)?;
+        by_alias.set_item("mode", "json")?;
+        PyResult::Ok(by_alias.unbind())
+    })?;
+    let serialize = serializer(value)?.getattr(intern!(py, "to_python"))?;
+    serialize.call((value,), Some(keywords.bind(py))).map(Some)
+}
+
+/// The bytes of `model.model_dump_json()`. `None` as for [`dumped`].
+///
+/// # Errors
+///
+/// What the serializer raises.
+pub(crate) fn dumped_json<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let py = value.py();
+    if !inherits(
+        value,
+        intern!(py, "model_dump_json"),
+        &Methods::of(py)?.dump_json,
+    )? {
+        return Ok(None);
+    }
+    let json = serializer(value)?.call_method1(intern!(py, "to_json"), (value,))?;
+    Ok(Some(json.cast_into()?))
+}
+
+/// `BaseModel`'s own methods, to tell a model that overrides them.
+struct Methods {
+    dump: Py<PyAny>,
+    dump_json: Py<PyAny>,
+}
+
+impl Methods {
+    fn of(py: Python<'_>) -> PyResult<&Self> {
+        static METHODS: PyOnceLock<Methods> = PyOnceLock::new();
+        METHODS.get_or_try_init(py, || {
+            let model = py.import("pydantic")?.getattr("BaseModel")?;
+            Ok(Self {
+                dump: model.getattr("model_dump")?.unbind(),
+                dump_json: model.getattr("model_dump_json")?.unbind(),
+            })
+        })
+    }
+}
+
+fn inherits(
+    value: &Bound<'_, PyAny>,
+    name: &Bound<'_, PyString>,
+    method: &Py<PyAny>,
+) -> PyResult<bool> {
+    Ok(value
+        .get_type()
+        .getattr_opt(name)?
+        .is_some_and(|found| found.is(method)))
+}
+
+fn serializer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    value
+        .get_type()
+        .getattr(intern!(value.py(), "__pydantic_serializer__"))
+}

@@ -1,0 +1,134 @@
+"""Real servers and real clients on loopback sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+from typing_extensions import Self
+
+TIMEOUT = 20.0
+"""Seconds after which a test that waits has failed."""
+
+
+def wait_until(condition: Callable[[], Any], timeout: float = TIMEOUT) -> None:
+    """Returns as soon as a condition holds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "condition did not come true in time"
+        time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def serve(app: Any, **config: Any) -> Iterator[int]:
+    """uvicorn in a thread of its own. Yields its port."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    settings = {"log_level": "critical", "lifespan": "off", "http": "httptools"}
+    server = uvicorn.Server(uvicorn.Config(app, **{**settings, **config}))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive())
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(TIMEOUT)
+        assert not thread.is_alive(), "the server did not stop"
+        listener.close()
+
+
+@contextlib.contextmanager
+def serve_process(app: str, loop: str = "asyncio") -> Iterator[int]:
+    """uvicorn in a process of its own. Yields its port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        command = [sys.executable, "-m", "uvicorn", app, "--loop", loop]
+        command += ["--fd", str(listener.fileno()), "--log-level", "critical"]
+        process = subprocess.Popen(command, pass_fds=[listener.fileno()])
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            process.kill()
+            process.wait(TIMEOUT)
+
+
+class Client:
+    """One HTTP/1.1 request over a plain socket, its body read as it comes."""
+
+    def __init__(self, port: int, path: str = "/", buffer_size: int | None = None):
+        self.socket = socket.socket()
+        if buffer_size is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_size)
+        self.socket.settimeout(TIMEOUT)
+        self.socket.connect(("127.0.0.1", port))
+        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+        self._raw = b""
+        self.body = b""
+        self.head = self._read_head()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.socket.close()
+
+    @property
+    def status(self) -> int:
+        return int(self.head.split(b" ", 2)[1])
+
+    def _read_head(self) -> bytes:
+        while b"\r\n\r\n" not in self._raw:
+            self._receive()
+        head, self._raw = self._raw.split(b"\r\n\r\n", 1)
+        return head
+
+    def _receive(self) -> None:
+        data = self.socket.recv(1 << 18)
+        if not data:
+            raise EOFError("connection closed in the middle of the response")
+        self._raw += data
+
+    def read_chunk(self) -> bytes:
+        """The next chunk; empty at the end of a complete body."""
+        while b"\r\n" not in self._raw:
+            self._receive()
+        size_line, self._raw = self._raw.split(b"\r\n", 1)
+        size = int(size_line, 16)
+        while len(self._raw) < size + 2:
+            self._receive()
+        chunk, self._raw = self._raw[:size], self._raw[size + 2 :]
+        self.body += chunk
+        return chunk
+
+    def read_until(self, text: bytes) -> bytes:
+        """Reads until the body holds some text, and returns the body."""
+        while text not in self.body:
+            assert self.read_chunk(), f"the body ended without {text!r}"
+        return self.body
+
+    def read_to_end(self) -> bytes:
+        """The whole body of a response that was properly ended.
+
+        Raises:
+            EOFError: It was not: the connection broke off.
+        """
+        parts = [self.body]
+        while chunk := self.read_chunk():
+            parts.append(chunk)
+            self.body = b""
+        self.body = b"".join(parts)
+        return self.body
+
+
+def get(port: int, path: str = "/") -> bytes:
+    with Client(port, path) as client:
+        return client.read_to_end()

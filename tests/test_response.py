@@ -1,0 +1,158 @@
+"""The response class and its options."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from typing import Any
+
+import fastapi.routing
+import fastapi.sse
+import pytest
+from pydantic import BaseModel
+from starlette.responses import StreamingResponse
+
+from fastapi_sse_fast import EventSourceResponse
+from fastapi_sse_fast.response import UNSET, StreamOptions
+
+from .asgi import fetch
+
+
+class Item(BaseModel):
+    a: int = 1
+
+
+def test_it_is_a_subclass_of_fastapis() -> None:
+    response = EventSourceResponse([1])
+    assert isinstance(response, fastapi.sse.EventSourceResponse)
+    assert isinstance(response, StreamingResponse)
+    assert response.media_type == "text/event-stream"
+    assert response.status_code == 200
+
+
+def test_its_headers_are_those_of_an_event_stream() -> None:
+    assert EventSourceResponse([]).raw_headers == [
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"cache-control", b"no-cache"),
+        (b"x-accel-buffering", b"no"),
+    ]
+
+
+def test_given_headers_replace_the_default_ones() -> None:
+    response = EventSourceResponse(
+        [], headers={"Cache-Control": "no-store", "X-Mine": "1"}, status_code=299
+    )
+    assert response.headers["cache-control"] == "no-store"
+    assert response.headers["x-accel-buffering"] == "no"
+    reply = fetch(response)
+    assert reply.status == 299
+    names = [name for name, _ in reply.headers]
+    assert sorted(names) == sorted(set(names))
+
+
+def test_headers_and_cookies_can_be_set_later() -> None:
+    response = EventSourceResponse([])
+    response.headers["Cache-Control"] = "private"
+    response.set_cookie("a", "1")
+    response.set_cookie("b", "2")
+    reply = fetch(response)
+    assert (b"cache-control", b"private") in reply.headers
+    assert [name for name, _ in reply.headers].count(b"set-cookie") == 2
+
+
+def test_another_media_type() -> None:
+    response = EventSourceResponse([], media_type="text/plain")
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["text", b"bytes", bytearray(), memoryview(b""), {"a": 1}, Item(), None, 5],
+)
+def test_content_that_is_no_iterable_of_events_is_refused(content: Any) -> None:
+    with pytest.raises(TypeError, match="async or sync iterable of events, not"):
+        EventSourceResponse(content)
+
+
+def test_what_a_generator_function_forgot_to_call_is_refused() -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match="not 'function'"):
+        EventSourceResponse(items)  # type: ignore[arg-type]
+
+
+def test_an_iterable_without_close() -> None:
+    assert fetch(EventSourceResponse([1, 2])).body == b"data: 1\n\ndata: 2\n\n"
+    assert fetch(EventSourceResponse(range(2))).body == b"data: 0\n\ndata: 1\n\n"
+
+
+def test_an_async_iterator_class() -> None:
+    class Countdown:
+        left = 3
+
+        def __aiter__(self) -> Countdown:
+            return self
+
+        async def __anext__(self) -> int:
+            if self.left == 0:
+                raise StopAsyncIteration
+            self.left -= 1
+            return self.left
+
+    body = fetch(EventSourceResponse(Countdown())).body
+    assert body == b"data: 2\n\ndata: 1\n\ndata: 0\n\n"
+
+
+def test_an_empty_stream_is_a_complete_response() -> None:
+    reply = fetch(EventSourceResponse([]))
+    assert (reply.status, reply.body, reply.complete) == (200, b"", True)
+
+
+@pytest.mark.parametrize("value", [0, -1, 0.0, float("inf"), float("nan"), True, "5"])
+def test_a_bad_ping_interval_is_refused_where_it_is_set(value: Any) -> None:
+    with pytest.raises(ValueError, match="ping_interval must be a positive number"):
+        EventSourceResponse.with_options(ping_interval=value)
+    with pytest.raises(ValueError, match="ping_interval must be a positive number"):
+        type("Bad", (EventSourceResponse,), {"ping_interval": value})
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(TypeError, match="ping_intervall"):
+        EventSourceResponse.with_options(ping_intervall=5)  # type: ignore[call-arg]
+
+
+def test_options_are_inherited_and_replaced() -> None:
+    class Quiet(EventSourceResponse):
+        ping_interval = None
+
+    class Sub(Quiet):
+        pass
+
+    faster = Sub.with_options(ping_interval=2)
+    assert Sub._options.seconds_to_ping == float("inf")
+    assert faster._options.seconds_to_ping == 2
+    assert faster.ping_interval == 2
+    assert faster.with_options().ping_interval == 2
+    assert issubclass(faster, Sub)
+    assert faster.__name__ == "Sub"
+    assert EventSourceResponse.ping_interval == 15.0
+
+
+def test_fastapis_own_interval_counts_where_none_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert EventSourceResponse._options.seconds_to_ping == 15.0
+    monkeypatch.setattr(fastapi.routing, "_PING_INTERVAL", 0.5)
+    assert EventSourceResponse._options.seconds_to_ping == 0.5
+    assert EventSourceResponse.with_options(ping_interval=15)._options == (
+        StreamOptions(ping_interval=15)
+    )
+
+
+def test_options_cannot_be_changed() -> None:
+    options = StreamOptions()
+    assert repr(options) == "StreamOptions(ping_interval=UNSET)"
+    assert options.ping_interval is UNSET
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.ping_interval = 5  # type: ignore[misc]
