@@ -10,15 +10,6 @@ HOST = "127.0.0.1"
 PORT = 8000
 
 
-class DemoServer(uvicorn.Server):
-    """A server that hangs up when it stops, instead of waiting for open streams."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        await super().shutdown(sockets)
-
-
 def listen() -> socket.socket:
     """Listens on the usual port or, where that is taken, on any free one."""
     # Both need `listen` and not only `bind`, or two demos could bind the same port.
@@ -33,7 +24,7 @@ def main() -> None:
         port = sock.getsockname()[1]
         taken = "" if port == PORT else f"Port {PORT} is taken. "
         print(f"{taken}Serving http://{HOST}:{port} (Ctrl-C stops it)", flush=True)
-        server = DemoServer(uvicorn.Config(app, log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         # uvicorn raises the Ctrl-C that it stopped for once more when it is done.
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[sock])

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -26,6 +27,8 @@ pub(crate) struct EventBuffer {
 
 struct State {
     pending: Vec<u8>,
+    pending_events: u64,
+    taken_events: u64,
     /// Space to encode into while the lock is not held: an encoder may run any code.
     scratch: Vec<u8>,
     /// `None` before the first push, which gives way at once: the first event must not wait for
@@ -48,6 +51,8 @@ impl EventBuffer {
             .map_err(|error| PyValueError::new_err(format!("time_slice: {error}")))?;
         let state = State {
             pending: Vec::new(),
+            pending_events: 0,
+            taken_events: 0,
             scratch: Vec::new(),
             slice_began: None,
             closed: false,
@@ -75,7 +80,11 @@ impl EventBuffer {
     }
 
     fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let mut taken = mem::take(&mut self.lock().pending);
+        let mut taken = {
+            let mut state = self.lock();
+            state.taken_events += mem::take(&mut state.pending_events);
+            mem::take(&mut state.pending)
+        };
         let body = PyBytes::new(py, &taken);
         if taken.capacity() <= KEEP_CAPACITY {
             taken.clear();
@@ -92,6 +101,16 @@ impl EventBuffer {
         state.closed = true;
         state.pending = Vec::new();
         state.scratch = Vec::new();
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.encoder)?;
+        visit.call(&self.wake)
+    }
+
+    #[getter]
+    fn taken_events(&self) -> u64 {
+        self.lock().taken_events
     }
 
     #[getter]
@@ -120,6 +139,7 @@ impl State {
         }
         let was_empty = self.pending.is_empty();
         if encoded {
+            self.pending_events += 1;
             if was_empty && frame.capacity() > self.pending.capacity() {
                 mem::swap(&mut self.pending, &mut frame);
             } else {

@@ -15,6 +15,12 @@ pub(crate) struct EncodedEvent {
 }
 
 impl EncodedEvent {
+    pub(crate) fn of(frame: Vec<u8>) -> Self {
+        Self {
+            frame: frame.into_boxed_slice(),
+        }
+    }
+
     pub(crate) fn frame(&self) -> &[u8] {
         &self.frame
     }
@@ -41,11 +47,10 @@ impl EncodedEvent {
             id,
             retry,
             comment,
+            of_subclass: false,
         }
         .write_new(py, &mut frame)?;
-        Ok(Self {
-            frame: frame.into_boxed_slice(),
-        })
+        Ok(Self::of(frame))
     }
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {

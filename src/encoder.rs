@@ -1,6 +1,7 @@
 //! What a yielded item becomes: a ready frame, an event, a validated item or plain JSON.
 
 use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
@@ -53,6 +54,20 @@ impl ItemEncoder {
         }
     }
 
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Items::Typed {
+            validate,
+            serialize,
+            invalid,
+        } = &self.items
+        {
+            visit.call(validate)?;
+            visit.call(serialize)?;
+            visit.call(invalid)?;
+        }
+        Ok(())
+    }
+
     #[staticmethod]
     #[pyo3(signature = ())]
     fn chunks() -> Self {
@@ -103,6 +118,19 @@ impl ItemEncoder {
             }
         }
     }
+}
+
+/// Makes a ready frame of anything that a stream without an item type accepts.
+///
+/// # Errors
+///
+/// Those of encoding the item.
+#[pyfunction]
+#[pyo3(signature = (item, /))]
+pub(crate) fn encode_event(item: &Bound<'_, PyAny>) -> PyResult<EncodedEvent> {
+    let mut frame = Vec::new();
+    ItemEncoder::new().encode(item, &mut frame)?;
+    Ok(EncodedEvent::of(frame))
 }
 
 fn plain(item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {

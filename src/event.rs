@@ -27,6 +27,9 @@ pub(crate) struct Fields<'py> {
     pub(crate) id: Option<Bound<'py, PyAny>>,
     pub(crate) retry: Option<Bound<'py, PyAny>>,
     pub(crate) comment: Option<Bound<'py, PyAny>>,
+    /// Whether they belong to a user's subclass, whose fields may have other types: FastAPI
+    /// formats whatever they are.
+    pub(crate) of_subclass: bool,
 }
 
 /// Why fields cannot be written as they are.
@@ -108,6 +111,24 @@ impl<'py> Fields<'py> {
             id: read(intern!(py, "id"))?,
             retry: read(intern!(py, "retry"))?,
             comment: read(intern!(py, "comment"))?,
+            of_subclass: false,
+        })
+    }
+
+    /// As [`Self::of_event`], with what goes on a single line formatted.
+    fn of_subclass(event: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let mut fields = Self::of_event(event)?;
+        for field in [&mut fields.event, &mut fields.id, &mut fields.retry] {
+            if let Some(value) = field
+                && !value.is_exact_instance_of::<PyString>()
+            {
+                let format = intern!(value.py(), "__format__");
+                *field = Some(value.call_method1(format, ("",))?);
+            }
+        }
+        Ok(Self {
+            of_subclass: true,
+            ..fields
         })
     }
 
@@ -123,6 +144,7 @@ impl<'py> Fields<'py> {
             found[index] = some(value);
         }
         let [data, raw_data, event, id, retry, comment] = found;
+        let of_subclass = false;
         Ok(Some(Self {
             data,
             raw_data,
@@ -130,6 +152,7 @@ impl<'py> Fields<'py> {
             id,
             retry,
             comment,
+            of_subclass,
         }))
     }
 
@@ -147,7 +170,11 @@ impl<'py> Fields<'py> {
             event,
             raw_data: text("raw_data", self.raw_data.as_ref())?,
             id,
-            retry: self.retry.as_ref().map(milliseconds).transpose()?,
+            retry: self
+                .retry
+                .as_ref()
+                .map(|value| milliseconds(value, self.of_subclass))
+                .transpose()?,
         })
     }
 
@@ -185,6 +212,7 @@ impl<'py> Fields<'py> {
     pub(crate) fn write(&self, py: Python<'py>, out: &mut Vec<u8>) -> PyResult<()> {
         match self.check() {
             Ok(checked) => checked.write(self.data.as_ref(), out),
+            Err(refusal) if self.of_subclass => Err(refusal.into()),
             Err(refusal) => self.validated(py, refusal)?.write_as_is(out),
         }
     }
@@ -295,7 +323,11 @@ fn text<'a>(
     text.to_str().map(Some).map_err(Refusal::Unicode)
 }
 
-fn milliseconds<'py>(value: &Bound<'py, PyAny>) -> Result<Retry<'py>, Refusal> {
+fn milliseconds<'py>(value: &Bound<'py, PyAny>, of_subclass: bool) -> Result<Retry<'py>, Refusal> {
+    if of_subclass && let Ok(digits) = value.cast_exact::<PyString>() {
+        wire::check_retry(digits.to_str().map_err(Refusal::Unicode)?)?;
+        return Ok(Retry::Digits(digits.clone()));
+    }
     let number = value
         .cast_exact::<PyInt>()
         .map_err(|_| Refusal::Type("retry"))?;
@@ -349,7 +381,7 @@ impl EventTypes {
             return Fields::of_event(item).map(Some);
         }
         if class.mro().iter().any(|class| class.is(&self.base)) {
-            return Fields::of_event(item).map(Some);
+            return Fields::of_subclass(item).map(Some);
         }
         Ok(None)
     }

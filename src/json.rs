@@ -21,13 +21,17 @@ const MAX_DEPTH: usize = 96;
 ///
 /// What `jsonable_encoder` or `json.dumps` raise for a value they cannot encode.
 pub(crate) fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    write_at(value, 0, out)
+}
+
+fn write_at(value: &Bound<'_, PyAny>, depth: usize, out: &mut Vec<u8>) -> PyResult<()> {
     let start = out.len();
     let mut writer = Writer {
         root: value,
         out,
         python_ran: false,
     };
-    match writer.value(value, 0) {
+    match writer.value(value, depth) {
         Ok(()) => Ok(()),
         Err(Stop::Raised(error)) => Err(error),
         Err(Stop::WholeInPython) => {
@@ -76,7 +80,7 @@ impl<'py> Writer<'_, 'py> {
         } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
             self.array(tuple.iter(), depth)?;
         } else {
-            self.python(value)?;
+            self.python(value, depth)?;
         }
         Ok(())
     }
@@ -134,7 +138,7 @@ impl<'py> Writer<'_, 'py> {
         Ok(())
     }
 
-    fn python(&mut self, value: &Bound<'py, PyAny>) -> Result<(), Stop> {
+    fn python(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Result<(), Stop> {
         if !self.python_ran {
             if needs_python_whole(self.root, 0)? {
                 return Err(Stop::WholeInPython);
@@ -142,8 +146,12 @@ impl<'py> Writer<'_, 'py> {
             self.python_ran = true;
         }
         // `jsonable_encoder` dumps a model and encodes what comes of it.
-        match model::dumped(value)? {
-            Some(dumped) => write(&dumped, self.out)?,
+        match if depth < MAX_DEPTH {
+            model::dumped(value)?
+        } else {
+            None
+        } {
+            Some(dumped) => write_at(&dumped, depth + 1, self.out)?,
             None => fallback::dump_json(value, self.out)?,
         }
         Ok(())

@@ -18,12 +18,14 @@ use pyo3::types::PyBytes;
 
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    model::prepare(module.py())?;
     module.add("DEBUG", cfg!(debug_assertions))?;
     module.add("KEEPALIVE_COMMENT", PyBytes::new(module.py(), wire::PING))?;
     module.add_class::<buffer::EventBuffer>()?;
     module.add_class::<encoded::EncodedEvent>()?;
     module.add_class::<encoder::ItemEncoder>()?;
     module.add_function(wrap_pyfunction!(construct::fill_event, module)?)?;
+    module.add_function(wrap_pyfunction!(encoder::encode_event, module)?)?;
     module.add_function(wrap_pyfunction!(format::format_sse_event, module)?)?;
     Ok(())
 }

@@ -15,7 +15,8 @@ use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString};
 pub(crate) fn dumped<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     static KEYWORDS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
     let py = value.py();
-    if !inherits(value, intern!(py, "model_dump"), &Methods::of(py)?.dump)? {
+    let methods = Methods::of(py)?;
+    if !inherits(value, intern!(py, "model_dump"), methods, &methods.dump)? {
         return Ok(None);
     }
     let keywords = KEYWORDS.get_or_try_init(py, || {
@@ -34,10 +35,12 @@ pub(crate) fn dumped<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'p
 /// What the serializer raises.
 pub(crate) fn dumped_json<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let py = value.py();
+    let methods = Methods::of(py)?;
     if !inherits(
         value,
         intern!(py, "model_dump_json"),
-        &Methods::of(py)?.dump_json,
+        methods,
+        &methods.dump_json,
     )? {
         return Ok(None);
     }
@@ -45,8 +48,18 @@ pub(crate) fn dumped_json<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bou
     Ok(Some(json.cast_into()?))
 }
 
+/// Notes `BaseModel`'s own methods, before anybody replaces them.
+///
+/// # Errors
+///
+/// There is no pydantic.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    Methods::of(py).map(drop)
+}
+
 /// `BaseModel`'s own methods, to tell a model that overrides them.
 struct Methods {
+    model: Py<PyAny>,
     dump: Py<PyAny>,
     dump_json: Py<PyAny>,
 }
@@ -59,20 +72,22 @@ impl Methods {
             Ok(Self {
                 dump: model.getattr("model_dump")?.unbind(),
                 dump_json: model.getattr("model_dump_json")?.unbind(),
+                model: model.unbind(),
             })
         })
     }
 }
 
+/// Whether `value` is a model whose method of this name is `BaseModel`'s own.
 fn inherits(
     value: &Bound<'_, PyAny>,
     name: &Bound<'_, PyString>,
-    method: &Py<PyAny>,
+    methods: &Methods,
+    own: &Py<PyAny>,
 ) -> PyResult<bool> {
-    Ok(value
-        .get_type()
-        .getattr_opt(name)?
-        .is_some_and(|found| found.is(method)))
+    let class = value.get_type();
+    Ok(class.getattr_opt(name)?.is_some_and(|found| found.is(own))
+        && class.mro().iter().any(|class| class.is(&methods.model)))
 }
 
 fn serializer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

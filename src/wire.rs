@@ -117,13 +117,7 @@ impl<'a> Frame<'a> {
     ///
     /// Anything but ASCII digits: parsers ignore such a field.
     pub fn retry_digits(&mut self, digits: &str) -> Result<(), FieldError> {
-        let unsigned = digits.strip_prefix('-').unwrap_or(digits);
-        if unsigned.is_empty() || !unsigned.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(FieldError::RetryNotInteger);
-        }
-        if unsigned.len() < digits.len() {
-            return Err(FieldError::RetryNegative);
-        }
+        check_retry(digits)?;
         self.line(b"retry: ", digits.as_bytes());
         Ok(())
     }
@@ -185,6 +179,23 @@ pub fn check_id(id: &str) -> Result<(), FieldError> {
         Err(FieldError::IdNull)
     } else if has_line_break(id) {
         Err(FieldError::IdLineBreak)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether `digits` can be a reconnection time: "If the field value consists of only ASCII
+/// digits".
+///
+/// # Errors
+///
+/// [`FieldError::RetryNegative`] or [`FieldError::RetryNotInteger`].
+pub fn check_retry(digits: &str) -> Result<(), FieldError> {
+    let unsigned = digits.strip_prefix('-').unwrap_or(digits);
+    if unsigned.is_empty() || !unsigned.bytes().all(|b| b.is_ascii_digit()) {
+        Err(FieldError::RetryNotInteger)
+    } else if unsigned.len() < digits.len() {
+        Err(FieldError::RetryNegative)
     } else {
         Ok(())
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -45,35 +47,119 @@ def serve(app: Any, **config: Any) -> Iterator[int]:
         listener.close()
 
 
+COMMANDS = {
+    "uvicorn-h11": "uvicorn {app} --fd {fd} --http h11 --loop asyncio",
+    "uvicorn-httptools": "uvicorn {app} --fd {fd} --http httptools --loop asyncio",
+    "uvicorn-uvloop": "uvicorn {app} --fd {fd} --http httptools --loop uvloop",
+    "hypercorn": "hypercorn {app} --bind fd://{fd} --workers 0",
+    "hypercorn-uvloop": "hypercorn {app} --bind fd://{fd} --workers 0 -k uvloop",
+    "hypercorn-trio": "hypercorn {app} --bind fd://{fd} -k trio",
+    "granian": "granian {app} --interface asgi --port {port}",
+}
+"""How each server is started, on a socket of ours where it takes one."""
+
+
+class Server:
+    """A server in a process of its own, and what it prints."""
+
+    def __init__(self, name: str, app: str) -> None:
+        self._listener = socket.socket()
+        self._listener.bind(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        passed = [self._listener.fileno()]
+        if "{fd}" in COMMANDS[name]:
+            self._listener.listen(512)
+        else:
+            self._listener.close()
+            passed = []
+        command = COMMANDS[name].format(
+            app=app, fd=passed and passed[0], port=self.port
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", *command.split()],
+            pass_fds=passed,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # with workers of its own
+        )
+        self.said: list[str] = []  # by the application
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            for line in output:
+                if line.startswith("say: "):
+                    self.said.append(line.removeprefix("say: ").rstrip())
+                else:
+                    self.log.append(line)
+
+    def wait_until_ready(self, path: str) -> None:
+        def ready() -> bool:
+            assert self._process.poll() is None, self.log
+            # A connection from before the workers listen may never be answered.
+            with contextlib.suppress(OSError, EOFError):
+                with Client(self.port, path, timeout=1.0) as client:
+                    return bool(client.read_to_end())
+            return False
+
+        wait_until(ready)
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def wait(self) -> int:
+        """Waits for the end of the process. Returns its exit code."""
+        code = self._process.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
+        return code
+
+    def close(self) -> None:
+        self._listener.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
+
+
 @contextlib.contextmanager
-def serve_process(app: str, loop: str = "asyncio") -> Iterator[int]:
-    """uvicorn in a process of its own. Yields its port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        command = [sys.executable, "-m", "uvicorn", app, "--loop", loop]
-        command += ["--fd", str(listener.fileno()), "--log-level", "critical"]
-        process = subprocess.Popen(command, pass_fds=[listener.fileno()])
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            process.kill()
-            process.wait(TIMEOUT)
+def serve_process(name: str, app: str, ready: str) -> Iterator[Server]:
+    """A server of `COMMANDS`, once a path of its application has answered."""
+    server = Server(name, app)
+    try:
+        server.wait_until_ready(ready)
+        yield server
+    finally:
+        server.close()
 
 
 class Client:
     """One HTTP/1.1 request over a plain socket, its body read as it comes."""
 
-    def __init__(self, port: int, path: str = "/", buffer_size: int | None = None):
-        self.socket = socket.socket()
-        if buffer_size is not None:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_size)
-        self.socket.settimeout(TIMEOUT)
-        self.socket.connect(("127.0.0.1", port))
-        self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+    def __init__(
+        self,
+        port: int,
+        path: str = "/",
+        *,
+        buffer_size: int | None = None,
+        timeout: float = TIMEOUT,
+    ) -> None:
         self._raw = b""
         self.body = b""
-        self.head = self._read_head()
+        self.socket = socket.socket()
+        try:
+            if buffer_size is not None:
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_size)
+            self.socket.settimeout(timeout)
+            self.socket.connect(("127.0.0.1", port))
+            self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            self.head = self._read_head()
+        except BaseException:
+            self.socket.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

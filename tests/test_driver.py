@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, Response
+from pydantic import BaseModel, field_validator
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.routing import Route
@@ -208,10 +211,10 @@ def test_no_pings_when_switched_off() -> None:
         assert get(port) == b"data: 1\n\n"
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("path", ["/async", "/sync"])
+@pytest.mark.parametrize("name", ["uvicorn-h11", "uvicorn-uvloop", "granian"])
+@pytest.mark.parametrize("path", ["/busy", "/sync-busy"])
 def test_the_loop_stays_responsive_beside_a_generator_that_never_awaits(
-    loop: str, path: str
+    name: str, path: str
 ) -> None:
     done = threading.Event()
 
@@ -219,13 +222,16 @@ def test_the_loop_stays_responsive_beside_a_generator_that_never_awaits(
         while not done.is_set():
             client.socket.recv(1 << 16)
 
-    with serve_process("tests.busy:app", loop) as port, Client(port, path) as client:
+    with (
+        serve_process(name, "tests.streams:app", "/numbers?n=1") as server,
+        Client(server.port, path) as client,
+    ):
         reader = threading.Thread(target=read, args=[client])
         reader.start()
         latencies = []
         for _ in range(20):
             started = time.perf_counter()
-            with Client(port, "/ping"):
+            with Client(server.port, "/numbers?n=1"):
                 latencies.append(time.perf_counter() - started)
         done.set()
         reader.join()
@@ -788,3 +794,101 @@ def test_a_busy_stream_can_be_cancelled(anyio_backend: str, kind: str) -> None:
         assert closed == [True]
 
     anyio.run(main, backend=anyio_backend)
+
+
+class Picky(BaseModel):
+    color: str
+
+    @field_validator("color")
+    @classmethod
+    def known(cls, value: str) -> str:
+        return next(color for color in ("red", "green") if color == value)
+
+
+def test_a_stop_iteration_of_a_validator_does_not_look_like_the_end() -> None:
+    def items() -> Iterator[Picky]:
+        yield {"color": "red"}  # type: ignore[misc]
+        yield {"color": "blue"}  # type: ignore[misc]
+
+    reply = fetch(app_of(items))
+    assert isinstance(reply.error, RuntimeError)
+    assert reply.body == b'data: {"color":"red"}\n\n'
+    assert not reply.complete
+
+
+def test_a_scope_around_a_yield_hides_no_error(anyio_backend: str) -> None:
+    async def scope() -> AsyncIterator[Any]:
+        with anyio.CancelScope():
+            yield 1
+            yield [object()]
+
+    async def task_group() -> AsyncIterator[Any]:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep_forever)
+            yield 1
+            yield [object()]
+
+    for endpoint in (scope, task_group):
+        endpoint.__annotations__ = {}
+        reply = run(app_of(endpoint), anyio_backend)
+        assert isinstance(reply.error, ValueError)
+        assert reply.body == b"data: 1\n\n"
+
+
+def test_a_generator_can_be_closed_at_a_yield_inside_a_scope(
+    anyio_backend: str,
+) -> None:
+    log = Log()
+
+    async def items() -> AsyncIterator[EncodedEvent]:
+        frame = EncodedEvent(raw_data="x" * 1000)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.sleep_forever)
+                while True:
+                    yield frame
+        finally:
+            log("closed")
+
+    reply = run(app_of(items), anyio_backend, disconnect_after=2)
+    assert reply.error is None
+    assert log.lines == ["closed"]
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_what_is_no_exception_keeps_its_cause(kind: str) -> None:
+    class OddError(BaseException):
+        pass
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise OddError("odd")
+
+    def sync_items() -> Iterator[int]:
+        yield 1
+        raise OddError("odd")
+
+    reply = fetch(app_of(items if kind == "async" else sync_items))
+    assert isinstance(reply.error, RuntimeError)
+    assert isinstance(reply.error.__cause__, OddError)
+    assert not reply.complete
+
+
+def test_an_error_in_a_cycle_is_collected() -> None:
+    errors = []
+
+    async def items() -> AsyncIterator[int]:
+        yield "x"  # type: ignore[misc]
+
+    async def main() -> None:
+        app = app_of(items)
+        for _ in range(5):
+            state: dict[str, Any] = {}
+            reply = await call(app, state=state)
+            assert reply.error is not None
+            state["error"] = reply.error  # the scope holds it, it holds the scope
+            errors.append(weakref.ref(reply.error))
+
+    asyncio.run(main())
+    gc.collect()
+    assert [error() for error in errors] == [None] * 5

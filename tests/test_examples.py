@@ -248,5 +248,4 @@ def test_ctrl_c_does_not_wait_for_an_open_stream(method: str) -> None:
         first = parse(next(received)).events[0]
         assert REPLY.startswith(content_of(first.data))
         assert demo.stop() == (0, "", "")
-        with pytest.raises(httpx.RemoteProtocolError):
-            list(received)
+        list(received)  # the stream was ended, not broken off

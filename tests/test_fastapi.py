@@ -16,7 +16,16 @@ from typing import Annotated, Any, Union
 import fastapi.routing
 import fastapi.sse
 import pytest
-from fastapi import APIRouter, BackgroundTasks, Body, Depends, FastAPI, Header, Response
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Body,
+    Depends,
+    FastAPI,
+    Header,
+    Request,
+    Response,
+)
 from fastapi.exceptions import ResponseValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -532,6 +541,39 @@ def test_a_returned_iterable_streams_as_if_yielded(kind: str) -> None:
     assert reply.status == 202
 
 
+@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_returned_iterable_has_what_dependencies_set(kind: str, asks: bool) -> None:
+    def set_status(response: Response) -> None:
+        response.status_code = 202
+        response.headers["x-dependency"] = "yes"
+
+    def sync_asking(response: Response) -> Any:
+        response.set_cookie("own", "1")
+        return [1]
+
+    async def async_asking(response: Response) -> Any:
+        response.set_cookie("own", "1")
+        return iter([1])
+
+    async def async_plain() -> Any:
+        return [1]
+
+    endpoints: dict[tuple[str, bool], Callable[..., Any]] = {
+        ("async", True): async_asking,
+        ("sync", True): sync_asking,
+        ("async", False): async_plain,
+        ("sync", False): lambda: [1],
+    }
+    endpoint = endpoints[kind, asks]
+    reply = fetch(
+        app_of(fastapi_sse_fast, endpoint, dependencies=[Depends(set_status)])
+    )
+    assert (reply.status, reply.body) == (202, b"data: 1\n\n")
+    assert (b"x-dependency", b"yes") in reply.headers
+    assert (b"set-cookie" in dict(reply.headers)) == asks
+
+
 @pytest.mark.parametrize("returned", [None, "text", {"a": 1}, Item(name="a"), 5])
 def test_an_endpoint_that_returns_no_stream_is_told_so(returned: Any) -> None:
     async def forgot_to_yield() -> Any:
@@ -690,3 +732,22 @@ def test_a_wrapper_of_another_library_fits_on_either_side() -> None:
 def test_importing_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         run_python("import fastapi_sse_fast")
+
+
+def test_a_body_middleware_hides_an_abort_as_it_always_does() -> None:
+    """Known of Starlette's: its own response around ours ends cleanly."""
+
+    async def items() -> AsyncIterable[int]:
+        yield 1
+        raise LookupError
+
+    for module in MODULES:
+        app = app_of(module, items)
+
+        @app.middleware("http")
+        async def pass_on(request: Request, call_next: Any) -> Any:
+            return await call_next(request)
+
+        reply = fetch(app)
+        assert reply.complete
+        assert reply.error is not None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 
@@ -173,3 +174,37 @@ def test_an_odd_key_that_appears_while_encoding_is_an_error(size: int) -> None:
     value = [Meddler(lambda: inner.update({b"odd": 1})), inner] * size
     with pytest.raises(RuntimeError, match="changed while it was being encoded"):
         encode(value)
+
+
+class NoModel:
+    """Has what a model has, but is none."""
+
+    model_dump = BaseModel.model_dump
+    __pydantic_serializer__ = None
+
+
+class Endless(BaseModel):
+    """Dumps to itself, for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class Serializer:
+    def to_python(self, value: object, **options: object) -> object:
+        return [value]
+
+
+def test_what_only_looks_like_a_model_is_none() -> None:
+    assert encode(NoModel()) == expected(NoModel())
+
+
+def test_a_serializer_that_never_ends_is_a_recursion_error() -> None:
+    serializer = Endless.__pydantic_serializer__
+    try:
+        Endless.__pydantic_serializer__ = Serializer()  # type: ignore[assignment]
+        for make in (expected, encode):
+            with pytest.raises(RecursionError):
+                make([Endless()])
+    finally:
+        Endless.__pydantic_serializer__ = serializer

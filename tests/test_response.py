@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import fastapi.routing
 import fastapi.sse
 import pytest
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from fastapi_sse_fast import EventSourceResponse
-from fastapi_sse_fast.response import UNSET, StreamOptions
+from fastapi_sse_fast import EventSourceResponse, ServerSentEvent
+from fastapi_sse_fast.options import UNSET, StreamOptions
 
 from .asgi import fetch
 
@@ -152,7 +153,60 @@ def test_fastapis_own_interval_counts_where_none_is_set(
 
 def test_options_cannot_be_changed() -> None:
     options = StreamOptions()
-    assert repr(options) == "StreamOptions(ping_interval=UNSET)"
+    assert repr(options).startswith("StreamOptions(ping_interval=UNSET, ping=")
     assert options.ping_interval is UNSET
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.ping_interval = 5  # type: ignore[misc]
+
+
+def test_options_follow_the_method_resolution_order() -> None:
+    class Mixin:
+        ping_interval = 5.0
+
+    class First(EventSourceResponse):
+        ping_interval = 1.0
+        retry = 1
+
+    class Second(EventSourceResponse):
+        ping_interval = 2.0
+        max_pending = 2
+
+    class Mixed(Mixin, EventSourceResponse):  # type: ignore[misc]
+        pass
+
+    class Both(Second, First):
+        pass
+
+    assert Mixed._options.ping_interval == 5.0
+    assert Both._options == StreamOptions(ping_interval=2.0, retry=1, max_pending=2)
+
+
+def test_a_time_beyond_all_clocks_is_refused() -> None:
+    with pytest.raises(ValueError, match="ping_interval"):
+        EventSourceResponse.with_options(ping_interval=10**400)
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_the_body_can_be_read_as_bytes(kind: str) -> None:
+    async def items() -> AsyncIterator[Any]:
+        yield Item()
+        yield ServerSentEvent(raw_data="x")
+
+    content: Any = [Item(), ServerSentEvent(raw_data="x")]
+    response = EventSourceResponse(items() if kind == "async" else content)
+
+    async def read() -> list[Any]:
+        return [chunk async for chunk in response.body_iterator]
+
+    assert anyio.run(read) == [b'data: {"a": 1}\n\n', b"data: x\n\n"]
+
+
+def test_the_body_can_be_wrapped() -> None:
+    async def counted(body: Any) -> AsyncIterator[bytes]:
+        async for chunk in body:
+            yield b": %d bytes\n" % len(chunk) + chunk
+
+    response = EventSourceResponse([1, 22])
+    response.body_iterator = counted(response.body_iterator)
+    body = fetch(response).body
+    assert body == b": 9 bytes\ndata: 1\n\n: 10 bytes\ndata: 22\n\n"

@@ -1,8 +1,10 @@
 """Server-Sent Events for FastAPI, encoded in Rust: change one import line."""
 
-from ._core import KEEPALIVE_COMMENT, EncodedEvent, format_sse_event
+from ._core import KEEPALIVE_COMMENT, EncodedEvent, encode_event, format_sse_event
 from ._fastapi import install, uninstall
+from ._shutdown import shutdown
 from .event import ServerSentEvent
+from .options import StreamOptions, StreamSummary
 from .response import EventSourceResponse
 
 __all__ = [
@@ -10,7 +12,11 @@ __all__ = [
     "EncodedEvent",
     "EventSourceResponse",
     "ServerSentEvent",
+    "StreamOptions",
+    "StreamSummary",
+    "encode_event",
     "format_sse_event",
     "install",
+    "shutdown",
     "uninstall",
 ]

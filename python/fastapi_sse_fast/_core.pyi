@@ -13,6 +13,7 @@ __all__ = [
     "EncodedEvent",
     "EventBuffer",
     "ItemEncoder",
+    "encode_event",
     "fill_event",
     "format_sse_event",
 ]
@@ -109,6 +110,21 @@ class EncodedEvent:
     @staticmethod
     def _restore(frame: bytes, /) -> EncodedEvent: ...
 
+def encode_event(item: Any, /) -> EncodedEvent:
+    r"""Make a ready frame of anything that a stream without an item type accepts.
+
+    Args:
+        item: An event, or data that becomes one.
+
+    Raises:
+        ValueError: The item cannot be encoded, or breaks a rule of its fields.
+        TypeError: The item cannot be encoded.
+
+    Example:
+        >>> encode_event({"n": 1})
+        <EncodedEvent b'data: {"n": 1}\n\n'>
+    """
+
 @final
 class ItemEncoder:
     """What makes frames of the items of a stream.
@@ -170,6 +186,10 @@ class EventBuffer:
 
     def close(self) -> None:
         """Drop what waits and what is pushed from now on."""
+
+    @property
+    def taken_events(self) -> int:
+        """How many events were in what was taken so far."""
 
     @property
     def full(self) -> bool:

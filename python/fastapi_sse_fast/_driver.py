@@ -14,7 +14,11 @@ the time it runs goes out together, so there is no timer that would hold an even
 When the buffer says "give way" the producer lets the loop turn, and waits while the
 buffer is full.
 
-However a stream ends, the generator is closed before `Stream.run` returns.
+A stream ends when the generator has ended, when the writer ends it (`max_duration`, the
+server's shutdown), or when the client does not take it any more: gone, as the watcher
+says, or frozen, as an alarm says that is set for the time of every send. The last two
+cancel the writer. However it ends, the generator is closed before `Stream.run` returns,
+unless it takes longer than `CLOSE_TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -25,23 +29,23 @@ import contextvars
 import functools
 import logging
 import math
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import anyio
-import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 
-from ._core import KEEPALIVE_COMMENT, EventBuffer, ItemEncoder
+from ._core import EventBuffer, ItemEncoder, encode_event
+from ._shutdown import ended_at_shutdown
+from .options import CloseHook, Reason, StreamOptions, StreamSummary
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Send
 
 logger = logging.getLogger("fastapi_sse_fast")
 
-MAX_PENDING = 64 * 1024
-"""Bytes that may wait for the client before the producer waits too."""
+T = TypeVar("T")
 
 LOOP_SLICE = 0.001
 """Seconds that an async generator with ready events may keep the loop."""
@@ -50,17 +54,17 @@ THREAD_SLICE = 0.005
 """Seconds that a sync generator may keep its worker thread."""
 
 SENDS_PER_TURN = 8
-"""Sends after which the writer lets the loop turn, even if more is always pending.
+"""Sends after which the writer lets the loop turn, even if there is always more.
 
 A thread can fill the buffer as fast as it is emptied. And anyio cancels only a task
 that waits: one that is about to wake up each time it looks would never be.
 """
 
-ERROR_WINDOW = 0.1
-"""Seconds that the response head waits for the first event."""
-
 CLOSE_TIMEOUT = 10.0
 """Seconds that a generator may take to close."""
+
+LAST_SEND_TIMEOUT = 0.5
+"""Seconds that a client may hold up the end of its stream when the server stops."""
 
 
 class Head(NamedTuple):
@@ -69,6 +73,68 @@ class Head(NamedTuple):
     status: int
     headers: list[tuple[bytes, bytes]]
     message_type: str = "http.response"
+
+
+class _Alarm(Protocol):
+    """Calls something at a deadline that is moved far more often than it is reached."""
+
+    def set(self, deadline: float) -> None:
+        """Moves the deadline; infinity for none."""
+
+    def close(self) -> None: ...
+
+
+class _AsyncioAlarm:
+    """A timer that looks at the deadline only when it fires."""
+
+    __slots__ = ("_deadline", "_loop", "_ring", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]):
+        self._loop = loop
+        self._ring = ring
+        self._deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, deadline: float) -> None:
+        self._deadline = deadline
+        if deadline < math.inf:
+            if self._timer is not None and self._timer.when() > deadline:
+                self.close()
+            if self._timer is None:
+                self._timer = self._loop.call_at(deadline, self._fire)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._loop.time() >= self._deadline:
+            self._ring()
+        else:
+            self.set(self._deadline)
+
+
+class _TrioAlarm:
+    """The deadline of a cancel scope that a task waits in."""
+
+    __slots__ = ("_ring", "_scope")
+
+    def __init__(self, ring: Callable[[], object]) -> None:
+        self._ring = ring
+        self._scope = anyio.CancelScope()
+
+    def set(self, deadline: float) -> None:
+        self._scope.deadline = deadline
+
+    def close(self) -> None:
+        pass
+
+    async def run(self) -> None:
+        with self._scope:
+            await anyio.sleep_forever()
+        self._ring()
 
 
 class _Sleep(Protocol):
@@ -83,16 +149,15 @@ class _Sleep(Protocol):
 
 
 class _AsyncioSleep:
-    """Costs one future a sleep; its timer moves only when it fires."""
+    """Costs one future a sleep."""
 
-    __slots__ = ("_awake", "_deadline", "_future", "_loop", "_timer")
+    __slots__ = ("_alarm", "_awake", "_future", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._awake = False
         self._future: asyncio.Future[None] | None = None
-        self._deadline = math.inf
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = _AsyncioAlarm(loop, self.wake)
 
     def wake(self) -> None:
         self._awake = True
@@ -101,7 +166,7 @@ class _AsyncioSleep:
 
     async def until(self, deadline: float) -> None:
         if not self._awake:
-            self._arm(deadline)
+            self._alarm.set(deadline)
             self._future = self._loop.create_future()
             try:
                 await self._future
@@ -110,27 +175,11 @@ class _AsyncioSleep:
         self._awake = False
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _arm(self, deadline: float) -> None:
-        self._deadline = deadline
-        if self._timer is not None and self._timer.when() > deadline:
-            self.close()
-        if self._timer is None and deadline < math.inf:
-            self._timer = self._loop.call_at(deadline, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        if self._loop.time() >= self._deadline:
-            self.wake()
-        else:
-            self._arm(self._deadline)
+        self._alarm.close()
 
 
-class _AnyioSleep:
-    """The same on any backend of anyio."""
+class _TrioSleep:
+    """The same on trio."""
 
     __slots__ = ("_event",)
 
@@ -155,175 +204,286 @@ class Stream:
     Args:
         source: What yields the items.
         encoder: What makes frames of them.
-        head: Start of the response; sent with the first event, or after `ERROR_WINDOW`.
-        ping_interval: Seconds without an event before a ping; `math.inf` for none.
+        head: Start of the response; sent with the first event, at the latest after
+            `error_window`.
+        options: How the stream behaves.
     """
 
     __slots__ = (
+        "_alarm",
         "_buffer",
+        "_bytes",
+        "_cancel_producer",
         "_clock",
         "_closing",
         "_encoder",
+        "_ends_at",
         "_error",
         "_finished",
+        "_first_event_at",
         "_head",
         "_is_async",
         "_items",
+        "_options",
+        "_over_at",
         "_pending",
-        "_ping_interval",
+        "_reason",
         "_room",
+        "_run_in_loop",
+        "_send_timeout",
         "_sending",
+        "_shield",
         "_source",
+        "_started",
+        "_started_at",
     )
 
+    _alarm: _Alarm
     _buffer: EventBuffer
+    _cancel_producer: Callable[[], object]
     _clock: Callable[[], float]
+    _ends_at: float
+    _over_at: float
     _pending: _Sleep
     _room: _Sleep
+    _run_in_loop: Callable[[Callable[[], object]], object]
     _sending: anyio.CancelScope
+    _shield: Callable[[], object]
+    _started_at: float
 
     def __init__(
         self,
         source: AsyncIterable[Any] | Iterable[Any],
         encoder: ItemEncoder,
         head: Head,
-        *,
-        ping_interval: float,
+        options: StreamOptions,
     ) -> None:
         self._source = source
         self._is_async = isinstance(source, AsyncIterable)
         self._encoder = encoder
         self._head = head
-        self._ping_interval = ping_interval
+        self._options = options
         self._items: Iterator[Any] | None = None
-        self._closing = False
-        self._finished = False
+        self._started = False  # the response, that is: its head is sent
+        self._closing = False  # the generator
+        self._finished = False  # the generator, however it ended
         self._error: Exception | None = None
+        self._reason: Reason = "finished"
+        self._bytes = 0
+        self._first_event_at: float | None = None
+        self._send_timeout = options.seconds_to_send
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Streams until the source ends, fails or the client is gone.
 
         Raises:
-            Exception: What the source or the encoding of an item raised. Everything
-            yielded
-                before it has been sent, and the response has not been ended.
+            Exception: What the source or the encoding of an item raised. All that was
+                yielded before it has been sent, and the response has not been ended.
         """
         self._sending = anyio.CancelScope()
-        if _in_asyncio_task():
-            await self._run_asyncio(receive, send)
-        else:
-            await self._run_anyio(receive, send)
+        run = self._run_asyncio if _in_asyncio_task() else self._run_trio
+        try:
+            await run(receive, send)
+        except Exception:
+            self._reason = "error"
+            raise
+        except BaseException:
+            self._reason = "cancelled"
+            raise
+        finally:
+            self._over_at = self._clock()
         error, self._error = self._error, None
         if error is not None:
+            self._reason = "error"
             try:
                 raise error
             finally:
                 del error  # it holds this frame, through its traceback
 
+    def summary(self) -> StreamSummary:
+        """What became of the stream, once it is over."""
+        first = self._first_event_at
+        return StreamSummary(
+            reason=self._reason,
+            events=self._buffer.taken_events,
+            bytes=self._bytes,
+            seconds_to_first_event=None if first is None else first - self._started_at,
+            seconds_open=self._over_at - self._started_at,
+        )
+
+    def shut_down(self) -> None:
+        """Ends the stream after `shutdown_grace`; called from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._run_in_loop(self._shut_down)
+
+    def _shut_down(self) -> None:
+        ends_at = self._clock() + self._options.shutdown_grace
+        if ends_at < self._ends_at and not self._finished:
+            self._ends_at = ends_at
+            self._over("shutdown")
+            self._pending.wake()
+        # A client that does not read must not keep the server.
+        self._send_timeout = min(self._send_timeout, LAST_SEND_TIMEOUT)
+        self._alarm.set(ends_at + self._send_timeout)
+
     async def _run_asyncio(self, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
-        self._clock = loop.time
-        self._pending = _AsyncioSleep(loop)
-        self._room = _AsyncioSleep(loop)
-        self._open_buffer(
-            functools.partial(loop.call_soon_threadsafe, self._pending.wake)
-        )
+        self._run_in_loop = loop.call_soon_threadsafe
+        self._alarm = _AsyncioAlarm(loop, self._overdue)
+        self._open(loop.time, _AsyncioSleep(loop), _AsyncioSleep(loop))
         # Plain tasks, not a task group: cancelling one throws into the generator once,
         # so that its clean-up can await.
+        self._shield = _nothing  # a cancellation is thrown only once
         producer = loop.create_task(self._produce())
+        self._cancel_producer = producer.cancel
         watcher = loop.create_task(self._watch(receive))
         try:
             await self._write(send)
         finally:
-            self._stop()
             watcher.cancel()
-            if self._is_async and not self._finished:
-                producer.cancel()
             with anyio.CancelScope(shield=True):
-                await self._join(producer, watcher)
+                await self._close_generator()
+                await asyncio.wait([watcher, producer] if self._finished else [watcher])
+                if producer.done() and not producer.cancelled():
+                    producer.exception()  # the loop has raised it, if there is one
 
-    async def _join(self, *tasks: asyncio.Task[None]) -> None:
-        _, late = await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
-        if late:
-            logger.warning(
-                "%r did not close within %g seconds", self._source, CLOSE_TIMEOUT
-            )
-        for task in late:
-            task.cancel()
+    async def _run_trio(self, receive: Receive, send: Send) -> None:
+        from trio.lowlevel import current_trio_token  # it is there: we run in it
 
-    async def _run_anyio(self, receive: Receive, send: Send) -> None:
-        self._clock = anyio.current_time
-        self._pending = _AnyioSleep()
-        self._room = _AnyioSleep()
-        self._open_buffer(
-            functools.partial(anyio.from_thread.run_sync, self._pending.wake)
-        )
+        self._run_in_loop = current_trio_token().run_sync_soon
+        alarm = self._alarm = _TrioAlarm(self._overdue)
+        self._open(anyio.current_time, _TrioSleep(), _TrioSleep())
+        producer = anyio.CancelScope()
+        # Around the generator's own scopes from the start: scopes have to nest.
+        closing = anyio.CancelScope()
+        self._cancel_producer = producer.cancel
+
+        def shield() -> None:
+            closing.shield = True
+            closing.deadline = anyio.current_time() + CLOSE_TIMEOUT
+
+        async def produce() -> None:
+            with producer, closing:
+                await self._produce()
+
+        self._shield = shield
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(alarm.run)
             tasks.start_soon(self._watch, receive)
-            tasks.start_soon(self._produce)
+            tasks.start_soon(produce)
             try:
                 await self._write(send)
             except Exception as error:
                 self._error = error  # raised by `run`, out of the group's wrapping
             finally:
-                self._stop()
+                with anyio.CancelScope(shield=True):
+                    await self._close_generator()
                 tasks.cancel_scope.cancel()
 
-    def _open_buffer(self, wake_from_thread: Callable[[], object]) -> None:
+    def _open(self, clock: Callable[[], float], pending: _Sleep, room: _Sleep) -> None:
+        self._clock = clock
+        self._pending = pending
+        self._room = room
+        wake = pending.wake
         self._buffer = EventBuffer(
             self._encoder,
-            self._pending.wake if self._is_async else wake_from_thread,
-            high_water=MAX_PENDING,
+            wake if self._is_async else functools.partial(self._run_in_loop, wake),
+            high_water=self._options.max_pending,
             time_slice=LOOP_SLICE if self._is_async else THREAD_SLICE,
         )
-
-    def _stop(self) -> None:
-        """Makes the producer end at its next item, at the latest."""
-        self._closing = True
-        self._buffer.close()
-        self._pending.close()
-        self._room.wake()
+        self._started_at = clock()
+        self._ends_at = self._started_at + self._options.seconds_to_live()
 
     # The writer
 
     async def _write(self, send: Send) -> None:
-        # A transport's error says that the client is gone: a way for a stream to end.
-        with self._sending, contextlib.suppress(OSError):
-            await self._send_all(send)
+        with self._sending:
+            try:
+                with ended_at_shutdown(self):
+                    await self._send_all(send)
+            except OSError as error:
+                # ASGI's word for a client that is gone, which is a way for a stream to
+                # end; but anything around us that fails with one would say the same.
+                logger.debug("send failed: %r", error)
+                self._over("disconnected")
 
     async def _send_all(self, send: Send) -> None:
-        message_type = self._head.message_type
-        body_type = f"{message_type}.body"
-        started = False
+        options = self._options
         sends = 0
-        deadline = self._clock() + ERROR_WINDOW
+        deadline = self._started_at + options.error_window
         while True:
             finished = self._finished  # before `take`: then `body` is all there is
             body = self._buffer.take()
             self._room.wake()
-            if not body and not finished:
-                if self._clock() < deadline:
-                    await self._pending.until(deadline)
+            now = self._clock()
+            ending = now >= self._ends_at
+            if body:
+                if self._first_event_at is None:
+                    self._first_event_at = now
+            elif not finished and not ending:
+                if now < deadline:
+                    await self._pending.until(min(deadline, self._ends_at))
                     continue
-                if started:
-                    body = KEEPALIVE_COMMENT
+                if self._started:
+                    body = options.ping_frame()
             failed = self._error is not None
-            if not started:
+            if not self._started:
                 if failed and not body:
                     return  # nothing is sent: it can still be an error response
                 await send(self._start_message())
-                started = True
+                self._started = True
+                body = options.opening_frame() + body
             if finished and not failed:
-                await send({"type": body_type, "body": body, "more_body": False})
+                self._reason = "finished"
+                await self._send(send, body, more_body=False)
+                return
+            if ending and not finished:
+                await self._end_early(send, body)
                 return
             if body:
-                await send({"type": body_type, "body": body, "more_body": True})
+                await self._send(send, body)
             if finished:
+                await self._send_last_words(send)
                 return
             sends += 1
             if sends % SENDS_PER_TURN == 0:
                 await anyio.lowlevel.checkpoint()
-            deadline = self._clock() + self._ping_interval
+            deadline = self._clock() + options.seconds_to_ping
+
+    async def _send(self, send: Send, body: bytes, *, more_body: bool = True) -> None:
+        self._alarm.set(self._clock() + self._send_timeout)
+        body_type = f"{self._head.message_type}.body"
+        await send({"type": body_type, "body": body, "more_body": more_body})
+        self._alarm.set(math.inf)
+        self._bytes += len(body)
+
+    async def _end_early(self, send: Send, body: bytes) -> None:
+        """Ends the response as a complete one, though the generator would go on.
+
+        The last word is sent after the generator is closed: a server may exit then.
+        """
+        self._over("max_duration")
+        if self._reason == "shutdown":
+            body += self._options.farewell_frame()
+        if body:
+            await self._send(send, body)
+        await self._close_generator()
+        if self._error is None:
+            await self._send(send, b"", more_body=False)
+
+    async def _send_last_words(self, send: Send) -> None:
+        """What `on_error` has to say about the error that ends the response."""
+        hook = self._options.on_error
+        if hook is None or self._error is None:
+            return
+        try:
+            event = await _awaited(hook(self._error))
+            body = b"" if event is None else bytes(encode_event(event))
+        except Exception:
+            logger.exception("on_error failed")
+            return
+        if body:
+            await self._send(send, body)
 
     def _start_message(self) -> Message:
         return {
@@ -332,10 +492,18 @@ class Stream:
             "headers": self._head.headers,
         }
 
-    # The watcher
+    # What stops the writer, whatever it waits for
+
+    def _over(self, reason: Reason) -> None:
+        """Notes why the stream is over, if nothing else ended it before."""
+        if self._reason == "finished":
+            self._reason = reason
+
+    def _overdue(self) -> None:
+        self._over("send_timeout")
+        self._sending.cancel()
 
     async def _watch(self, receive: Receive) -> None:
-        """Stops the writer when the client is gone, whatever it waits for."""
         try:
             while True:
                 message = await receive()
@@ -343,9 +511,31 @@ class Stream:
                     break
         except Exception as error:
             self._error = error
+        self._over("disconnected")
         self._sending.cancel()
 
     # The producer
+
+    async def _close_generator(self) -> None:
+        """Has the producer close the generator, wherever it is, and waits for that."""
+        self._closing = True
+        self._buffer.close()
+        self._alarm.close()
+        self._room.wake()
+        # A thread cannot be interrupted; it closes the generator when it comes back.
+        interrupt = self._cancel_producer if self._is_async else _nothing
+        deadline = self._clock() + CLOSE_TIMEOUT
+        if not self._finished:
+            interrupt()
+        while not self._finished:
+            await self._pending.until(deadline)
+            if self._clock() >= deadline:
+                logger.warning(
+                    "%r did not close within %g seconds", self._source, CLOSE_TIMEOUT
+                )
+                interrupt()
+                break
+        self._pending.close()
 
     async def _produce(self) -> None:
         try:
@@ -353,11 +543,14 @@ class Stream:
                 await self._iterate(self._source)
             else:
                 await self._iterate_in_thread(self._source)
+        except (KeyboardInterrupt, SystemExit):
+            raise
         except Exception as error:
             self._error = error
-        except BaseException:
+        except BaseException as error:
             if not self._closing:
                 self._error = RuntimeError("the generator cancelled its own stream")
+                self._error.__cause__ = error
             raise
         finally:
             self._finished = True
@@ -370,11 +563,28 @@ class Stream:
             async for item in items:
                 if push(item) and not await self._give_way():
                     break
-        finally:
-            close = getattr(items, "aclose", None)
-            if close is not None:
-                with _grace():
-                    await close()
+        except Exception as error:
+            # The generator is closed before anybody hears of the error, which is not to
+            # be hidden by another one that closing it may cause.
+            try:
+                await self._close(items)
+            except Exception:
+                logger.exception("closing %r failed after %r", items, error)
+            raise
+        except BaseException:
+            await self._close(items)
+            raise
+        await self._close(items)
+
+    async def _close(self, items: object) -> None:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            self._shield()
+            try:
+                await close()
+            except BaseException as error:
+                if not _is_generator_exit(error):
+                    raise
 
     async def _iterate_in_thread(self, source: Iterable[Any]) -> None:
         # One context for all batches, as in one thread; a copy, as in a task.
@@ -386,14 +596,19 @@ class Stream:
         finally:
             close = getattr(self._items, "close", None)
             if close is not None:
-                with _grace():
-                    await anyio.to_thread.run_sync(run, close)
+                self._shield()
+                await anyio.to_thread.run_sync(run, close)
 
     def _push_batch(self, source: Iterable[Any]) -> bool:
         """Pushes until it is time to give way. Returns whether items are left."""
         if self._items is None:
             self._items = iter(source)
-        return any(map(self._buffer.push, self._items))
+        push = self._buffer.push
+        # No `any(map(…))`: it takes a StopIteration that `push` raises for the end.
+        for item in self._items:  # noqa: SIM110
+            if push(item):
+                return True
+        return False
 
     async def _give_way(self) -> bool:
         """Lets the loop turn and the client catch up. Returns whether to go on."""
@@ -403,13 +618,36 @@ class Stream:
         return not self._closing
 
 
+async def call_on_close(hook: CloseHook, summary: StreamSummary) -> None:
+    """Calls the hook, also where the task has been cancelled; its errors are logged."""
+    try:
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await _awaited(hook(summary))
+    except Exception:
+        logger.exception("on_close failed")
+
+
+async def _awaited(value: T | Awaitable[T]) -> T:
+    return await value if isinstance(value, Awaitable) else value
+
+
+def _is_generator_exit(error: BaseException) -> bool:
+    """Whether an error is only what closing a generator throws into it.
+
+    A task group around the `yield` wraps that into an exception group.
+    """
+    parts = getattr(error, "exceptions", None)
+    if parts is None:
+        return isinstance(error, GeneratorExit)
+    return all(map(_is_generator_exit, parts))
+
+
+def _nothing() -> None:
+    pass
+
+
 def _in_asyncio_task() -> bool:
     try:
         return asyncio.current_task() is not None
     except RuntimeError:
         return False
-
-
-def _grace() -> contextlib.AbstractContextManager[object]:
-    """Time to close a generator in, also where the task has been cancelled."""
-    return anyio.move_on_after(CLOSE_TIMEOUT, shield=True)

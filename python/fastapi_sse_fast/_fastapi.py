@@ -18,7 +18,6 @@ import dataclasses
 import functools
 import inspect
 import warnings
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import fastapi.routing
@@ -30,6 +29,8 @@ from starlette.responses import Response
 from ._core import ItemEncoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from pydantic_core import ValidationError
     from starlette.types import Scope
 
@@ -70,8 +71,8 @@ class _Seam:
     installed = False
 
 
-def take_over(response_class: type[EventSourceResponse]) -> bool:
-    """Wraps FastAPI's router for routes of `response_class`, where that is possible."""
+def take_over(response_class: type[EventSourceResponse]) -> None:
+    """Wraps FastAPI's router for routes of `response_class`, if it fits."""
     original = fastapi.routing.get_request_handler
     if not _fits(original):
         warnings.warn(
@@ -80,7 +81,7 @@ def take_over(response_class: type[EventSourceResponse]) -> bool:
             RuntimeWarning,
             stacklevel=2,
         )
-        return False
+        return
 
     @functools.wraps(original)
     def get_request_handler(*args: Any, **kwargs: Any) -> Any:
@@ -91,7 +92,6 @@ def take_over(response_class: type[EventSourceResponse]) -> bool:
 
     _Seam.ours = response_class
     fastapi.routing.get_request_handler = get_request_handler
-    return True
 
 
 def install() -> None:
@@ -141,30 +141,35 @@ def _redirected(
     response_class: type[EventSourceResponse], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
     dependant = kwargs["dependant"]
-    if _is_generator(dependant):
-        call = _envelope(dependant.call)
+    changes: dict[str, Any] = {}
+    if _classified(dependant, "gen") or _classified(dependant, "async_gen"):
+        changes["call"] = _envelope(dependant.call)
         factory: Any = _stream_factory(response_class, kwargs)
     else:
-        status_code = kwargs["status_code"] or 200
-        call = _returning(dependant.call, response_class, status_code)
+        # What dependencies set is on a response that an endpoint gets when it asks.
+        name = dependant.response_param_name or _RESPONSE
+        changes["response_param_name"] = name
+        changes["call"] = _returning(
+            dependant,
+            functools.partial(response_class, status_code=kwargs["status_code"] or 200),
+        )
         factory = Response
     return {
         **kwargs,
-        "dependant": dataclasses.replace(dependant, call=call),
+        "dependant": dataclasses.replace(dependant, **changes),
         "response_class": factory,
         "is_json_stream": False,
     }
 
 
-def _is_generator(dependant: Any) -> bool:
+def _classified(dependant: Any, kind: str) -> bool:
+    """Whether FastAPI takes an endpoint for a `gen`, `async_gen` or `coroutine`."""
     from fastapi.dependencies import models
 
-    if hasattr(models, "_is_gen_callable"):
-        return bool(
-            models._is_gen_callable(dependant.call)
-            or models._is_async_gen_callable(dependant.call)
-        )
-    return bool(dependant.is_gen_callable or dependant.is_async_gen_callable)
+    is_kind = getattr(models, f"_is_{kind}_callable", None)
+    if is_kind is not None:
+        return bool(is_kind(dependant.call))
+    return bool(getattr(dependant, f"is_{kind}_callable"))  # of older releases
 
 
 def _envelope(call: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
@@ -186,35 +191,44 @@ def _envelope(call: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
     return envelope
 
 
-def _returning(
-    call: Callable[..., Any],
-    response_class: type[EventSourceResponse],
-    status_code: int,
-) -> Callable[..., Any]:
-    """`call`, an endpoint without `yield`, that streams an iterable it returns."""
+_RESPONSE = "_fastapi_sse_fast_response"
 
-    def respond(result: Any) -> Response:
+
+def _returning(
+    dependant: Any, make_response: Callable[..., EventSourceResponse]
+) -> Callable[..., Any]:
+    """An endpoint without `yield`, with an iterable that it returns as the stream."""
+    call = dependant.call
+    asked = dependant.response_param_name
+
+    def call_with(values: dict[str, Any]) -> tuple[Any, Response]:
+        response = values[asked] if asked else values.pop(_RESPONSE)
+        return call(**values), response
+
+    def respond(result: Any, parameters: Response) -> Response:
         if isinstance(result, Response):
             return result
-        if not isinstance(result, (AsyncIterable, Iterable)):
-            raise TypeError(_not_a_stream(call, result))
         try:
-            response = response_class(result, status_code=status_code)
+            response = make_response(result)
         except TypeError:
             raise TypeError(_not_a_stream(call, result)) from None
-        return response.encode_items_with(lambda scope: _PLAIN_ITEMS)
+        # As FastAPI does for what a generator yields.
+        response.status_code = parameters.status_code or response.status_code
+        response.raw_headers.extend(parameters.raw_headers)
+        return response.encode_items_with(_plain_items)
 
-    if inspect.iscoroutinefunction(call):
+    if _classified(dependant, "coroutine"):
 
         @functools.wraps(call)
         async def endpoint(**values: Any) -> Response:
-            return respond(await call(**values))
+            result, parameters = call_with(values)
+            return respond(await result, parameters)
 
         return endpoint
 
     @functools.wraps(call)
     def sync_endpoint(**values: Any) -> Response:
-        return respond(call(**values))
+        return respond(*call_with(values))
 
     return sync_endpoint
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import fastapi.sse
+from pydantic import BaseModel, ConfigDict
 
 from ._core import fill_event
+
+
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    if model is ServerSentEvent:
+        schema["description"] = inspect.getdoc(fastapi.sse.ServerSentEvent)
 
 
 class ServerSentEvent(fastapi.sse.ServerSentEvent):
@@ -19,8 +26,7 @@ class ServerSentEvent(fastapi.sse.ServerSentEvent):
 
     Args:
         data: Payload, always sent as JSON: `data="hi"` is `data: "hi"` on the wire.
-        `None`
-            sends no data.
+            `None` sends no data.
         raw_data: Text that is sent as it is, instead of `data`.
         event: Name that `addEventListener` listens for; a single line.
         id: What a browser sends back as `Last-Event-ID`; a single line without NUL.
@@ -28,8 +34,7 @@ class ServerSentEvent(fastapi.sse.ServerSentEvent):
         comment: Lines that every client ignores.
 
     Raises:
-        pydantic.ValidationError: A field is of the wrong type or breaks its rule, or
-        both
+        pydantic.ValidationError: A field has the wrong type or breaks its rule, or both
             `data` and `raw_data` are set.
 
     Example:
@@ -37,9 +42,11 @@ class ServerSentEvent(fastapi.sse.ServerSentEvent):
         'count'
     """
 
-    if (
-        not TYPE_CHECKING
-    ):  # to type checkers the signature is the fields', as in any model
+    # OpenAPI documents describe an event in FastAPI's words.
+    model_config = ConfigDict(json_schema_extra=_describe)
+
+    # To type checkers the signature is that of the fields, as in any model.
+    if not TYPE_CHECKING:
 
         def __init__(self, /, **fields: Any) -> None:
             # A subclass can have other defaults, fields or validators: pydantic knows

@@ -2,78 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import fastapi.sse
 from pydantic import BaseModel
+from starlette.concurrency import iterate_in_threadpool
 
 from . import _fastapi
-from ._core import ItemEncoder
-from ._driver import Head, Stream
+from ._core import EventBuffer, ItemEncoder
+from ._driver import Head, Stream, call_on_close
+from .options import (
+    OPTION_NAMES,
+    CloseHook,
+    ErrorHook,
+    Event,
+    OptionArguments,
+    StreamOptions,
+)
 
 if TYPE_CHECKING:
     from starlette.background import BackgroundTask
-    from starlette.responses import AsyncContentStream
     from starlette.types import Receive, Scope, Send
-    from typing_extensions import Self
-
-
-class Unset(Enum):
-    """The type of `UNSET`: an option that is left to FastAPI."""
-
-    UNSET = "unset"
-
-    def __repr__(self) -> str:
-        """As it is written in signatures."""
-        return self.name
-
-
-UNSET: Final = Unset.UNSET
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamOptions:
-    """How a stream behaves; checked when it is made.
-
-    Attributes:
-        ping_interval: Seconds without an event before a ping. `None` switches pings
-        off,
-            `UNSET` leaves it to FastAPI: 15 seconds.
-
-    Raises:
-        ValueError: A value is out of range.
-    """
-
-    ping_interval: float | Unset | None = UNSET
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        interval = self.ping_interval
-        if interval is None or isinstance(interval, Unset):
-            return
-        if (
-            not isinstance(interval, (int, float))
-            or isinstance(interval, bool)
-            or not 0 < interval < math.inf
-        ):
-            raise ValueError(
-                "ping_interval must be a positive number of seconds, or None for no "
-                f"pings, not {interval!r}"
-            )
-
-    @property
-    def seconds_to_ping(self) -> float:
-        """`ping_interval` with the default and infinity filled in."""
-        if isinstance(self.ping_interval, Unset):
-            return _fastapi.default_ping_interval()
-        return math.inf if self.ping_interval is None else self.ping_interval
-
-
-_OPTION_NAMES = frozenset(field.name for field in fields(StreamOptions))
+    from typing_extensions import Self, Unpack
 
 _DEFAULT_HEADERS = {
     b"cache-control": b"no-cache",
@@ -101,7 +52,8 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
 
         return EventSourceResponse(events())
 
-    Options are class attributes, set in a subclass or with `with_options`.
+    Options are class attributes, set in a subclass or with `with_options`; a returned
+    response takes them as keyword arguments too.
 
     Args:
         content: What yields the items.
@@ -109,13 +61,45 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         headers: More headers, in place of the default ones of the same name.
         media_type: Another content type.
         background: Run when the stream is over.
+        **options: Any of the attributes of `StreamOptions`.
 
     Raises:
-        TypeError: `content` is not an iterable of items.
+        TypeError: `content` is not an iterable of items, or there is no such option.
+        ValueError: An option has a bad value.
     """
 
     ping_interval: ClassVar[float | None] = 15.0
-    """Seconds without an event before a `: ping` comment; `None` switches pings off."""
+    """Seconds without an event before a ping; `None` switches pings off."""
+
+    ping: ClassVar[str | Event | Callable[[], Event]] = "ping"
+    """What a ping is: the text of a comment, an event, or what makes one."""
+
+    retry: ClassVar[int | None] = None
+    """Milliseconds before a browser reconnects, sent at the head of the stream."""
+
+    send_timeout: ClassVar[float | None] = 60.0
+    """Seconds that a client may take nothing for before it is dropped."""
+
+    max_pending: ClassVar[int] = 64 * 1024
+    """Bytes that may wait for the client before the generator has to."""
+
+    error_window: ClassVar[float] = 0.1
+    """Seconds that the response head waits for the first event or an error."""
+
+    max_duration: ClassVar[float | None] = None
+    """Seconds, 10 % more or less, after which the stream is ended cleanly."""
+
+    on_error: ClassVar[ErrorHook | None] = None
+    """Called with an error in mid-stream; an event that it returns is sent."""
+
+    on_close: ClassVar[CloseHook | None] = None
+    """Called with a `StreamSummary` when the stream is over."""
+
+    shutdown_grace: ClassVar[float] = 0.0
+    """Seconds that a stream may go on for once the server stops."""
+
+    farewell: ClassVar[Event | Callable[[], Event] | None] = None
+    """An event to send when the server stops, or what makes one."""
 
     _options: ClassVar[StreamOptions] = StreamOptions()
 
@@ -126,29 +110,36 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             ValueError: An option has a bad value.
         """
         super().__init_subclass__(**kwargs)
-        chosen = {
-            name: cls.__dict__[name] for name in _OPTION_NAMES & set(cls.__dict__)
-        }
-        cls._options = replace(cls._options, **chosen)
+        chosen: Any = {}
+        for class_ in cls.__mro__[: cls.__mro__.index(EventSourceResponse)]:
+            for name in OPTION_NAMES & vars(class_).keys():
+                value = vars(class_)[name]
+                if isinstance(value, staticmethod):
+                    value = value.__func__
+                chosen.setdefault(name, value)
+        cls._options = StreamOptions().replace(chosen)
 
     @classmethod
-    def with_options(cls, *, ping_interval: float | Unset | None = UNSET) -> type[Self]:
+    def with_options(cls, **options: Unpack[OptionArguments]) -> type[Self]:
         """Returns a subclass with other options; those not given stay as they are.
 
         Args:
-            ping_interval: Seconds without an event before a ping, or `None` for no
-            pings.
+            **options: Any of the attributes of `StreamOptions`.
 
         Raises:
+            TypeError: There is no such option.
             ValueError: An option has a bad value.
 
         Example:
             >>> EventSourceResponse.with_options(ping_interval=5.0).ping_interval
             5.0
         """
-        options = {"ping_interval": ping_interval}
-        chosen = {name: value for name, value in options.items() if value is not UNSET}
-        return type(cls.__name__, (cls,), {"__module__": cls.__module__, **chosen})
+        cls._options.replace(options)  # before the class, for the sake of the error
+        attributes = {
+            name: staticmethod(value) if callable(value) else value
+            for name, value in options.items()
+        }
+        return type(cls.__name__, (cls,), {"__module__": cls.__module__, **attributes})
 
     def __init__(
         self,
@@ -157,9 +148,10 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         headers: Mapping[str, str] | None = None,
         media_type: str | None = None,
         background: BackgroundTask | None = None,
+        **options: Unpack[OptionArguments],
     ) -> None:
-        # Items here, where other responses have bytes.
-        self.body_iterator = cast("AsyncContentStream", _checked_content(content))
+        self._items = _checked_content(content)
+        self.body_iterator = self._body = _Body(self)
         self.status_code = status_code
         if media_type is not None:
             self.media_type = media_type
@@ -168,6 +160,8 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         self._encoder_for: Callable[[Scope], ItemEncoder] = lambda scope: (
             _RETURNED_ITEMS
         )
+        if options:
+            self._options = self._options.replace(options)  # type: ignore[misc]
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         """Adds the headers of an event stream to those given."""
@@ -194,15 +188,18 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         if scope["type"] == "websocket":  # a denied handshake may have a body
             message_type = "websocket.http.response"
         head = Head(self.status_code, self._final_headers(), message_type)
-        stream = Stream(
-            self.body_iterator,
-            self._encoder_for(scope),
-            head,
-            ping_interval=self._options.seconds_to_ping,
-        )
-        await stream.run(receive, send)
-        if self.background is not None:
-            await self.background()
+        if self.body_iterator is self._body:
+            source, encoder = self._items, self._encoder_for(scope)
+        else:  # somebody wrapped it, and has bytes for us
+            source, encoder = self.body_iterator, _RETURNED_ITEMS
+        stream = Stream(source, encoder, head, self._options)
+        try:
+            await stream.run(receive, send)
+            if self.background is not None:
+                await self.background()
+        finally:
+            if self._options.on_close is not None:
+                await call_on_close(self._options.on_close, stream.summary())
 
     def _final_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers, where a dependency's `Cache-Control` replaces the default one.
@@ -215,6 +212,28 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             for index, header in enumerate(self.raw_headers)
             if header[0] not in _SINGLE_HEADERS or last[header[0]] == index
         ]
+
+
+class _Body:
+    """The body as bytes, for who looks at `body_iterator` as at that of any response.
+
+    The response itself streams its items, unless it finds another iterator in its
+    place.
+    """
+
+    def __init__(self, response: EventSourceResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        response = self._response
+        items = response._items
+        if not isinstance(items, AsyncIterable):
+            items = iterate_in_threadpool(items)
+        encoder = response._encoder_for({})
+        buffer = EventBuffer(encoder, lambda: None, high_water=1, time_slice=0.0)
+        async for item in items:
+            buffer.push(item)
+            yield buffer.take()
 
 
 def _checked_content(content: Any) -> AsyncIterable[Any] | Iterable[Any]:

@@ -1,0 +1,104 @@
+"""Ends open streams when the server stops.
+
+A server that is told to stop waits for its responses to end, and an event stream has no
+reason to. ASGI has no word for it: the lifespan's shutdown comes only after that wait.
+But every server is told by a signal and has a handler for it; while streams are open,
+ours stands before that handler: it ends the streams, then calls it.
+
+Handlers belong to the main thread. A server in another thread is stopped by code, and
+that code can call `shutdown()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK")
+    if hasattr(signal, name)
+]
+
+_lock = threading.RLock()  # a handler may run while its own thread holds it
+_open: set[_Stream] = set()
+_below: dict[int, list[Callable[..., Any]]] = {}
+"""For each signal the handlers that ours stands before, the topmost last.
+
+Usually that is one, the server's. Another library may stand before ours in turn and
+call it; when ours then stands before that one, it is in the chain twice.
+"""
+_depth: dict[int, int] = {}
+"""How many times ours is being called for a signal, by itself through the chain."""
+
+
+class _Stream(Protocol):
+    def shut_down(self) -> None:
+        """Ends the stream; called from any thread."""
+
+
+def shutdown() -> None:
+    """Ends all open streams of this process, as when a server is told to stop.
+
+    For servers that are embedded and stopped without a signal, and for tests. May be
+    called from any thread; streams that begin later are not concerned.
+
+    Example:
+        >>> shutdown()  # then: server.should_exit = True
+    """
+    with _lock:
+        streams = list(_open)
+    for stream in streams:
+        stream.shut_down()
+
+
+@contextlib.contextmanager
+def ended_at_shutdown(stream: _Stream) -> Iterator[None]:
+    """Has `stream.shut_down()` called if the server stops meanwhile."""
+    with _lock:
+        _open.add(stream)
+        if _in_main_thread():
+            _stand_before_the_servers_handlers()
+    try:
+        yield
+    finally:
+        with _lock:
+            _open.discard(stream)
+            if not _open and _in_main_thread():
+                _step_aside()
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _stand_before_the_servers_handlers() -> None:
+    for number in _SIGNALS:
+        handler = signal.getsignal(number)
+        # Without a handler there is no server that would wait for its streams.
+        if callable(handler) and handler not in (_handle, signal.default_int_handler):
+            _below.setdefault(number, []).append(handler)
+            signal.signal(number, _handle)
+
+
+def _step_aside() -> None:
+    for number, handlers in _below.items():
+        if handlers and signal.getsignal(number) is _handle:
+            signal.signal(number, handlers.pop())
+
+
+def _handle(number: int, frame: Any) -> None:
+    shutdown()
+    handlers = _below.get(number, [])
+    depth = _depth.get(number, 0)
+    if depth < len(handlers):
+        _depth[number] = depth + 1
+        try:
+            handlers[-1 - depth](number, frame)
+        finally:
+            _depth[number] = depth

@@ -1,0 +1,255 @@
+"""What can be set for a stream, and what is known when it is over."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+)
+
+import fastapi.sse
+
+from . import _fastapi
+from ._core import EncodedEvent, encode_event
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from typing_extensions import Self
+
+Event: TypeAlias = fastapi.sse.ServerSentEvent | EncodedEvent
+"""What an option can send: one event, ready or not."""
+
+Reason: TypeAlias = Literal[
+    "finished",
+    "disconnected",
+    "send_timeout",
+    "max_duration",
+    "shutdown",
+    "cancelled",
+    "error",
+]
+"""Why a stream is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSummary:
+    """What became of a stream.
+
+    Attributes:
+        reason: Why it is over: the generator `finished` or raised (`error`), the client
+            `disconnected` or took nothing for `send_timeout`, `max_duration` has
+            passed, the server stops (`shutdown`) or has `cancelled` the request.
+        events: How many events were sent; pings and the like do not count.
+        bytes: How many bytes of the body were sent.
+        seconds_to_first_event: From the start to the first event, if there was one.
+        seconds_open: From the start to the end.
+    """
+
+    reason: Reason
+    events: int
+    bytes: int
+    seconds_to_first_event: float | None
+    seconds_open: float
+
+
+class Unset(Enum):
+    """The type of `UNSET`: an option that is left to FastAPI."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        """As it is written in signatures."""
+        return self.name
+
+
+UNSET: Final = Unset.UNSET
+
+
+class ErrorHook(Protocol):
+    """An `on_error`."""
+
+    def __call__(self, error: Exception, /) -> Event | Awaitable[Event | None] | None:
+        """Returns the last event of a broken stream, if there should be one."""
+
+
+class CloseHook(Protocol):
+    """An `on_close`."""
+
+    def __call__(self, summary: StreamSummary, /) -> object:
+        """Is told of the end of a stream; awaited if it is async."""
+
+
+class OptionArguments(TypedDict, total=False):
+    """The options as keyword arguments; see `StreamOptions`."""
+
+    ping_interval: float | None
+    ping: str | Event | Callable[[], Event]
+    retry: int | None
+    send_timeout: float | None
+    max_pending: int
+    error_window: float
+    max_duration: float | None
+    on_error: ErrorHook | None
+    on_close: CloseHook | None
+    shutdown_grace: float
+    farewell: Event | Callable[[], Event] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions:
+    """How a stream behaves. All times are in seconds, but for `retry`.
+
+    Attributes:
+        ping_interval: Time without an event before a ping. `None` switches pings off,
+            `UNSET` leaves it to FastAPI, which means 15 seconds.
+        ping: What a ping is: the text of a comment, an event, or what makes one.
+        retry: Milliseconds that a browser waits before it reconnects, sent once at the
+            head of the stream.
+        send_timeout: Time that a client may take nothing for while bytes wait for it;
+            then it is dropped. `None` waits for ever.
+        max_pending: Bytes that may wait for the client; then the generator has to.
+        error_window: Time that the response head waits for the first event, so that an
+            error before it becomes the real HTTP response. 0 sends the head at once.
+        max_duration: Time after which the stream is ended, cleanly, so that clients
+            reconnect; 10 % more or less, so that they do not all come back at once.
+        on_error: Called with an exception that is raised mid-stream. An event that it
+            returns is sent as the last one; the stream still ends as a broken one, and
+            the exception still reaches the server's log. May be async.
+        on_close: Called with a `StreamSummary` when the stream is over. May be async.
+        shutdown_grace: Time that the generator may go on for once the server stops.
+        farewell: An event to send when the server stops, or what makes one.
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+
+    ping_interval: float | Unset | None = UNSET
+    ping: str | Event | Callable[[], Event] = "ping"
+    retry: int | None = None
+    send_timeout: float | None = 60.0
+    max_pending: int = 64 * 1024
+    error_window: float = 0.1
+    max_duration: float | None = None
+    on_error: Callable[[Exception], Event | Awaitable[Event | None] | None] | None = (
+        None
+    )
+    on_close: CloseHook | None = None
+    shutdown_grace: float = 0.0
+    farewell: Event | Callable[[], Event] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.ping_interval is not UNSET:
+            _check_time("ping_interval", self.ping_interval, or_none=True)
+        _check_time("send_timeout", self.send_timeout, or_none=True)
+        _check_time("max_duration", self.max_duration, or_none=True)
+        _check_time("error_window", self.error_window, or_zero=True)
+        _check_time("shutdown_grace", self.shutdown_grace, or_zero=True)
+        _check_count("max_pending", self.max_pending, least=1)
+        if self.retry is not None:
+            _check_count("retry", self.retry, least=0)
+        if not isinstance(self.ping, str):
+            _check_event("ping", self.ping)
+        if self.farewell is not None:
+            _check_event("farewell", self.farewell)
+        for name in ("on_error", "on_close"):
+            hook = getattr(self, name)
+            if hook is not None and not callable(hook):
+                raise ValueError(f"{name} must be callable, not {hook!r}")
+
+    def replace(self, changes: OptionArguments) -> Self:
+        """These options with some changed.
+
+        Raises:
+            TypeError: There is no such option.
+            ValueError: A value is out of range.
+        """
+        if unknown := changes.keys() - OPTION_NAMES:
+            raise TypeError(
+                f"unknown option {min(unknown)!r}; there are "
+                + ", ".join(sorted(OPTION_NAMES))
+            )
+        current: dict[str, Any] = {name: getattr(self, name) for name in OPTION_NAMES}
+        return type(self)(**{**current, **changes})
+
+    # As the driver wants them: times that may be infinite, events as bytes.
+
+    @property
+    def seconds_to_ping(self) -> float:
+        """`ping_interval`, or infinity."""
+        if isinstance(self.ping_interval, Unset):
+            return _fastapi.default_ping_interval()
+        return math.inf if self.ping_interval is None else self.ping_interval
+
+    @property
+    def seconds_to_send(self) -> float:
+        """`send_timeout`, or infinity."""
+        return math.inf if self.send_timeout is None else self.send_timeout
+
+    def seconds_to_live(self) -> float:
+        """`max_duration`, different each time, or infinity."""
+        if self.max_duration is None:
+            return math.inf
+        return self.max_duration * random.uniform(0.9, 1.1)
+
+    def opening_frame(self) -> bytes:
+        """What the stream begins with."""
+        return b"" if self.retry is None else bytes(EncodedEvent(retry=self.retry))
+
+    def ping_frame(self) -> bytes:
+        """What one ping sends."""
+        if isinstance(self.ping, str):
+            return bytes(EncodedEvent(comment=self.ping))
+        return _frame(self.ping)
+
+    def farewell_frame(self) -> bytes:
+        """What the stream ends with when the server stops."""
+        return b"" if self.farewell is None else _frame(self.farewell)
+
+
+LONGEST: Final = 1e9
+"""Seconds, three decades: less than what a loop's clock stumbles over."""
+
+OPTION_NAMES: Final = frozenset(field.name for field in fields(StreamOptions))
+
+
+def _frame(event: Event | Callable[[], Event]) -> bytes:
+    if not isinstance(event, (fastapi.sse.ServerSentEvent, EncodedEvent)):
+        event = event()
+    return bytes(encode_event(event))
+
+
+def _check_time(
+    name: str, value: Any, *, or_none: bool = False, or_zero: bool = False
+) -> None:
+    if value is None and or_none:
+        return
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not (0 < value <= LONGEST or (or_zero and value == 0)):
+        least = "zero or a positive" if or_zero else "a positive"
+        rest = ", or None" if or_none else ""
+        raise ValueError(
+            f"{name} must be {least} number of seconds{rest}, not {value!r}"
+        )
+
+
+def _check_count(name: str, value: Any, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be an integer from {least} up, not {value!r}")
+
+
+def _check_event(name: str, value: Any) -> None:
+    if isinstance(value, (fastapi.sse.ServerSentEvent, EncodedEvent)):
+        encode_event(value)  # raises what is wrong with it
+    elif not callable(value):
+        raise ValueError(f"{name} must be an event or make one, not {value!r}")

@@ -1,0 +1,116 @@
+"""Streams for servers in a process of their own; what happens is printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+from fastapi import Depends, FastAPI, HTTPException
+
+from fastapi_sse_fast import (
+    EncodedEvent,
+    EventSourceResponse,
+    ServerSentEvent,
+    StreamSummary,
+)
+
+app = FastAPI()
+
+
+def say(*words: object) -> None:
+    # One write, so that the lines of several threads do not mix.
+    sys.stdout.write("say: " + " ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+def say_reason(summary: StreamSummary) -> None:
+    say("closed", summary.reason)
+
+
+async def resource() -> AsyncIterator[None]:
+    yield
+    say("dependency")
+
+
+Response = EventSourceResponse.with_options(
+    on_close=say_reason, farewell=ServerSentEvent(event="bye", retry=3000, data=None)
+)
+DEPENDENCIES = [Depends(resource)]
+
+
+@app.get("/idle", response_class=Response, dependencies=DEPENDENCIES)
+async def idle() -> AsyncIterator[int]:
+    try:
+        yield 1
+        await anyio.sleep(3600)
+    finally:
+        say("generator")
+
+
+@app.get("/busy", response_class=Response, dependencies=DEPENDENCIES)
+async def busy() -> AsyncIterator[EncodedEvent]:
+    frame = EncodedEvent(raw_data="x" * 1000)
+    try:
+        while True:
+            yield frame
+    finally:
+        say("generator")
+
+
+@app.get("/sync-busy", response_class=Response, dependencies=DEPENDENCIES)
+def sync_busy() -> Iterator[EncodedEvent]:
+    frame = EncodedEvent(raw_data="x" * 1000)
+    try:
+        while True:
+            yield frame
+    finally:
+        say("generator")
+
+
+@app.get("/paced", response_class=Response, dependencies=DEPENDENCIES)
+async def paced() -> AsyncIterator[int]:
+    try:
+        while True:
+            yield 1
+            await anyio.sleep(0.01)
+    finally:
+        say("generator")
+
+
+@app.get("/sync", response_class=Response, dependencies=DEPENDENCIES)
+def sync() -> Iterator[int]:
+    try:
+        while True:
+            yield 1
+            time.sleep(0.01)
+    finally:
+        say("generator")
+
+
+@app.get("/numbers", response_class=Response)
+async def numbers(n: int) -> AsyncIterator[int]:
+    for number in range(n):
+        yield number
+
+
+@app.get("/broken", response_class=Response)
+async def broken() -> AsyncIterator[int]:
+    yield 1
+    yield 2
+    await anyio.sleep(0.01)
+    raise LookupError("mid-stream")
+
+
+@app.get("/forbidden", response_class=Response)
+async def forbidden() -> AsyncIterator[int]:
+    raise HTTPException(403, "not yours")
+    yield 1
+
+
+@app.get("/late", response_class=Response)
+async def late() -> AsyncIterator[str]:
+    await anyio.sleep(0.3)
+    yield json.dumps("late")

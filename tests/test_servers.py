@@ -1,0 +1,83 @@
+"""Streams on every server: the same behaviour, and an end when the server stops."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from .server import COMMANDS, Client, get, serve_process, wait_until
+
+APP = "tests.streams:app"
+READY = "/numbers?n=1"
+MS = 0.001
+
+
+@pytest.fixture(params=list(COMMANDS))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_streams_errors_and_disconnects(name: str) -> None:
+    with serve_process(name, APP, READY) as server:
+        port = server.port
+
+        burst = b"".join(b"data: %d\n\n" % number for number in range(20_000))
+        assert get(port, "/numbers?n=20000") == burst
+
+        with Client(port, "/forbidden") as client:
+            assert client.status == 403
+        with Client(port, "/late") as client:
+            assert client.status == 200
+            assert client.read_to_end() == b'data: "\\"late\\""\n\n'
+
+        with Client(port, "/broken") as client:
+            client.read_until(b"data: 2\n\n")
+            with pytest.raises((EOFError, ConnectionResetError)):
+                client.read_chunk()
+        wait_until(lambda: "closed error" in server.said)
+
+        for path in ("/idle", "/paced", "/busy", "/sync", "/sync-busy"):
+            del server.said[:]
+            with Client(port, path, buffer_size=8192) as client:
+                client.read_until(b"data: ")
+            started = time.perf_counter()
+            wait_until(lambda: "dependency" in server.said)
+            noticed = time.perf_counter() - started
+            expected = ["generator", "closed disconnected", "dependency"]
+            assert server.said == expected, server.log
+            assert noticed < 2  # a bound for a busy machine; a few ms are usual
+
+
+SHUTDOWN_PATHS = ["/idle", "/paced", "/busy", "/sync", "/sync-busy"]
+
+
+# hypercorn's trio worker has no handler for SIGTERM. (Workers that hypercorn starts
+# beside its own process get no signal; their requests are cancelled after 3 seconds.)
+STOPPABLE = [name for name in COMMANDS if name != "hypercorn-trio"]
+
+
+@pytest.mark.parametrize("name", STOPPABLE)
+@pytest.mark.parametrize("streams", [0, 40])
+def test_sigterm_ends_open_streams_and_the_server(name: str, streams: int) -> None:
+    with serve_process(name, APP, READY) as server:
+        clients = [
+            Client(server.port, SHUTDOWN_PATHS[number % 5]) for number in range(streams)
+        ]
+        for client in clients:
+            client.read_until(b"data: ")
+        del server.said[:]
+        started = time.perf_counter()
+        server.terminate()
+        for client in clients:
+            body = client.read_to_end()
+            assert body.endswith(b"event: bye\nretry: 3000\n\n")
+            client.socket.close()
+        code = server.wait()
+        elapsed = time.perf_counter() - started
+    assert code in (0, -signal.SIGTERM)
+    assert elapsed < 3
+    for line in ("generator", "closed shutdown", "dependency"):
+        assert server.said.count(line) == streams
+    assert not [line for line in server.log if "Traceback" in line]
