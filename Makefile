@@ -35,7 +35,7 @@ lint: build ## Check formatting, lints and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m mypy.stubtest fastapi_sse_fast
+	$(BIN)/python -m mypy.stubtest fastapi_sse_fast --allowlist tests/stubtest-allowlist.txt
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
 

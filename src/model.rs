@@ -44,7 +44,9 @@ pub(crate) fn dumped_json<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bou
     )? {
         return Ok(None);
     }
-    let json = serializer(value)?.call_method1(intern!(py, "to_json"), (value,))?;
+    let serialize = serializer(value)?.getattr(intern!(py, "to_json"))?;
+    let keywords = methods.json_keywords.as_ref();
+    let json = serialize.call((value,), keywords.map(|keywords| keywords.bind(py)))?;
     Ok(Some(json.cast_into()?))
 }
 
@@ -62,6 +64,8 @@ struct Methods {
     model: Py<PyAny>,
     dump: Py<PyAny>,
     dump_json: Py<PyAny>,
+    /// Before pydantic 2.11 the method's default for `by_alias` is not the serializer's.
+    json_keywords: Option<Py<PyDict>>,
 }
 
 impl Methods {
@@ -69,9 +73,16 @@ impl Methods {
         static METHODS: PyOnceLock<Methods> = PyOnceLock::new();
         METHODS.get_or_try_init(py, || {
             let model = py.import("pydantic")?.getattr("BaseModel")?;
+            let dump_json = model.getattr("model_dump_json")?;
+            let by_alias = dump_json.getattr("__kwdefaults__")?.get_item("by_alias")?;
+            let json_keywords = (!by_alias.is_none())
+                .then(|| [("by_alias", by_alias)].into_py_dict(py))
+                .transpose()?
+                .map(Bound::unbind);
             Ok(Self {
                 dump: model.getattr("model_dump")?.unbind(),
-                dump_json: model.getattr("model_dump_json")?.unbind(),
+                dump_json: dump_json.unbind(),
+                json_keywords,
                 model: model.unbind(),
             })
         })

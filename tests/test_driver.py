@@ -23,6 +23,7 @@ from starlette.background import BackgroundTask
 from starlette.routing import Route
 
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse, ServerSentEvent
+from fastapi_sse_fast._driver import _AsyncioSleep
 
 from .asgi import Reply, call, fetch
 from .eventsource import parse
@@ -104,6 +105,25 @@ def test_500_concurrent_streams_are_complete_and_unmixed() -> None:
         assert body == b"".join(
             b"data: [%d,%d]\n\n" % (stream, number) for number in range(events)
         )
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0001, 0.0004, 0.0006, 0.002])
+def test_a_sleep_can_end_just_before_its_deadline(seconds: float) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    loop = uvloop.new_event_loop()
+    sleep = _AsyncioSleep(loop)
+
+    async def woken_early() -> None:
+        for _ in range(3):
+            loop.call_soon(sleep.wake)
+            await sleep.until(loop.time() + seconds)
+        await sleep.until(loop.time() + seconds)  # by the deadline
+        sleep.close()
+
+    try:
+        loop.run_until_complete(asyncio.wait_for(woken_early(), 20))
+    finally:
+        loop.close()
 
 
 def dechunked(raw: bytes) -> bytes:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError, field_validator
 from fastapi_sse_fast import EncodedEvent, ServerSentEvent
 from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 
-from . import reference, values
+from . import reference, releases, values
 
 ANYTHING = st.one_of(
     st.none(),
@@ -97,17 +97,21 @@ def test_construction_is_fastapis(arguments: dict[str, Any]) -> None:
 
 def frame_of(event: fastapi.sse.ServerSentEvent) -> bytes | None:
     """The frame as FastAPI's router makes it; `None` if it cannot be encoded."""
+    if set("\r\n") & set((event.event or "") + (event.id or "")):
+        return None  # made by a FastAPI before 0.136.3
     try:
         data = event.raw_data
         if data is None and event.data is not None:
             data = reference.dumps(event.data)
-        return fastapi.sse.format_sse_event(
-            data_str=data,
-            event=event.event,
-            id=event.id,
-            retry=event.retry,
-            comment=event.comment,
-        )
+        fields: dict[str, Any] = {
+            "event": event.event,
+            "id": event.id,
+            "retry": event.retry,
+            "comment": event.comment,
+        }
+        if releases.LINES_ARE_THOSE_OF_SSE:
+            return fastapi.sse.format_sse_event(data_str=data, **fields)
+        return reference.frame(data=data, **fields)
     except Exception:
         return None
 
@@ -187,8 +191,8 @@ def test_it_can_be_the_type_of_a_field() -> None:
     assert Envelope(event=event).event is event
     events = TypeAdapter(list[ServerSentEvent]).validate_python([event, {"id": "1"}])
     assert [e.id for e in events] == [None, "1"]
-    with pytest.raises(ValidationError, match="must be a single line"):
-        Envelope.model_validate({"event": {"id": "a\nb"}})
+    with pytest.raises(ValidationError, match="must not contain null characters"):
+        Envelope.model_validate({"event": {"id": "a\0b"}})
 
 
 def test_subclasses_have_pydantics_constructor() -> None:

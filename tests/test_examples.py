@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -211,10 +212,12 @@ def test_the_page_knows_every_route(client: httpx.Client) -> None:
         assert f'"{path}' in page
 
 
-@pytest.mark.usefixtures("demo")
 def test_where_the_port_is_taken_the_demo_takes_another_and_says_so() -> None:
-    # Port 8000 has the demo of the other tests, or had something else before it.
-    with running_demo() as second:
+    with contextlib.ExitStack() as taken:
+        # Else by the demo of the other tests, or by another program.
+        with contextlib.suppress(OSError):
+            taken.enter_context(socket.create_server(("127.0.0.1", 8000)))
+        second = taken.enter_context(running_demo())
         port = second.url.rpartition(":")[2]
         assert port != "8000"
         assert second.announcement == (

@@ -87,20 +87,23 @@ class _Alarm(Protocol):
 class _AsyncioAlarm:
     """A timer that looks at the deadline only when it fires."""
 
-    __slots__ = ("_deadline", "_loop", "_ring", "_timer")
+    __slots__ = ("_deadline", "_fires_at", "_loop", "_ring", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]):
         self._loop = loop
         self._ring = ring
         self._deadline = math.inf
+        # Not `timer.when()`: uvloop's timer has none when less than 0.5 ms are left.
+        self._fires_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, deadline: float) -> None:
         self._deadline = deadline
         if deadline < math.inf:
-            if self._timer is not None and self._timer.when() > deadline:
+            if self._timer is not None and self._fires_at > deadline:
                 self.close()
             if self._timer is None:
+                self._fires_at = deadline
                 self._timer = self._loop.call_at(deadline, self._fire)
 
     def close(self) -> None:

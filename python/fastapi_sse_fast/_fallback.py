@@ -18,7 +18,7 @@ def dump_json(value: Any) -> str:
 
 
 def _without_non_finite(value: Any) -> Any:
-    # As FastAPI does since 0.163: values only, never the keys of a dict.
+    # As FastAPI does since 0.143.3: values only, never the keys of a dict.
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

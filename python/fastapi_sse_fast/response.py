@@ -135,10 +135,10 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             5.0
         """
         cls._options.replace(options)  # before the class, for the sake of the error
-        attributes = {
-            name: staticmethod(value) if callable(value) else value
-            for name, value in options.items()
-        }
+        attributes: dict[str, Any] = dict(options)
+        for name, value in attributes.items():
+            if callable(value):
+                attributes[name] = staticmethod(value)
         return type(cls.__name__, (cls,), {"__module__": cls.__module__, **attributes})
 
     def __init__(

@@ -1,0 +1,33 @@
+"""What the installed FastAPI and pydantic do differently from their newest releases.
+
+This package behaves as the newest FastAPI does on all of them.
+"""
+
+from __future__ import annotations
+
+import re
+
+import fastapi
+import pydantic
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+
+
+FASTAPI = _numbers(fastapi.__version__)
+
+INCLUDED_ROUTES_HAVE_ITEM_TYPES = FASTAPI >= (0, 140, 8)
+"""Before, `include_router` drops the item type of a stream."""
+
+LINES_ARE_THOSE_OF_SSE = FASTAPI >= (0, 140, 12)
+"""Before, text is split by `str.splitlines`; an empty last line is lost."""
+
+STREAMS_HAVE_A_STATUS = FASTAPI >= (0, 140, 13)
+"""Before, `status_code` of a route of events is ignored."""
+
+NON_FINITE_IS_NULL = FASTAPI >= (0, 143, 3)
+"""Before, plain JSON has `NaN` and `Infinity`, which no browser parses."""
+
+TYPES_CAN_BE_COMPLETED_LATER = _numbers(pydantic.VERSION) >= (2, 10)
+"""Before, FastAPI refuses a route whose item type has open forward references."""
