@@ -758,6 +758,28 @@ def test_other_handlers_may_join_the_chain_while_a_stream_is_open() -> None:
         signal.signal(signal.SIGTERM, original)
 
 
+def test_a_signal_while_handlers_change_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    signals: list[int] = []
+    original = signal.signal(signal.SIGTERM, lambda number, frame: signals.append(1))
+    set_handler = signal.signal
+    raised = []
+
+    def set_handler_late(number: int, handler: Any) -> Any:
+        if number == signal.SIGTERM:
+            raised.append(1)
+            signal.raise_signal(signal.SIGTERM)
+        return set_handler(number, handler)
+
+    monkeypatch.setattr(signal, "signal", set_handler_late)
+    try:
+        fetch(EventSourceResponse([1]))
+        assert signals == raised == [1, 1]
+    finally:
+        set_handler(signal.SIGTERM, original)
+
+
 def test_default_signal_handlers_stay() -> None:
     handlers = []
 

@@ -89,7 +89,9 @@ def _stand_before_the_servers_handlers() -> None:
 def _step_aside() -> None:
     for number, handlers in _below.items():
         if handlers and signal.getsignal(number) is _handle:
-            signal.signal(number, handlers.pop())
+            # In this order: a signal may come between the two.
+            signal.signal(number, handlers[-1])
+            handlers.pop()
 
 
 def _handle(number: int, frame: Any) -> None:
