@@ -23,7 +23,7 @@ from starlette.background import BackgroundTask
 from starlette.routing import Route
 
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse, ServerSentEvent
-from fastapi_sse_fast._driver import _AsyncioSleep
+from fastapi_sse_fast._wakeup import AsyncioSleep
 
 from .asgi import Reply, call, fetch
 from .eventsource import parse
@@ -111,7 +111,7 @@ def test_500_concurrent_streams_are_complete_and_unmixed() -> None:
 def test_a_sleep_can_end_just_before_its_deadline(seconds: float) -> None:
     uvloop = pytest.importorskip("uvloop")
     loop = uvloop.new_event_loop()
-    sleep = _AsyncioSleep(loop)
+    sleep = AsyncioSleep(loop)
 
     async def woken_early() -> None:
         for _ in range(3):

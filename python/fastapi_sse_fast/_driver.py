@@ -30,7 +30,7 @@ import functools
 import logging
 import math
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -38,10 +38,13 @@ import anyio.to_thread
 
 from ._core import EventBuffer, ItemEncoder, encode_event
 from ._shutdown import ended_at_shutdown
+from ._wakeup import AsyncioAlarm, AsyncioSleep, TrioAlarm, TrioSleep
 from .options import CloseHook, Reason, StreamOptions, StreamSummary
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Send
+
+    from ._wakeup import Alarm, Sleep
 
 logger = logging.getLogger("fastapi_sse_fast")
 
@@ -73,132 +76,6 @@ class Head(NamedTuple):
     status: int
     headers: list[tuple[bytes, bytes]]
     message_type: str = "http.response"
-
-
-class _Alarm(Protocol):
-    """Calls something at a deadline that is moved far more often than it is reached."""
-
-    def set(self, deadline: float) -> None:
-        """Moves the deadline; infinity for none."""
-
-    def close(self) -> None: ...
-
-
-class _AsyncioAlarm:
-    """A timer that looks at the deadline only when it fires."""
-
-    __slots__ = ("_deadline", "_fires_at", "_loop", "_ring", "_timer")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]):
-        self._loop = loop
-        self._ring = ring
-        self._deadline = math.inf
-        # Not `timer.when()`: uvloop's timer has none when less than 0.5 ms are left.
-        self._fires_at = math.inf
-        self._timer: asyncio.TimerHandle | None = None
-
-    def set(self, deadline: float) -> None:
-        self._deadline = deadline
-        if deadline < math.inf:
-            if self._timer is not None and self._fires_at > deadline:
-                self.close()
-            if self._timer is None:
-                self._fires_at = deadline
-                self._timer = self._loop.call_at(deadline, self._fire)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _fire(self) -> None:
-        self._timer = None
-        if self._loop.time() >= self._deadline:
-            self._ring()
-        else:
-            self.set(self._deadline)
-
-
-class _TrioAlarm:
-    """The deadline of a cancel scope that a task waits in."""
-
-    __slots__ = ("_ring", "_scope")
-
-    def __init__(self, ring: Callable[[], object]) -> None:
-        self._ring = ring
-        self._scope = anyio.CancelScope()
-
-    def set(self, deadline: float) -> None:
-        self._scope.deadline = deadline
-
-    def close(self) -> None:
-        pass
-
-    async def run(self) -> None:
-        with self._scope:
-            await anyio.sleep_forever()
-        self._ring()
-
-
-class _Sleep(Protocol):
-    """Lets one task sleep until it is woken. Waking it early is kept, not lost."""
-
-    def wake(self) -> None: ...
-
-    async def until(self, deadline: float) -> None:
-        """Returns when woken, at the latest at `deadline` on the loop's clock."""
-
-    def close(self) -> None: ...
-
-
-class _AsyncioSleep:
-    """Costs one future a sleep."""
-
-    __slots__ = ("_alarm", "_awake", "_future", "_loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._awake = False
-        self._future: asyncio.Future[None] | None = None
-        self._alarm = _AsyncioAlarm(loop, self.wake)
-
-    def wake(self) -> None:
-        self._awake = True
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
-
-    async def until(self, deadline: float) -> None:
-        if not self._awake:
-            self._alarm.set(deadline)
-            self._future = self._loop.create_future()
-            try:
-                await self._future
-            finally:
-                self._future = None
-        self._awake = False
-
-    def close(self) -> None:
-        self._alarm.close()
-
-
-class _TrioSleep:
-    """The same on trio."""
-
-    __slots__ = ("_event",)
-
-    def __init__(self) -> None:
-        self._event = anyio.Event()
-
-    def wake(self) -> None:
-        self._event.set()
-
-    async def until(self, deadline: float) -> None:
-        with anyio.CancelScope(deadline=deadline):
-            await self._event.wait()
-        self._event = anyio.Event()
-
-    def close(self) -> None:
-        pass
 
 
 class Stream:
@@ -241,14 +118,14 @@ class Stream:
         "_started_at",
     )
 
-    _alarm: _Alarm
+    _alarm: Alarm
     _buffer: EventBuffer
     _cancel_producer: Callable[[], object]
     _clock: Callable[[], float]
     _ends_at: float
     _over_at: float
-    _pending: _Sleep
-    _room: _Sleep
+    _pending: Sleep
+    _room: Sleep
     _run_in_loop: Callable[[Callable[[], object]], object]
     _sending: anyio.CancelScope
     _shield: Callable[[], object]
@@ -332,8 +209,8 @@ class Stream:
     async def _run_asyncio(self, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         self._run_in_loop = loop.call_soon_threadsafe
-        self._alarm = _AsyncioAlarm(loop, self._overdue)
-        self._open(loop.time, _AsyncioSleep(loop), _AsyncioSleep(loop))
+        self._alarm = AsyncioAlarm(loop, self._overdue)
+        self._open(loop.time, AsyncioSleep(loop), AsyncioSleep(loop))
         # Plain tasks, not a task group: cancelling one throws into the generator once,
         # so that its clean-up can await.
         self._shield = _nothing  # a cancellation is thrown only once
@@ -354,8 +231,8 @@ class Stream:
         from trio.lowlevel import current_trio_token  # it is there: we run in it
 
         self._run_in_loop = current_trio_token().run_sync_soon
-        alarm = self._alarm = _TrioAlarm(self._overdue)
-        self._open(anyio.current_time, _TrioSleep(), _TrioSleep())
+        alarm = self._alarm = TrioAlarm(self._overdue)
+        self._open(anyio.current_time, TrioSleep(), TrioSleep())
         producer = anyio.CancelScope()
         # Around the generator's own scopes from the start: scopes have to nest.
         closing = anyio.CancelScope()
@@ -383,7 +260,7 @@ class Stream:
                     await self._close_generator()
                 tasks.cancel_scope.cancel()
 
-    def _open(self, clock: Callable[[], float], pending: _Sleep, room: _Sleep) -> None:
+    def _open(self, clock: Callable[[], float], pending: Sleep, room: Sleep) -> None:
         self._clock = clock
         self._pending = pending
         self._room = room
