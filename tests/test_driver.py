@@ -25,7 +25,7 @@ from starlette.routing import Route
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse, ServerSentEvent
 from fastapi_sse_fast._wakeup import AsyncioSleep
 
-from .asgi import Reply, call, fetch
+from .asgi import Reply, call, fetch, scope
 from .eventsource import parse
 from .server import Client, get, serve, serve_process, wait_until
 
@@ -610,6 +610,26 @@ def test_cancelling_the_task_natively_closes_the_generator() -> None:
     asyncio.run(main())
 
 
+def test_a_client_that_is_gone_before_its_stream_began(anyio_backend: str) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+
+    async def main() -> None:
+        async def receive() -> dict[str, Any]:
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        async def send(message: object) -> None:
+            raise OSError("the socket is gone")
+
+        response = EventSourceResponse(items(), error_window=0)
+        started = time.perf_counter()
+        await response(scope(), receive, send)
+        assert time.perf_counter() - started < 5
+
+    anyio.run(main, backend=anyio_backend)
+
+
 def test_a_generator_that_swallows_its_cancellation_is_still_closed() -> None:
     log = Log()
 
@@ -837,7 +857,7 @@ def test_a_stop_iteration_of_a_validator_does_not_look_like_the_end() -> None:
 
 
 def test_a_scope_around_a_yield_hides_no_error(anyio_backend: str) -> None:
-    async def scope() -> AsyncIterator[Any]:
+    async def cancel_scope() -> AsyncIterator[Any]:
         with anyio.CancelScope():
             yield 1
             yield [object()]
@@ -848,7 +868,7 @@ def test_a_scope_around_a_yield_hides_no_error(anyio_backend: str) -> None:
             yield 1
             yield [object()]
 
-    for endpoint in (scope, task_group):
+    for endpoint in (cancel_scope, task_group):
         endpoint.__annotations__ = {}
         reply = run(app_of(endpoint), anyio_backend)
         assert isinstance(reply.error, ValueError)

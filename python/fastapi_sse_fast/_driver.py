@@ -29,7 +29,7 @@ import contextvars
 import functools
 import logging
 import math
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import anyio
@@ -91,6 +91,7 @@ class Stream:
 
     __slots__ = (
         "_alarm",
+        "_body_type",
         "_buffer",
         "_bytes",
         "_cancel_producer",
@@ -142,8 +143,9 @@ class Stream:
         self._is_async = isinstance(source, AsyncIterable)
         self._encoder = encoder
         self._head = head
+        self._body_type = f"{head.message_type}.body"
         self._options = options
-        self._items: Iterator[Any] | None = None
+        self._items: Any = None  # the iterator of the source
         self._started = False  # the response, that is: its head is sent
         self._closing = False  # the generator
         self._finished = False  # the generator, however it ended
@@ -212,10 +214,12 @@ class Stream:
         self._alarm = AsyncioAlarm(loop, self._overdue)
         self._open(loop.time, AsyncioSleep(loop), AsyncioSleep(loop))
         # Plain tasks, not a task group: cancelling one throws into the generator once,
-        # so that its clean-up can await.
-        self._shield = _nothing  # a cancellation is thrown only once
+        # so that its clean-up can await without a shield.
+        self._shield = _nothing
         producer = loop.create_task(self._produce())
         self._cancel_producer = producer.cancel
+        # A task that is cancelled before its first step does not run at all.
+        producer.add_done_callback(self._end)
         watcher = loop.create_task(self._watch(receive))
         try:
             await self._write(send)
@@ -289,6 +293,7 @@ class Stream:
 
     async def _send_all(self, send: Send) -> None:
         options = self._options
+        ping_interval = options.seconds_to_ping
         sends = 0
         deadline = self._started_at + options.error_window
         while True:
@@ -328,12 +333,11 @@ class Stream:
             sends += 1
             if sends % SENDS_PER_TURN == 0:
                 await anyio.lowlevel.checkpoint()
-            deadline = self._clock() + options.seconds_to_ping
+            deadline = self._clock() + ping_interval
 
     async def _send(self, send: Send, body: bytes, *, more_body: bool = True) -> None:
         self._alarm.set(self._clock() + self._send_timeout)
-        body_type = f"{self._head.message_type}.body"
-        await send({"type": body_type, "body": body, "more_body": more_body})
+        await send({"type": self._body_type, "body": body, "more_body": more_body})
         self._alarm.set(math.inf)
         self._bytes += len(body)
 
@@ -419,10 +423,7 @@ class Stream:
 
     async def _produce(self) -> None:
         try:
-            if isinstance(self._source, AsyncIterable):
-                await self._iterate(self._source)
-            else:
-                await self._iterate_in_thread(self._source)
+            await self._iterate_and_close()
         except (KeyboardInterrupt, SystemExit):
             raise
         except Exception as error:
@@ -433,59 +434,64 @@ class Stream:
                 self._error.__cause__ = error
             raise
         finally:
-            self._finished = True
-            self._pending.wake()
+            self._end()
 
-    async def _iterate(self, source: AsyncIterable[Any]) -> None:
-        items = aiter(source)
-        push = self._buffer.push
+    def _end(self, producer: asyncio.Task[None] | None = None) -> None:
+        self._finished = True
+        self._pending.wake()
+
+    async def _iterate_and_close(self) -> None:
+        # One context for all batches of a thread; a copy, as in a task.
+        run = contextvars.copy_context().run
         try:
-            async for item in items:
-                if push(item) and not await self._give_way():
-                    break
+            if isinstance(self._source, AsyncIterable):
+                await self._iterate(self._source)
+            else:
+                await self._iterate_in_thread(self._source, run)
         except Exception as error:
             # The generator is closed before anybody hears of the error, which is not to
             # be hidden by another one that closing it may cause.
             try:
-                await self._close(items)
+                await self._close(run)
             except Exception:
-                logger.exception("closing %r failed after %r", items, error)
+                logger.exception("closing %r failed after %r", self._source, error)
             raise
         except BaseException:
-            await self._close(items)
+            await self._close(run)
             raise
-        await self._close(items)
+        await self._close(run)
 
-    async def _close(self, items: object) -> None:
-        close = getattr(items, "aclose", None)
-        if close is not None:
-            self._shield()
-            try:
-                await close()
-            except BaseException as error:
-                if not _is_generator_exit(error):
-                    raise
+    async def _iterate(self, source: AsyncIterable[Any]) -> None:
+        self._items = aiter(source)
+        push = self._buffer.push
+        async for item in self._items:
+            if push(item) and not await self._give_way():
+                break
 
-    async def _iterate_in_thread(self, source: Iterable[Any]) -> None:
-        # One context for all batches, as in one thread; a copy, as in a task.
-        run = contextvars.copy_context().run
+    async def _iterate_in_thread(
+        self, source: Iterable[Any], run: Callable[..., Any]
+    ) -> None:
+        while await anyio.to_thread.run_sync(run, self._push_batch, source):
+            if not await self._give_way():
+                break
+
+    async def _close(self, run: Callable[..., Any]) -> None:
+        self._shield()
+        close = getattr(self._items, "aclose" if self._is_async else "close", None)
+        if close is None:
+            return
         try:
-            while await anyio.to_thread.run_sync(run, self._push_batch, source):
-                if not await self._give_way():
-                    break
-        finally:
-            close = getattr(self._items, "close", None)
-            if close is not None:
-                self._shield()
-                await anyio.to_thread.run_sync(run, close)
+            await (close() if self._is_async else anyio.to_thread.run_sync(run, close))
+        except BaseException as error:
+            if not _is_generator_exit(error):
+                raise
 
     def _push_batch(self, source: Iterable[Any]) -> bool:
         """Pushes until it is time to give way. Returns whether items are left."""
-        if self._items is None:
-            self._items = iter(source)
+        items = self._items = iter(source) if self._items is None else self._items
         push = self._buffer.push
         # No `any(map(…))`: it takes a StopIteration that `push` raises for the end.
-        for item in self._items:  # noqa: SIM110
+        for item in items:  # noqa: SIM110
             if push(item):
                 return True
         return False
