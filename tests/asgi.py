@@ -45,6 +45,18 @@ def scope(path: str = "/", method: str = "GET", **more: Any) -> dict[str, Any]:
     }
 
 
+async def receive_nothing() -> dict[str, Any]:
+    """The `receive` of a client that stays and says no more."""
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+async def send_for_ever(message: Any) -> None:
+    """The `send` to a client that takes the head of a response and nothing else."""
+    if message["type"] == "http.response.body":
+        await anyio.sleep_forever()
+
+
 async def call(
     app: Application,
     path: str = "/",

@@ -25,7 +25,7 @@ from starlette.routing import Route
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse, ServerSentEvent
 from fastapi_sse_fast._wakeup import AsyncioSleep
 
-from .asgi import Reply, call, fetch, scope
+from .asgi import Reply, call, fetch, receive_nothing, scope
 from .eventsource import parse
 from .server import Client, get, serve, serve_process, wait_until
 
@@ -552,17 +552,13 @@ def test_a_send_that_fails_ends_the_stream(anyio_backend: str) -> None:
             closed.append(True)
 
     async def main() -> None:
-        async def receive() -> dict[str, Any]:
-            await anyio.sleep_forever()
-            raise AssertionError
-
         async def send(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.body":
                 raise OSError("the socket is gone")
 
         response = EventSourceResponse(items())
         with anyio.fail_after(5):
-            await response({"type": "http"}, receive, send)  # type: ignore[arg-type]
+            await response({"type": "http"}, receive_nothing, send)  # type: ignore[arg-type]
 
     anyio.run(main, backend=anyio_backend)
     assert closed == [True]
@@ -615,16 +611,12 @@ def test_a_client_that_is_gone_before_its_stream_began(anyio_backend: str) -> No
         yield 1
 
     async def main() -> None:
-        async def receive() -> dict[str, Any]:
-            await anyio.sleep_forever()
-            raise AssertionError
-
         async def send(message: object) -> None:
             raise OSError("the socket is gone")
 
         response = EventSourceResponse(items(), error_window=0)
         started = time.perf_counter()
-        await response(scope(), receive, send)
+        await response(scope(), receive_nothing, send)
         assert time.perf_counter() - started < 5
 
     anyio.run(main, backend=anyio_backend)
@@ -794,15 +786,11 @@ def test_a_denied_websocket_can_have_a_stream_as_its_body() -> None:
     sent = []
 
     async def main() -> None:
-        async def receive() -> dict[str, Any]:
-            await anyio.sleep_forever()
-            raise AssertionError
-
         async def send(message: Any) -> None:
             sent.append(message["type"])
 
         response = EventSourceResponse(["data: no\n\n"], status_code=403)
-        await response({"type": "websocket"}, receive, send)
+        await response({"type": "websocket"}, receive_nothing, send)
 
     anyio.run(main)
     assert sent[0] == "websocket.http.response.start"

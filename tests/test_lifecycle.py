@@ -24,7 +24,7 @@ from fastapi_sse_fast import (
 )
 from fastapi_sse_fast import _driver as driver
 
-from .asgi import Reply, call, fetch, scope
+from .asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
 from .eventsource import parse
 from .server import Client, serve, wait_until
 
@@ -524,16 +524,8 @@ def test_a_frozen_client_is_dropped(anyio_backend: str) -> None:
     app = app_of(items, send_timeout=50 * MS, on_close=summaries)
 
     async def main() -> None:
-        async def receive() -> dict[str, Any]:
-            await anyio.sleep_forever()
-            raise AssertionError
-
-        async def send(message: Any) -> None:
-            if message["type"] == "http.response.body":
-                await anyio.sleep_forever()
-
         with anyio.fail_after(5):
-            await app(scope(), receive, send)
+            await app(scope(), receive_nothing, send_for_ever)
 
     anyio.run(main, backend=anyio_backend)
     assert closed == [True]
@@ -600,15 +592,7 @@ def test_the_generator_waits_at_max_pending() -> None:
     app = app_of(items, max_pending=1000, send_timeout=100 * MS)
 
     async def main() -> None:
-        async def receive() -> dict[str, Any]:
-            await anyio.sleep_forever()
-            raise AssertionError
-
-        async def send(message: Any) -> None:
-            if message["type"] == "http.response.body":
-                await anyio.sleep_forever()
-
-        await app(scope(), receive, send)
+        await app(scope(), receive_nothing, send_for_ever)
 
     anyio.run(main)
     # The first went out by itself, then ten fill the buffer and one is over.

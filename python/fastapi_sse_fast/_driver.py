@@ -115,7 +115,6 @@ class Stream:
         "_sending",
         "_shield",
         "_source",
-        "_started",
         "_started_at",
     )
 
@@ -146,7 +145,6 @@ class Stream:
         self._body_type = f"{head.message_type}.body"
         self._options = options
         self._items: Any = None  # the iterator of the source
-        self._started = False  # the response, that is: its head is sent
         self._closing = False  # the generator
         self._finished = False  # the generator, however it ended
         self._error: Exception | None = None
@@ -294,6 +292,7 @@ class Stream:
     async def _send_all(self, send: Send) -> None:
         options = self._options
         ping_interval = options.seconds_to_ping
+        started = False
         sends = 0
         deadline = self._started_at + options.error_window
         while True:
@@ -309,14 +308,14 @@ class Stream:
                 if now < deadline:
                     await self._pending.until(min(deadline, self._ends_at))
                     continue
-                if self._started:
+                if started:
                     body = options.ping_frame()
             failed = self._error is not None
-            if not self._started:
+            if not started:
                 if failed and not body:
                     return  # nothing is sent: it can still be an error response
                 await send(self._start_message())
-                self._started = True
+                started = True
                 body = options.opening_frame() + body
             if finished and not failed:
                 self._reason = "finished"

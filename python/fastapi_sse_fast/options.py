@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 from dataclasses import dataclass, fields
@@ -179,8 +180,7 @@ class StreamOptions:
                 f"unknown option {min(unknown)!r}; there are "
                 + ", ".join(sorted(OPTION_NAMES))
             )
-        current: dict[str, Any] = {name: getattr(self, name) for name in OPTION_NAMES}
-        return type(self)(**{**current, **changes})
+        return dataclasses.replace(self, **changes)
 
     # As the driver wants them: times that may be infinite, events as bytes.
 

@@ -181,8 +181,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
 
         Raises:
             Exception: What the iterable raised. Before the first event nothing has been
-            sent,
-                so FastAPI's exception handlers can still answer.
+                sent, so FastAPI's exception handlers can still answer.
         """
         message_type = "http.response"
         if scope["type"] == "websocket":  # a denied handshake may have a body
