@@ -441,7 +441,7 @@ def test_the_order_of_clean_up(ending: str, kind: str, anyio_backend: str) -> No
 
     reply = anyio.run(main, backend=anyio_backend)
     background = [] if ending in ("cancelled", "error") else ["background"]
-    assert log == ["generator", *background, ending, "dependency"]
+    assert log == ["generator", *background, "dependency", ending]
     clean = ending in ("finished", "max_duration", "shutdown")
     assert (reply is not None and reply.complete) == clean
 

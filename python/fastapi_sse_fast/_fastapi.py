@@ -30,6 +30,7 @@ from ._core import ItemEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AsyncExitStack
 
     from pydantic_core import ValidationError
     from starlette.types import Scope
@@ -115,6 +116,12 @@ def uninstall() -> None:
 def default_ping_interval() -> float:
     """FastAPI's own interval in seconds, which its tests patch."""
     return float(getattr(fastapi.routing, "_PING_INTERVAL", 15.0))
+
+
+def exit_stack(scope: Scope) -> AsyncExitStack | None:
+    """What FastAPI unwinds when a request is over, after all of its dependencies."""
+    stack: AsyncExitStack | None = scope.get("fastapi_middleware_astack")
+    return stack
 
 
 def _fits(get_request_handler: Callable[..., Any]) -> bool:

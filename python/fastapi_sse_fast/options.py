@@ -126,7 +126,8 @@ class StreamOptions:
         on_error: Called with an exception that is raised mid-stream. An event that it
             returns is sent as the last one; the stream still ends as a broken one, and
             the exception still reaches the server's log. May be async.
-        on_close: Called with a `StreamSummary` when the stream is over. May be async.
+        on_close: Called with a `StreamSummary` when the stream is over, after background
+            tasks and after dependencies are closed. May be async.
         shutdown_grace: Time that the generator may go on for once the server stops.
         farewell: An event to send when the server stops, or what makes one.
 

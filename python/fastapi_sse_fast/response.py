@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -93,7 +94,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
     """Called with an error in mid-stream; an event that it returns is sent."""
 
     on_close: ClassVar[CloseHook | None] = None
-    """Called with a `StreamSummary` when the stream is over."""
+    """Called with a `StreamSummary` when all of the request is over."""
 
     shutdown_grace: ClassVar[float] = 0.0
     """Seconds that a stream may go on for once the server stops."""
@@ -198,7 +199,14 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
                 await self.background()
         finally:
             if self._options.on_close is not None:
-                await call_on_close(self._options.on_close, stream.summary())
+                close = functools.partial(
+                    call_on_close, self._options.on_close, stream.summary()
+                )
+                stack = _fastapi.exit_stack(scope)
+                if stack is None:
+                    await close()
+                else:  # dependencies are closed first
+                    stack.push_async_callback(close)
 
     def _final_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers, where a dependency's `Cache-Control` replaces the default one.
