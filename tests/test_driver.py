@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import functools
 import gc
+import sys
 import threading
 import time
 import weakref
@@ -25,7 +26,7 @@ from starlette.routing import Route
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse, ServerSentEvent
 from fastapi_sse_fast._wakeup import AsyncioSleep
 
-from .asgi import Reply, call, fetch, receive_nothing, scope
+from .asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
 from .eventsource import parse
 from .server import Client, get, serve, serve_process, wait_until
 
@@ -707,15 +708,109 @@ def test_scopes_inside_the_generator_work_and_close(anyio_backend: str) -> None:
             await anyio.sleep(5 * MS)
             leave.set()
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(leave_later)
-            return await call(app_of(items), disconnect_at=leave)
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(leave_later)
+                return await call(app_of(items), disconnect_at=leave)
         raise AssertionError
 
     reply = anyio.run(main, backend=anyio_backend)
     assert reply.error is None
     assert numbers(reply.body) == [1, 2]
     assert log.lines == ["moved on", "closed"]
+
+
+def with_move_on_after() -> Any:
+    return anyio.move_on_after(5 * MS)
+
+
+@contextlib.asynccontextmanager
+async def with_asyncio_timeout() -> AsyncIterator[None]:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5 * MS):  # type: ignore[attr-defined, unused-ignore]
+            yield
+
+
+@contextlib.asynccontextmanager
+async def with_task_group() -> AsyncIterator[None]:
+    async def cancel_soon(scope: anyio.CancelScope) -> None:
+        await anyio.sleep(5 * MS)
+        scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(cancel_soon, tasks.cancel_scope)
+        yield
+
+
+@contextlib.asynccontextmanager
+async def with_scope() -> AsyncIterator[None]:
+    with with_move_on_after():
+        yield
+
+
+SCOPES = [with_scope, with_task_group, with_asyncio_timeout]
+
+
+@pytest.mark.parametrize("open_scope", SCOPES)
+def test_a_scope_ends_while_the_client_keeps_the_generator_waiting(
+    open_scope: Callable[[], Any], anyio_backend: str
+) -> None:
+    if open_scope is with_asyncio_timeout and (
+        anyio_backend == "trio" or sys.version_info < (3, 11)
+    ):
+        pytest.skip("no asyncio.timeout here")
+    ended = anyio.Event()
+
+    async def items() -> AsyncIterator[int]:
+        # Twice: what the first left behind would spoil the second.
+        for number in (1, 2):
+            async with open_scope():
+                while True:
+                    yield number
+            if number == 1:
+                ended.set()
+        yield 3
+
+    app = app_of(
+        items, response_class=EventSourceResponse.with_options(max_pending=100)
+    )
+    body = b""
+
+    async def send(message: Any) -> None:
+        nonlocal body
+        body += message.get("body", b"")
+        if body and not ended.is_set():
+            await ended.wait()
+
+    async def main() -> None:
+        with anyio.fail_after(20):
+            await app(scope(), receive_nothing, send)
+
+    anyio.run(main, backend=anyio_backend)
+    found = numbers(body)
+    assert found == sorted(found)
+    assert set(found) == {1, 2, 3}
+    assert found.count(3) == 1
+
+
+def test_a_scope_that_encloses_the_stream_ends_it(anyio_backend: str) -> None:
+    log = Log()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            await anyio.sleep(MS)
+            log("closed")
+
+    async def main() -> None:
+        with anyio.move_on_after(20 * MS) as around:
+            await app_of(items)(scope(), receive_nothing, send_for_ever)
+        assert around.cancelled_caught
+
+    anyio.run(main, backend=anyio_backend)
+    assert log.lines == ["closed"]
 
 
 def test_nothing_is_left_behind() -> None:

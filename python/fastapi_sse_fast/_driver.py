@@ -361,7 +361,9 @@ class Stream:
             return
         try:
             event = await _awaited(hook(self._error))
-            body = b"" if event is None else bytes(encode_event(event))
+            body = b""
+            if event is not None:
+                body = bytes(encode_event(event, json=self._options.json))
         except Exception:
             logger.exception("on_error failed")
             return
@@ -497,10 +499,36 @@ class Stream:
 
     async def _give_way(self) -> bool:
         """Lets the loop turn and the client catch up. Returns whether to go on."""
-        await anyio.lowlevel.checkpoint()
-        while not self._closing and self._buffer.full:
-            await self._room.until(math.inf)
-        return not self._closing
+        while True:
+            try:
+                await anyio.lowlevel.checkpoint()
+                while not self._closing and self._buffer.full:
+                    await self._room.until(math.inf)
+                return not self._closing
+            except anyio.get_cancelled_exc_class() as error:
+                if not await self._was_for_the_generator(error):
+                    return False
+
+    async def _was_for_the_generator(self, error: BaseException) -> bool:
+        """Hands the generator what cancelled this task while it was at a `yield`.
+
+        A timeout or a cancel scope that is open around a `yield` (PEP 789) cancels the
+        task, wherever that is. The generator closes its scope and goes on. Returns
+        whether it does.
+
+        Raises:
+            BaseException: `error`, if it was not for the generator.
+        """
+        with anyio.CancelScope(shield=True):
+            await anyio.lowlevel.checkpoint()  # the writer may have been cancelled too
+        throw = getattr(self._items, "athrow", None)
+        if self._closing or throw is None:
+            raise error
+        try:
+            self._buffer.push(await throw(error))
+        except StopAsyncIteration:
+            return False
+        return True
 
 
 async def call_on_close(hook: CloseHook, summary: StreamSummary) -> None:
