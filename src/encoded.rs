@@ -3,10 +3,13 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use pyo3::basic::CompareOp;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
 use crate::event::Fields;
+use crate::scalar::Spelling;
+use crate::wire;
 
 /// A ready frame: encoded once, sent any number of times.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
@@ -29,7 +32,15 @@ impl EncodedEvent {
 #[pymethods]
 impl EncodedEvent {
     #[new]
-    #[pyo3(signature = (*, data=None, raw_data=None, event=None, id=None, retry=None, comment=None))]
+    #[pyo3(
+        signature = (
+            *, data=None, raw_data=None, event=None, id=None, retry=None, comment=None,
+            json=Spelling::Fastapi
+        ),
+        text_signature = "(*, data=None, raw_data=None, event=None, id=None, retry=None, \
+                          comment=None, json='fastapi')"
+    )]
+    #[expect(clippy::too_many_arguments, reason = "the fields of an event")]
     fn new<'py>(
         py: Python<'py>,
         data: Option<Bound<'py, PyAny>>,
@@ -38,6 +49,7 @@ impl EncodedEvent {
         id: Option<Bound<'py, PyAny>>,
         retry: Option<Bound<'py, PyAny>>,
         comment: Option<Bound<'py, PyAny>>,
+        json: Spelling,
     ) -> PyResult<Self> {
         let mut frame = Vec::new();
         Fields {
@@ -49,8 +61,23 @@ impl EncodedEvent {
             comment,
             of_subclass: false,
         }
-        .write_new(py, &mut frame)?;
+        .write_new(py, json, &mut frame)?;
         Ok(Self::of(frame))
+    }
+
+    /// Takes bytes that are complete events already, as a relay has them.
+    ///
+    /// # Errors
+    ///
+    /// [`wire::FrameError`].
+    #[staticmethod]
+    #[pyo3(signature = (frames, /))]
+    fn from_bytes(frames: &Bound<'_, PyBytes>) -> PyResult<Self> {
+        let frames = frames.as_bytes();
+        wire::check_frames(frames).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(Self {
+            frame: frames.into(),
+        })
     }
 
     fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {

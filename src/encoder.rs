@@ -9,12 +9,14 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
 use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, is_plain};
 use crate::json;
+use crate::scalar::Spelling;
 use crate::wire::Frame;
 
 /// Turns the items of one stream into frames.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct ItemEncoder {
     items: Items,
+    json: Spelling,
 }
 
 /// What items that are no events are.
@@ -35,22 +37,32 @@ enum Items {
 #[pymethods]
 impl ItemEncoder {
     #[new]
-    #[pyo3(signature = ())]
-    fn new() -> Self {
+    #[pyo3(signature = (*, json=Spelling::Fastapi), text_signature = "(*, json='fastapi')")]
+    fn new(json: Spelling) -> Self {
         Self {
             items: Items::Plain,
+            json,
         }
     }
 
     #[staticmethod]
-    #[pyo3(signature = (*, validate, serialize, invalid))]
-    fn typed(validate: Py<PyAny>, serialize: Py<PyAny>, invalid: Py<PyAny>) -> Self {
+    #[pyo3(
+        signature = (*, validate, serialize, invalid, json=Spelling::Fastapi),
+        text_signature = "(*, validate, serialize, invalid, json='fastapi')"
+    )]
+    fn typed(
+        validate: Py<PyAny>,
+        serialize: Py<PyAny>,
+        invalid: Py<PyAny>,
+        json: Spelling,
+    ) -> Self {
         Self {
             items: Items::Typed {
                 validate,
                 serialize,
                 invalid,
             },
+            json,
         }
     }
 
@@ -69,10 +81,11 @@ impl ItemEncoder {
     }
 
     #[staticmethod]
-    #[pyo3(signature = ())]
-    fn chunks() -> Self {
+    #[pyo3(signature = (*, json=Spelling::Fastapi), text_signature = "(*, json='fastapi')")]
+    fn chunks(json: Spelling) -> Self {
         Self {
             items: Items::Chunks,
+            json,
         }
     }
 }
@@ -92,10 +105,10 @@ impl ItemEncoder {
         if !is_plain(item)
             && let Some(fields) = EventTypes::of(py)?.fields(item)?
         {
-            return fields.write(py, out);
+            return fields.write(py, self.json, out);
         }
         match &self.items {
-            Items::Plain => plain(item, out),
+            Items::Plain => plain(item, self.json, out),
             Items::Typed {
                 validate,
                 serialize,
@@ -114,7 +127,7 @@ impl ItemEncoder {
                 if chunk(item, out)? {
                     return Ok(());
                 }
-                plain(item, out)
+                plain(item, self.json, out)
             }
         }
     }
@@ -126,16 +139,19 @@ impl ItemEncoder {
 ///
 /// Those of encoding the item.
 #[pyfunction]
-#[pyo3(signature = (item, /))]
-pub(crate) fn encode_event(item: &Bound<'_, PyAny>) -> PyResult<EncodedEvent> {
+#[pyo3(
+    signature = (item, /, *, json=Spelling::Fastapi),
+    text_signature = "(item, /, *, json='fastapi')"
+)]
+pub(crate) fn encode_event(item: &Bound<'_, PyAny>, json: Spelling) -> PyResult<EncodedEvent> {
     let mut frame = Vec::new();
-    ItemEncoder::new().encode(item, &mut frame)?;
+    ItemEncoder::new(json).encode(item, &mut frame)?;
     Ok(EncodedEvent::of(frame))
 }
 
-fn plain(item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+fn plain(item: &Bound<'_, PyAny>, json: Spelling, out: &mut Vec<u8>) -> PyResult<()> {
     let mut frame = Frame::new(out);
-    frame.data_line(|out| json::write(item, out))?;
+    frame.data_line(|out| json::write(item, json, out))?;
     frame.end();
     Ok(())
 }

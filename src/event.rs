@@ -10,6 +10,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
 use crate::items::Items;
+use crate::scalar::Spelling;
 use crate::wire::{self, FieldError, Frame};
 use crate::{fallback, json, model};
 
@@ -196,10 +197,15 @@ impl<'py> Fields<'py> {
     /// # Errors
     ///
     /// pydantic's `ValidationError`, or what encoding `data` raises. Truncate `out` then.
-    pub(crate) fn write_new(&self, py: Python<'py>, out: &mut Vec<u8>) -> PyResult<()> {
+    pub(crate) fn write_new(
+        &self,
+        py: Python<'py>,
+        json: Spelling,
+        out: &mut Vec<u8>,
+    ) -> PyResult<()> {
         match self.check_new() {
-            Ok(checked) => checked.write(self.data.as_ref(), out),
-            Err(refusal) => self.validated(py, refusal)?.write_as_is(out),
+            Ok(checked) => checked.write(self.data.as_ref(), json, out),
+            Err(refusal) => self.validated(py, refusal)?.write_as_is(json, out),
         }
     }
 
@@ -209,16 +215,16 @@ impl<'py> Fields<'py> {
     /// # Errors
     ///
     /// As [`Self::write_new`].
-    pub(crate) fn write(&self, py: Python<'py>, out: &mut Vec<u8>) -> PyResult<()> {
+    pub(crate) fn write(&self, py: Python<'py>, json: Spelling, out: &mut Vec<u8>) -> PyResult<()> {
         match self.check() {
-            Ok(checked) => checked.write(self.data.as_ref(), out),
+            Ok(checked) => checked.write(self.data.as_ref(), json, out),
             Err(refusal) if self.of_subclass => Err(refusal.into()),
-            Err(refusal) => self.validated(py, refusal)?.write_as_is(out),
+            Err(refusal) => self.validated(py, refusal)?.write_as_is(json, out),
         }
     }
 
-    fn write_as_is(&self, out: &mut Vec<u8>) -> PyResult<()> {
-        self.check()?.write(self.data.as_ref(), out)
+    fn write_as_is(&self, json: Spelling, out: &mut Vec<u8>) -> PyResult<()> {
+        self.check()?.write(self.data.as_ref(), json, out)
     }
 
     /// The fields as FastAPI's event has them after validation.
@@ -245,7 +251,12 @@ impl<'py> Fields<'py> {
 }
 
 impl<'py> Checked<'_, 'py> {
-    fn write(self, data: Option<&Bound<'py, PyAny>>, out: &mut Vec<u8>) -> PyResult<()> {
+    fn write(
+        self,
+        data: Option<&Bound<'py, PyAny>>,
+        json: Spelling,
+        out: &mut Vec<u8>,
+    ) -> PyResult<()> {
         let mut frame = Frame::new(out);
         if let Some(text) = self.comment {
             frame.comment(text);
@@ -256,7 +267,7 @@ impl<'py> Checked<'_, 'py> {
         if let Some(text) = self.raw_data {
             frame.data(text.as_bytes());
         } else if let Some(data) = data {
-            write_data(data, &mut frame)?;
+            write_data(data, json, &mut frame)?;
         }
         if let Some(id) = self.id {
             frame.id(id)?;
@@ -272,28 +283,43 @@ impl<'py> Checked<'_, 'py> {
 }
 
 /// Writes what `data=` carries. A model that has `model_dump_json` writes itself, by field name;
-/// everything else is FastAPI's plain JSON.
-fn write_data(data: &Bound<'_, PyAny>, frame: &mut Frame<'_>) -> PyResult<()> {
-    if is_plain(data) {
-        return frame.data_line(|out| json::write(data, out));
+/// everything else is plain JSON.
+///
+/// # Errors
+///
+/// What encoding it raises.
+pub(crate) fn write_data(
+    data: &Bound<'_, PyAny>,
+    json: Spelling,
+    frame: &mut Frame<'_>,
+) -> PyResult<()> {
+    if !is_plain(data) {
+        if let Some(json) = model::dumped_json(data)? {
+            frame.data(json.as_bytes());
+            return Ok(());
+        }
+        if let Some(dump) = json_method(data)? {
+            let json = dump.call0()?;
+            let text = json.cast::<PyString>().map_err(|_| {
+                PyTypeError::new_err(format!(
+                    "model_dump_json() must return a str, not {}",
+                    json.get_type()
+                ))
+            })?;
+            frame.data(text.to_str()?.as_bytes());
+            return Ok(());
+        }
     }
-    if let Some(json) = model::dumped_json(data)? {
-        frame.data(json.as_bytes());
-        return Ok(());
-    }
-    let name = intern!(data.py(), "model_dump_json");
-    if let Some(dump) = data.getattr_opt(name)? {
-        let json = dump.call0()?;
-        let text = json.cast::<PyString>().map_err(|_| {
-            PyTypeError::new_err(format!(
-                "model_dump_json() must return a str, not {}",
-                json.get_type()
-            ))
-        })?;
-        frame.data(text.to_str()?.as_bytes());
-        return Ok(());
-    }
-    frame.data_line(|out| json::write(data, out))
+    frame.data_line(|out| json::write(data, json, out))
+}
+
+/// Whether `data` writes itself.
+pub(crate) fn is_model(data: &Bound<'_, PyAny>) -> PyResult<bool> {
+    Ok(!is_plain(data) && json_method(data)?.is_some())
+}
+
+fn json_method<'py>(data: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    data.getattr_opt(intern!(data.py(), "model_dump_json"))
 }
 
 /// Whether `value` is of a builtin type that [`json`] writes without help.

@@ -5,18 +5,29 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
 
+use crate::scalar::Spelling;
+
 const MODULE: &str = "fastapi_sse_fast._fallback";
 
-/// Appends `json.dumps(jsonable_encoder(value))` to `out`.
+/// Appends `json.dumps(jsonable_encoder(value))` to `out`, in this spelling but for floats, which
+/// stay Python's.
 ///
 /// # Errors
 ///
 /// Whatever those two raise.
-pub(crate) fn dump_json(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+pub(crate) fn dump_json(
+    value: &Bound<'_, PyAny>,
+    spelling: Spelling,
+    out: &mut Vec<u8>,
+) -> PyResult<()> {
     static DUMP_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let json = DUMP_JSON
-        .import(value.py(), MODULE, "dump_json")?
-        .call1((value,))?;
+    static DUMP_COMPACT_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let py = value.py();
+    let dump = match spelling {
+        Spelling::Fastapi => DUMP_JSON.import(py, MODULE, "dump_json"),
+        Spelling::Compact => DUMP_COMPACT_JSON.import(py, MODULE, "dump_compact_json"),
+    };
+    let json = dump?.call1((value,))?;
     out.extend_from_slice(json.cast::<PyString>()?.to_str()?.as_bytes());
     Ok(())
 }

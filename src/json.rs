@@ -1,4 +1,5 @@
-//! A Python value → JSON, byte for byte what `json.dumps(jsonable_encoder(value))` gives.
+//! A Python value → JSON, byte for byte what `json.dumps(jsonable_encoder(value))` gives; or the
+//! same values spelled more compactly.
 //!
 //! Exact builtins are written here, straight into the output. Everything else (subclasses,
 //! models, dates, …) is handed to FastAPI's own encoder through [`crate::fallback`], so that
@@ -9,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::items::Items;
-use crate::scalar::{write_float, write_string};
+use crate::scalar::{Spelling, write_float, write_string};
 use crate::{fallback, model};
 
 /// Deeper values go to Python as a whole: its recursion limit is then the only one there is.
@@ -20,14 +21,24 @@ const MAX_DEPTH: usize = 96;
 /// # Errors
 ///
 /// What `jsonable_encoder` or `json.dumps` raise for a value they cannot encode.
-pub(crate) fn write(value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
-    write_at(value, 0, out)
+pub(crate) fn write(
+    value: &Bound<'_, PyAny>,
+    spelling: Spelling,
+    out: &mut Vec<u8>,
+) -> PyResult<()> {
+    write_at(value, 0, spelling, out)
 }
 
-fn write_at(value: &Bound<'_, PyAny>, depth: usize, out: &mut Vec<u8>) -> PyResult<()> {
+fn write_at(
+    value: &Bound<'_, PyAny>,
+    depth: usize,
+    spelling: Spelling,
+    out: &mut Vec<u8>,
+) -> PyResult<()> {
     let start = out.len();
     let mut writer = Writer {
         root: value,
+        spelling,
         out,
         python_ran: false,
     };
@@ -36,7 +47,7 @@ fn write_at(value: &Bound<'_, PyAny>, depth: usize, out: &mut Vec<u8>) -> PyResu
         Err(Stop::Raised(error)) => Err(error),
         Err(Stop::WholeInPython) => {
             out.truncate(start);
-            fallback::dump_json(value, out)
+            fallback::dump_json(value, spelling, out)
         }
     }
 }
@@ -56,6 +67,7 @@ impl From<PyErr> for Stop {
 
 struct Writer<'a, 'py> {
     root: &'a Bound<'py, PyAny>,
+    spelling: Spelling,
     out: &'a mut Vec<u8>,
     /// Python code may use its input up (a generator), so after it ran there is no starting again.
     python_ran: bool,
@@ -72,7 +84,7 @@ impl<'py> Writer<'_, 'py> {
         } else if let Ok(list) = value.cast_exact::<PyList>() {
             self.array(list.iter(), depth)?;
         } else if let Ok(number) = value.cast_exact::<PyFloat>() {
-            write_float(number.value(), self.out);
+            write_float(number.value(), self.spelling, self.out);
         } else if value.is_none() {
             self.out.extend_from_slice(b"null");
         } else if let Ok(flag) = value.cast_exact::<PyBool>() {
@@ -87,9 +99,9 @@ impl<'py> Writer<'_, 'py> {
 
     fn string(&mut self, text: &Bound<'py, PyString>) -> PyResult<()> {
         match text.to_str() {
-            Ok(text) => write_string(text, self.out),
+            Ok(text) => write_string(text, self.spelling, self.out),
             // A lone surrogate: legal JSON once it is escaped.
-            Err(_) => return fallback::dump_json(text, self.out),
+            Err(_) => return fallback::dump_json(text, self.spelling, self.out),
         }
         Ok(())
     }
@@ -103,7 +115,7 @@ impl<'py> Writer<'_, 'py> {
         let depth = self.deeper(depth)?;
         for (index, item) in items.enumerate() {
             if index > 0 {
-                self.out.extend_from_slice(b", ");
+                self.out.extend_from_slice(self.spelling.comma());
             }
             self.value(&item, depth)?;
         }
@@ -119,9 +131,9 @@ impl<'py> Writer<'_, 'py> {
             let (key, value) = item?;
             let before = self.out.len();
             if !first {
-                self.out.extend_from_slice(b", ");
+                self.out.extend_from_slice(self.spelling.comma());
             }
-            match write_key(&key, self.out)? {
+            match write_key(&key, self.spelling, self.out)? {
                 Key::Written => first = false,
                 Key::Dropped => {
                     self.out.truncate(before);
@@ -131,7 +143,7 @@ impl<'py> Writer<'_, 'py> {
                 // first and with the value of the last.
                 Key::Other => return Err(self.whole_in_python()),
             }
-            self.out.extend_from_slice(b": ");
+            self.out.extend_from_slice(self.spelling.colon());
             self.value(&value, depth)?;
         }
         self.out.push(b'}');
@@ -151,8 +163,8 @@ impl<'py> Writer<'_, 'py> {
         } else {
             None
         } {
-            Some(dumped) => write_at(&dumped, depth + 1, self.out)?,
-            None => fallback::dump_json(value, self.out)?,
+            Some(dumped) => write_at(&dumped, depth + 1, self.spelling, self.out)?,
+            None => fallback::dump_json(value, self.spelling, self.out)?,
         }
         Ok(())
     }
@@ -227,12 +239,12 @@ fn is_plain_key(key: &Bound<'_, PyAny>) -> bool {
     }
 }
 
-fn write_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Key> {
+fn write_key(key: &Bound<'_, PyAny>, spelling: Spelling, out: &mut Vec<u8>) -> PyResult<Key> {
     if let Ok(text) = key.cast_exact::<PyString>() {
         return Ok(match text.to_str() {
             Ok(text) if text.starts_with("_sa") => Key::Dropped,
             Ok(text) => {
-                write_string(text, out);
+                write_string(text, spelling, out);
                 Key::Written
             }
             Err(_) => Key::Other,
@@ -247,7 +259,7 @@ fn write_key(key: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Key> {
             value if value.is_nan() => out.extend_from_slice(b"NaN"),
             f64::INFINITY => out.extend_from_slice(b"Infinity"),
             f64::NEG_INFINITY => out.extend_from_slice(b"-Infinity"),
-            value => write_float(value, out),
+            value => write_float(value, spelling, out),
         }
     } else if let Ok(flag) = key.cast_exact::<PyBool>() {
         write_bool(flag.is_true(), out);

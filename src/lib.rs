@@ -11,6 +11,8 @@ mod items;
 mod json;
 mod model;
 mod scalar;
+mod slot;
+mod template;
 pub mod wire;
 
 use pyo3::prelude::*;
@@ -24,8 +26,11 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<buffer::EventBuffer>()?;
     module.add_class::<encoded::EncodedEvent>()?;
     module.add_class::<encoder::ItemEncoder>()?;
+    module.add_class::<template::EventTemplate>()?;
     module.add_function(wrap_pyfunction!(construct::fill_event, module)?)?;
     module.add_function(wrap_pyfunction!(encoder::encode_event, module)?)?;
     module.add_function(wrap_pyfunction!(format::format_sse_event, module)?)?;
+    module.add_function(wrap_pyfunction!(slot::slot_digits, module)?)?;
+    module.add_function(wrap_pyfunction!(slot::slot_text, module)?)?;
     Ok(())
 }

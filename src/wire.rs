@@ -201,9 +201,92 @@ pub fn check_retry(digits: &str) -> Result<(), FieldError> {
     }
 }
 
+/// Why bytes are not complete events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameError {
+    /// There are none.
+    Empty,
+    /// "Event streams […] must always be encoded as UTF-8".
+    NotUtf8,
+    /// A byte order mark is one only at the very beginning of a stream; in it, it would spoil the
+    /// name of a field.
+    ByteOrderMark,
+    /// The last event would be dispatched by whatever is sent next, or not at all.
+    NoBlankLine,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "an event must not be empty",
+            Self::NotUtf8 => "an event must be UTF-8",
+            Self::ByteOrderMark => "an event must not begin with a byte order mark",
+            Self::NoBlankLine => "an event must end with a blank line",
+        })
+    }
+}
+
+impl std::error::Error for FrameError {}
+
+/// Whether `frames` can stand between any two frames of a stream: complete events, whatever their
+/// fields are ("Otherwise: The field is ignored").
+///
+/// # Errors
+///
+/// What is wrong with them.
+pub fn check_frames(frames: &[u8]) -> Result<(), FrameError> {
+    let text = str::from_utf8(frames).map_err(|_| FrameError::NotUtf8)?;
+    if text.is_empty() {
+        return Err(FrameError::Empty);
+    }
+    if text.starts_with('\u{feff}') {
+        return Err(FrameError::ByteOrderMark);
+    }
+    let line_end = |text: &str| text.ends_with(['\r', '\n']);
+    let last_end = if text.ends_with("\r\n") { 2 } else { 1 };
+    let lines = &text[..text.len() - usize::from(line_end(text)) * last_end];
+    if line_end(text) && (lines.is_empty() || line_end(lines)) {
+        Ok(())
+    } else {
+        Err(FrameError::NoBlankLine)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_end_with_a_blank_line() {
+        for text in [
+            "data: x\n\n",
+            "data: x\r\r",
+            "data: x\r\n\r\n",
+            "data: x\n\r",
+            "data: x\n\r\n",
+            "data: x\r\n\n",
+            "a\n\nb\n\n",
+            ": ping\n\n",
+            "\n",
+            "\r\n",
+            "\n\n",
+        ] {
+            assert_eq!(check_frames(text.as_bytes()), Ok(()), "{text:?}");
+        }
+        for text in ["data: x", "data: x\n", "data: x\r\n", "data: x\r", "\n\nx"] {
+            assert_eq!(
+                check_frames(text.as_bytes()),
+                Err(FrameError::NoBlankLine),
+                "{text:?}"
+            );
+        }
+        assert_eq!(check_frames(b""), Err(FrameError::Empty));
+        assert_eq!(check_frames(b"data: \xff\n\n"), Err(FrameError::NotUtf8));
+        assert_eq!(
+            check_frames("\u{feff}data: x\n\n".as_bytes()),
+            Err(FrameError::ByteOrderMark)
+        );
+    }
 
     fn frame(write: impl FnOnce(&mut Frame<'_>)) -> String {
         let mut out = Vec::new();

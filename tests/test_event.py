@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError, field_validator
 
-from fastapi_sse_fast import EncodedEvent, ServerSentEvent
+from fastapi_sse_fast import EncodedEvent, ServerSentEvent, encode_event
 from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 
 from . import reference, releases, values
+from .eventsource import parse
 
 ANYTHING = st.one_of(
     st.none(),
@@ -406,3 +407,55 @@ def test_our_events_are_read_the_fast_way() -> None:
     assert [id(name) for name in ours.__dict__] == [
         id(name) for name in theirs.__dict__
     ]
+
+
+def test_an_event_encodes_itself() -> None:
+    event = ServerSentEvent(data={"a": "é"}, event="e", id="1", retry=2, comment="c")
+    fields: Any = event.model_dump(exclude_none=True)
+    assert event.encode() == EncodedEvent(**fields)
+    assert event.encode(json="compact") == EncodedEvent(**fields, json="compact")
+    assert event.encode() == encode_event(event) != event.encode(json="compact")
+    event.id = "a\nb"
+    with pytest.raises(ValidationError):
+        event.encode()
+
+
+FRAMES = st.text(alphabet="\r\n\ufeff:ad é") | st.lists(
+    st.sampled_from(["data: x", ": c", "id: 1", "event", "\n", "\r", "\r\n", "\n\n"])
+).map("".join)
+
+
+@given(FRAMES)
+def test_frames_that_are_taken_end_before_the_next_one(text: str) -> None:
+    frames = text.encode()
+    try:
+        event = EncodedEvent.from_bytes(frames)
+    except ValueError:
+        return
+    assert bytes(event) == frames
+    stream = b"data: before\n\n"
+    alone = [event.data for event in parse(stream + frames).events]
+    followed = [event.data for event in parse(stream + frames + stream).events]
+    assert followed == [*alone, "before"]
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (b"", "must not be empty"),
+        (b"data: x\n", "must end with a blank line"),
+        (b"data: x\n\ndata: y", "must end with a blank line"),
+        (b"data: x\r\n", "must end with a blank line"),
+        (b"data: \xff\n\n", "must be UTF-8"),
+        (b"\xef\xbb\xbfdata: x\n\n", "must not begin with a byte order mark"),
+    ],
+)
+def test_bytes_that_are_no_events_are_refused(frames: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EncodedEvent.from_bytes(frames)
+
+
+def test_only_bytes_are_taken_for_frames() -> None:
+    for wrong in ("data: x\n\n", bytearray(b"data: x\n\n"), None):
+        with pytest.raises(TypeError):
+            EncodedEvent.from_bytes(wrong)  # type: ignore[arg-type]

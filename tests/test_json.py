@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import struct
@@ -9,11 +10,13 @@ import sys
 import uuid
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from fastapi_sse_fast import encode_event
 from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 
 from . import reference, values
@@ -208,3 +211,62 @@ def test_a_serializer_that_never_ends_is_a_recursion_error() -> None:
                 make([Endless()])
     finally:
         Endless.__pydantic_serializer__ = serializer
+
+
+def encode_compact(value: Any) -> bytes:
+    return bytes(encode_event(value, json="compact"))
+
+
+ORJSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(),
+    lambda items: (
+        st.lists(items, max_size=5)
+        | st.lists(items, max_size=5).map(tuple)
+        | st.dictionaries(st.text().filter(lambda k: not k.startswith("_sa")), items)
+    ),
+    max_leaves=20,
+)
+
+
+@given(ORJSON)
+@settings(max_examples=500, deadline=None)
+def test_compact_json_equals_orjsons(value: Any) -> None:
+    assert encode_compact(value) == b"data: " + orjson.dumps(value) + b"\n\n"
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=200))
+def test_compact_floats_of_any_bits_equal_orjsons(patterns: list[int]) -> None:
+    numbers = [struct.unpack("<d", struct.pack("<Q", bits))[0] for bits in patterns]
+    assert encode_compact(numbers) == b"data: " + orjson.dumps(numbers) + b"\n\n"
+
+
+@given(values.ANY)
+@settings(max_examples=500, deadline=None)
+def test_compact_json_is_the_same_value(recipe: values.Recipe) -> None:
+    def decoded(make: Any) -> Any:
+        frame = outcome(make, recipe())
+        return json.loads(frame[len("data: ") :]) if isinstance(frame, bytes) else frame
+
+    assert decoded(encode_compact) == decoded(encode)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": [1, 2.5, None], "b": True}, '{"a":[1,2.5,null],"b":true}'),
+        ("中文 é 😀 \u2028", '"中文 é 😀 \u2028"'),
+        ('"\\/\n\r\t\x00\x1f\x7f', '"\\"\\\\/\\n\\r\\t\\u0000\\u001f\x7f"'),
+        ("é\ud800", '"\\u00e9\\ud800"'),
+        (
+            {"when": datetime.date(2026, 1, 2), "x": ["é"]},
+            '{"when":"2026-01-02","x":["é"]}',
+        ),
+        ({uuid.UUID(int=0): "é"}, '{"00000000-0000-0000-0000-000000000000":"é"}'),
+    ],
+)
+def test_compact_json(value: Any, text: str) -> None:
+    assert encode_compact(value) == f"data: {text}\n\n".encode()

@@ -10,17 +10,18 @@ import anyio
 import fastapi.routing
 import fastapi.sse
 import pytest
+from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
-from fastapi_sse_fast import EventSourceResponse, ServerSentEvent
+from fastapi_sse_fast import EventSourceResponse, ServerSentEvent, encode_event
 from fastapi_sse_fast.options import UNSET, StreamOptions
 
 from .asgi import fetch
 
 
 class Item(BaseModel):
-    a: int = 1
+    a: int | str = 1
 
 
 def test_it_is_a_subclass_of_fastapis() -> None:
@@ -210,3 +211,59 @@ def test_the_body_can_be_wrapped() -> None:
     response.body_iterator = counted(response.body_iterator)
     body = fetch(response).body
     assert body == b": 9 bytes\ndata: 1\n\n: 10 bytes\ndata: 22\n\n"
+
+
+DATA = {"text": "é中😀", "n": [1, 2.5]}
+
+
+@pytest.mark.parametrize(
+    ("json", "text"),
+    [
+        ("fastapi", r'{"text": "\u00e9\u4e2d\ud83d\ude00", "n": [1, 2.5]}'),
+        ("compact", '{"text":"é中😀","n":[1,2.5]}'),
+    ],
+)
+def test_the_spelling_of_json(json: Any, text: str) -> None:
+    app = FastAPI()
+    response_class = EventSourceResponse.with_options(json=json)
+
+    async def plain() -> AsyncIterator[Any]:
+        yield DATA
+        yield ServerSentEvent(data=DATA)
+        yield Item(a="é")
+
+    async def typed() -> AsyncIterator[Item]:
+        yield Item(a="é")
+        yield ServerSentEvent(data=DATA)  # type: ignore[misc]
+
+    app.get("/plain", response_class=response_class, response_model=None)(plain)
+    app.get("/typed", response_class=response_class)(typed)
+    returned = response_class(plain())
+    once = EventSourceResponse(plain(), json=json)
+
+    item = encode_event(Item(a="é"), json=json)
+    event = f"data: {text}\n\n".encode()
+    assert fetch(app, "/plain").body == event * 2 + bytes(item)
+    assert fetch(returned).body == fetch(once).body == event * 2 + bytes(item)
+    # pydantic's own spelling is always compact.
+    assert fetch(app, "/typed").body == 'data: {"a":"é"}\n\n'.encode() + event
+
+
+def test_a_spelling_that_does_not_exist_is_refused() -> None:
+    for bad in ("short", None, 1):
+        with pytest.raises(
+            ValueError, match="json must be 'fastapi' or 'compact', not"
+        ):
+            EventSourceResponse.with_options(json=bad)  # type: ignore[arg-type]
+
+
+def test_events_of_options_are_spelled_alike() -> None:
+    async def broken() -> AsyncIterator[Any]:
+        yield ["é"]
+        raise LookupError
+
+    event = ServerSentEvent(data=["é"])
+    response = EventSourceResponse(
+        broken(), json="compact", on_error=lambda error: event
+    )
+    assert fetch(response).body == 'data: ["é"]\n\n'.encode() * 2

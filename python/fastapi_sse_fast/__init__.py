@@ -1,17 +1,26 @@
 """Server-Sent Events for FastAPI, encoded in Rust: change one import line."""
 
-from ._core import KEEPALIVE_COMMENT, EncodedEvent, encode_event, format_sse_event
+from ._core import (
+    KEEPALIVE_COMMENT,
+    EncodedEvent,
+    EventTemplate,
+    encode_event,
+    format_sse_event,
+)
 from ._fastapi import install, uninstall
 from ._shutdown import shutdown
 from .event import ServerSentEvent
 from .options import StreamOptions, StreamSummary
 from .response import EventSourceResponse
+from .template import Slot
 
 __all__ = [
     "KEEPALIVE_COMMENT",
     "EncodedEvent",
     "EventSourceResponse",
+    "EventTemplate",
     "ServerSentEvent",
+    "Slot",
     "StreamOptions",
     "StreamSummary",
     "encode_event",

@@ -1,7 +1,7 @@
 """Types of the compiled module: from a yielded item to the bytes on the wire."""
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, Literal, final
 
 from fastapi.sse import ServerSentEvent
 from pydantic import GetCoreSchemaHandler
@@ -12,10 +12,13 @@ __all__ = [
     "KEEPALIVE_COMMENT",
     "EncodedEvent",
     "EventBuffer",
+    "EventTemplate",
     "ItemEncoder",
     "encode_event",
     "fill_event",
     "format_sse_event",
+    "slot_digits",
+    "slot_text",
 ]
 
 DEBUG: bool
@@ -72,6 +75,7 @@ class EncodedEvent:
         id: What a browser sends back as `Last-Event-ID`; a single line without NUL.
         retry: Milliseconds that a browser waits before it reconnects.
         comment: Lines that every client ignores.
+        json: How `data` is spelled; see `StreamOptions`.
 
     Raises:
         pydantic.ValidationError: As for `ServerSentEvent`.
@@ -92,7 +96,30 @@ class EncodedEvent:
         id: str | None = None,
         retry: int | None = None,
         comment: str | None = None,
+        json: Literal["fastapi", "compact"] = "fastapi",
     ) -> EncodedEvent: ...
+    @staticmethod
+    def from_bytes(frames: bytes, /) -> EncodedEvent:
+        r"""Take bytes that are complete events already, as a relay has them.
+
+        They are sent as they are; to a `StreamSummary` they count as one event.
+
+        Args:
+            frames: One or more events, each ending with a blank line.
+
+        Raises:
+            ValueError: They are no complete events in UTF-8, or begin with a byte order
+                mark.
+
+        Example:
+            >>> EncodedEvent.from_bytes(b"data: 1\n\ndata: 2\n\n")
+            <EncodedEvent b'data: 1\n\ndata: 2\n\n'>
+            >>> EncodedEvent.from_bytes(b"data: 1\n")
+            Traceback (most recent call last):
+                ...
+            ValueError: an event must end with a blank line
+        """
+
     def __bytes__(self) -> bytes:
         """Return the frame."""
 
@@ -110,11 +137,90 @@ class EncodedEvent:
     @staticmethod
     def _restore(frame: bytes, /) -> EncodedEvent: ...
 
-def encode_event(item: Any, /) -> EncodedEvent:
+@final
+class EventTemplate:
+    r"""A frame that is encoded once, with slots for what differs from event to event.
+
+    For streams whose events are alike but for a few values, such as the tokens of a
+    chat completion: filling a slot costs a small part of encoding the whole. The frame
+    is the one that `EncodedEvent` would have made of the filled-in data.
+
+    Args:
+        data: Anything an event can carry, with a `Slot` wherever a value differs.
+        event: Name that `addEventListener` listens for, or a `Slot`.
+        id: What a browser sends back as `Last-Event-ID`, or a `Slot`.
+        retry: Milliseconds that a browser waits before it reconnects.
+        comment: Lines that every client ignores.
+        json: How `data` is spelled; see `StreamOptions`.
+
+    Raises:
+        pydantic.ValidationError: As for `ServerSentEvent`.
+        ValueError: `data` cannot be encoded, or a slot is a key, is part of a longer
+            text, or is there twice.
+        TypeError: An unknown argument, or `data` cannot be encoded.
+
+    Example:
+        >>> token = EventTemplate({"index": 0, "text": Slot("text")})
+        >>> token(" tok")
+        <EncodedEvent b'data: {"index": 0, "text": " tok"}\n\n'>
+    """
+
+    def __new__(
+        cls,
+        data: Any,
+        *,
+        event: str | None = None,
+        id: str | None = None,
+        retry: int | None = None,
+        comment: str | None = None,
+        json: Literal["fastapi", "compact"] = "fastapi",
+    ) -> EventTemplate: ...
+    def __call__(self, *args: Any, **values: Any) -> EncodedEvent:
+        r"""Return the event with all slots filled.
+
+        Args:
+            *args: The value, where there is a single slot.
+            **values: A value for every slot: anything that JSON can carry; for `event`
+                and `id` a `str` or `None`.
+
+        Raises:
+            TypeError: A slot without a value, a value without a slot, or a value that
+                cannot be encoded.
+            ValueError: A value that cannot be encoded.
+
+        Example:
+            >>> EventTemplate({"text": Slot("text")}, id=Slot("id"))(text="a", id="7")
+            <EncodedEvent b'data: {"text": "a"}\nid: 7\n\n'>
+        """
+
+    def partial(self, **values: Any) -> EventTemplate:
+        """Return a template with some of the slots filled, for one stream.
+
+        Args:
+            **values: Values as for a call.
+
+        Raises:
+            TypeError: As for a call, but for missing values.
+            ValueError: A value that cannot be encoded.
+
+        Example:
+            >>> chunk = EventTemplate({"id": Slot("id"), "text": Slot("text")})
+            >>> chunk.partial(id="chat-1").slots
+            ('text',)
+        """
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of the slots, in the order of the frame."""
+
+def encode_event(
+    item: Any, /, *, json: Literal["fastapi", "compact"] = "fastapi"
+) -> EncodedEvent:
     r"""Make a ready frame of anything that a stream without an item type accepts.
 
     Args:
         item: An event, or data that becomes one.
+        json: How data is spelled; see `StreamOptions`.
 
     Raises:
         ValueError: The item cannot be encoded, or breaks a rule of its fields.
@@ -131,15 +237,24 @@ class ItemEncoder:
 
     `ItemEncoder()` writes `json.dumps(jsonable_encoder(item))`. Events are written as
     events by every encoder.
+
+    Args:
+        json: How data is spelled that no model spells itself; see `StreamOptions`.
+
+    Raises:
+        ValueError: There is no such spelling.
     """
 
-    def __new__(cls) -> ItemEncoder: ...
+    def __new__(
+        cls, *, json: Literal["fastapi", "compact"] = "fastapi"
+    ) -> ItemEncoder: ...
     @staticmethod
     def typed(
         *,
         validate: Callable[[Any], Any],
         serialize: Callable[[Any], bytes],
         invalid: Callable[[Any, ValidationError], Exception],
+        json: Literal["fastapi", "compact"] = "fastapi",
     ) -> ItemEncoder:
         """Return an encoder of items of one type.
 
@@ -147,11 +262,16 @@ class ItemEncoder:
             validate: Makes a valid value of an item, or raises a `ValidationError`.
             serialize: Makes JSON of a valid value.
             invalid: Makes the exception to raise for an item and its `ValidationError`.
+            json: How the data of events is spelled.
         """
 
     @staticmethod
-    def chunks() -> ItemEncoder:
-        """Return an encoder that takes `str` and bytes for parts of the body."""
+    def chunks(*, json: Literal["fastapi", "compact"] = "fastapi") -> ItemEncoder:
+        """Return an encoder that takes `str` and bytes for parts of the body.
+
+        Args:
+            json: How data is spelled.
+        """
 
 @final
 class EventBuffer:
@@ -204,3 +324,9 @@ def fill_event(event: ServerSentEvent, fields: dict[str, Any], /) -> bool:
     Returns:
         Whether it was filled. If not, it was not touched and pydantic must validate.
     """
+
+def slot_text(name: str, /) -> str:
+    """Return the text that stands for a slot while a template is made."""
+
+def slot_digits(name: str, /) -> str:
+    """Return the digits of the number that stands for a slot."""

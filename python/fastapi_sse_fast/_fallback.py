@@ -9,12 +9,23 @@ from typing import Any
 from fastapi.encoders import jsonable_encoder
 from fastapi.sse import ServerSentEvent as ValidatedEvent
 
-__all__ = ["ValidatedEvent", "dump_json"]
+__all__ = ["ValidatedEvent", "dump_compact_json", "dump_json"]
 
 
 def dump_json(value: Any) -> str:
     """The JSON of a value without an item type, as FastAPI's router makes it."""
     return json.dumps(_without_non_finite(jsonable_encoder(value)))
+
+
+def dump_compact_json(value: Any) -> str:
+    """The same without spaces and, but for lone surrogates, with nothing escaped."""
+    encoded = _without_non_finite(jsonable_encoder(value))
+    text = json.dumps(encoded, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(encoded, separators=(",", ":"))
+    return text
 
 
 def _without_non_finite(value: Any) -> Any:

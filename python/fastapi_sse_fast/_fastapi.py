@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import inspect
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import fastapi.routing
 import fastapi.sse
@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from pydantic_core import ValidationError
     from starlette.types import Scope
 
+    from .options import Json
     from .response import EventSourceResponse
+
+
+class EncoderFactory(Protocol):
+    """Makes the encoder for one request, of the spelling that is asked for."""
+
+    def __call__(self, scope: Scope, json: Json, /) -> ItemEncoder: ...
+
 
 _ARGUMENTS = frozenset(
     {
@@ -252,7 +260,7 @@ def _stream_factory(
     response_class: type[EventSourceResponse], kwargs: dict[str, Any]
 ) -> Callable[..., EventSourceResponse]:
     """What FastAPI calls as the response class of a route, with the opened envelope."""
-    encoder_for: Callable[[Scope], ItemEncoder]
+    encoder_for: EncoderFactory
     if kwargs["stream_item_field"] is None:
         encoder_for = _plain_items
     else:
@@ -265,11 +273,8 @@ def _stream_factory(
     return respond
 
 
-_PLAIN_ITEMS = ItemEncoder()
-
-
-def _plain_items(scope: Scope) -> ItemEncoder:
-    return _PLAIN_ITEMS
+def _plain_items(scope: Scope, json: Json) -> ItemEncoder:
+    return ItemEncoder(json=json)
 
 
 class _TypedItems:
@@ -284,11 +289,12 @@ class _TypedItems:
             if kwargs[f"response_model_{name}"] != default
         }
 
-    def encoder_for(self, scope: Scope) -> ItemEncoder:
+    def encoder_for(self, scope: Scope, json: Json) -> ItemEncoder:
         return ItemEncoder.typed(
             validate=self._validate,
             serialize=self._serialize,
             invalid=functools.partial(self._invalid, scope),
+            json=json,
         )
 
     # Bound on the first request, when forward references can be resolved.

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 import fastapi.sse
 from pydantic import BaseModel, ConfigDict
 
-from ._core import fill_event
+from ._core import encode_event, fill_event
+
+if TYPE_CHECKING:
+    from ._core import EncodedEvent
+    from .options import Json
 
 
 def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
@@ -58,3 +62,20 @@ class ServerSentEvent(fastapi.sse.ServerSentEvent):
         # Without this mark pydantic takes ours for a custom constructor and calls it
         # during validation too.
         __init__.__pydantic_base_init__ = True
+
+    def encode(self, *, json: Json = "fastapi") -> EncodedEvent:
+        r"""Makes a ready frame of it, to be sent any number of times.
+
+        Args:
+            json: How `data` is spelled; see `StreamOptions`.
+
+        Raises:
+            ValueError: `data` cannot be encoded, or a field that was assigned to breaks
+                its rule.
+            TypeError: `data` cannot be encoded.
+
+        Example:
+            >>> ServerSentEvent(data=[1, 2], event="pair").encode()
+            <EncodedEvent b'event: pair\ndata: [1, 2]\n\n'>
+        """
+        return encode_event(self, json=json)

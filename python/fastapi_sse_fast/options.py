@@ -20,7 +20,7 @@ from typing import (
 import fastapi.sse
 
 from . import _fastapi
-from ._core import EncodedEvent, encode_event
+from ._core import EncodedEvent, ItemEncoder, encode_event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,6 +40,10 @@ Reason: TypeAlias = Literal[
     "error",
 ]
 """Why a stream is over."""
+
+
+Json: TypeAlias = Literal["fastapi", "compact"]
+"""How JSON is spelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,7 @@ class OptionArguments(TypedDict, total=False):
     on_close: CloseHook | None
     shutdown_grace: float
     farewell: Event | Callable[[], Event] | None
+    json: Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +131,13 @@ class StreamOptions:
         on_error: Called with an exception that is raised mid-stream. An event that it
             returns is sent as the last one; the stream still ends as a broken one, and
             the exception still reaches the server's log. May be async.
-        on_close: Called with a `StreamSummary` when the stream is over, after background
-            tasks and after dependencies are closed. May be async.
+        on_close: Called with a `StreamSummary` last of all, when background tasks
+            have run and dependencies are closed. May be async.
         shutdown_grace: Time that the generator may go on for once the server stops.
         farewell: An event to send when the server stops, or what makes one.
+        json: How data is spelled that no model spells itself: `"fastapi"` is that of
+            `json.dumps`, with spaces and everything but ASCII escaped; `"compact"` is
+            that of orjson and pydantic, without spaces and as UTF-8.
 
     Raises:
         ValueError: A value is out of range.
@@ -148,6 +156,7 @@ class StreamOptions:
     on_close: CloseHook | None = None
     shutdown_grace: float = 0.0
     farewell: Event | Callable[[], Event] | None = None
+    json: Json = "fastapi"
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -164,6 +173,7 @@ class StreamOptions:
             _check_event("ping", self.ping)
         if self.farewell is not None:
             _check_event("farewell", self.farewell)
+        ItemEncoder(json=self.json)  # raises what is wrong with it
         for name in ("on_error", "on_close"):
             hook = getattr(self, name)
             if hook is not None and not callable(hook):
@@ -211,23 +221,22 @@ class StreamOptions:
         """What one ping sends."""
         if isinstance(self.ping, str):
             return bytes(EncodedEvent(comment=self.ping))
-        return _frame(self.ping)
+        return self._frame(self.ping)
 
     def farewell_frame(self) -> bytes:
         """What the stream ends with when the server stops."""
-        return b"" if self.farewell is None else _frame(self.farewell)
+        return b"" if self.farewell is None else self._frame(self.farewell)
+
+    def _frame(self, event: Event | Callable[[], Event]) -> bytes:
+        if not isinstance(event, (fastapi.sse.ServerSentEvent, EncodedEvent)):
+            event = event()
+        return bytes(encode_event(event, json=self.json))
 
 
 LONGEST: Final = 1e9
 """Seconds, three decades: less than what a loop's clock stumbles over."""
 
 OPTION_NAMES: Final = frozenset(field.name for field in fields(StreamOptions))
-
-
-def _frame(event: Event | Callable[[], Event]) -> bytes:
-    if not isinstance(event, (fastapi.sse.ServerSentEvent, EncodedEvent)):
-        event = event()
-    return bytes(encode_event(event))
 
 
 def _check_time(

@@ -18,6 +18,7 @@ from .options import (
     CloseHook,
     ErrorHook,
     Event,
+    Json,
     OptionArguments,
     StreamOptions,
 )
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
     from typing_extensions import Self, Unpack
 
+    from ._fastapi import EncoderFactory
+
 _DEFAULT_HEADERS = {
     b"cache-control": b"no-cache",
     b"x-accel-buffering": b"no",  # nginx would collect events before it passes them on
 }
 _SINGLE_HEADERS = frozenset({b"content-type", *_DEFAULT_HEADERS})
-
-_RETURNED_ITEMS = ItemEncoder.chunks()
 
 
 class EventSourceResponse(fastapi.sse.EventSourceResponse):
@@ -102,6 +103,9 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
     farewell: ClassVar[Event | Callable[[], Event] | None] = None
     """An event to send when the server stops, or what makes one."""
 
+    json: ClassVar[Json] = "fastapi"
+    """How JSON is spelled: as `"fastapi"` does, or `"compact"`."""
+
     _options: ClassVar[StreamOptions] = StreamOptions()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -158,9 +162,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             self.media_type = media_type
         self.background = background
         self.init_headers(headers)
-        self._encoder_for: Callable[[Scope], ItemEncoder] = lambda scope: (
-            _RETURNED_ITEMS
-        )
+        self._encoder_for: EncoderFactory = _chunks
         if options:
             self._options = self._options.replace(options)  # type: ignore[misc]
 
@@ -172,8 +174,8 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             header for header in _DEFAULT_HEADERS.items() if header[0] not in given
         )
 
-    def encode_items_with(self, encoder_for: Callable[[Scope], ItemEncoder]) -> Self:
-        """Has items encoded by what `encoder_for` returns for the request's scope."""
+    def encode_items_with(self, encoder_for: EncoderFactory) -> Self:
+        """Has items encoded by what `encoder_for` returns for a request."""
         self._encoder_for = encoder_for
         return self
 
@@ -189,9 +191,10 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             message_type = "websocket.http.response"
         head = Head(self.status_code, self._final_headers(), message_type)
         if self.body_iterator is self._body:
-            source, encoder = self._items, self._encoder_for(scope)
+            source, encoder_for = self._items, self._encoder_for
         else:  # somebody wrapped it, and has bytes for us
-            source, encoder = self.body_iterator, _RETURNED_ITEMS
+            source, encoder_for = self.body_iterator, _chunks
+        encoder = encoder_for(scope, self._options.json)
         stream = Stream(source, encoder, head, self._options)
         try:
             await stream.run(receive, send)
@@ -236,11 +239,15 @@ class _Body:
         items = response._items
         if not isinstance(items, AsyncIterable):
             items = iterate_in_threadpool(items)
-        encoder = response._encoder_for({})
+        encoder = response._encoder_for({}, response._options.json)
         buffer = EventBuffer(encoder, lambda: None, high_water=1, time_slice=0.0)
         async for item in items:
             buffer.push(item)
             yield buffer.take()
+
+
+def _chunks(scope: Scope, json: Json) -> ItemEncoder:
+    return ItemEncoder.chunks(json=json)
 
 
 def _checked_content(content: Any) -> AsyncIterable[Any] | Iterable[Any]:

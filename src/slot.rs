@@ -1,0 +1,222 @@
+//! Slots: values that are found again in an encoded frame, whatever validated, copied and
+//! serialized them on the way.
+//!
+//! A slot's text, or number, begins with one that is drawn at random for every process: no data
+//! contains it by chance.
+
+use std::fmt::Write;
+use std::mem;
+
+use memchr::memmem;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+
+/// What every slot of this process begins with.
+pub(crate) struct Marks {
+    text: String,
+    /// Decimal digits, the first of them not zero.
+    digits: String,
+}
+
+impl Marks {
+    pub(crate) fn of(py: Python<'_>) -> PyResult<&Self> {
+        static MARKS: PyOnceLock<Marks> = PyOnceLock::new();
+        MARKS.get_or_try_init(py, || {
+            let secrets = py.import("secrets")?;
+            let random: u128 = secrets.call_method1("randbits", (127,))?.extract()?;
+            Ok(Self {
+                text: format!("slot-{random:032x}-"),
+                digits: format!("1{random:039}"),
+            })
+        })
+    }
+
+    pub(crate) fn is_text_of_slot(&self, text: &str) -> bool {
+        text.starts_with(&self.text)
+    }
+}
+
+/// The text that stands for a slot until it is filled.
+///
+/// # Errors
+///
+/// The system has no source of randomness.
+#[pyfunction]
+#[pyo3(signature = (name, /))]
+pub(crate) fn slot_text(py: Python<'_>, name: &str) -> PyResult<String> {
+    let mut text = Marks::of(py)?.text.clone();
+    for byte in name.bytes() {
+        let _ = write!(text, "{byte:02x}"); // cannot fail: it is a String
+    }
+    text.push('.');
+    Ok(text)
+}
+
+/// The digits of the number that stands for a slot.
+///
+/// # Errors
+///
+/// As [`slot_text`].
+#[pyfunction]
+#[pyo3(signature = (name, /))]
+pub(crate) fn slot_digits(py: Python<'_>, name: &str) -> PyResult<String> {
+    let mut digits = Marks::of(py)?.digits.clone();
+    for byte in name.bytes() {
+        let _ = write!(digits, "{byte:03}");
+    }
+    Ok(digits)
+}
+
+/// What a slot stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// A value inside the JSON of `data`.
+    Json,
+    /// The whole of a field, its name included.
+    Data,
+    Event,
+    Id,
+}
+
+/// A slot that was found.
+pub(crate) struct Found {
+    pub(crate) name: String,
+    pub(crate) place: Place,
+    /// What stands before it, from the slot before.
+    pub(crate) before: Vec<u8>,
+}
+
+/// Takes a frame apart: its slots in order, and what follows the last of them.
+///
+/// # Errors
+///
+/// A slot that does not stand for a whole value.
+pub(crate) fn find(
+    frame: &[u8],
+    marks: &Marks,
+    data_is_slot: bool,
+) -> Result<(Vec<Found>, Vec<u8>), String> {
+    let mut found = Vec::new();
+    let mut before = Vec::new();
+    for line in frame.split_inclusive(|b| *b == b'\n') {
+        let mut at = 0;
+        while let Some(mark) = Mark::find(line, at, marks) {
+            let (place, from, to) = mark.place(line, data_is_slot)?;
+            before.extend_from_slice(&line[at..from]);
+            found.push(Found {
+                name: mark.name,
+                place,
+                before: mem::take(&mut before),
+            });
+            at = to;
+        }
+        before.extend_from_slice(&line[at..]);
+    }
+    Ok((found, before))
+}
+
+/// A slot's text or number in a line.
+struct Mark {
+    name: String,
+    is_text: bool,
+    start: usize,
+    end: usize,
+}
+
+impl Mark {
+    /// The first one from `at` on.
+    fn find(line: &[u8], at: usize, marks: &Marks) -> Option<Self> {
+        let find = |mark: &str| memmem::find(&line[at..], mark.as_bytes()).map(|i| at + i);
+        let text = find(&marks.text);
+        let digits = find(&marks.digits);
+        let is_text = match (text, digits) {
+            (Some(text), Some(digits)) => text < digits,
+            (text, _) => text.is_some(),
+        };
+        let start = if is_text { text? } else { digits? };
+        let (radix, width, mark) = if is_text {
+            (16, 2, &marks.text)
+        } else {
+            (10, 3, &marks.digits)
+        };
+        let body = start + mark.len();
+        let name: Vec<u8> = line[body..]
+            .chunks_exact(width)
+            .map_while(|code| u8::from_str_radix(str::from_utf8(code).ok()?, radix).ok())
+            .collect();
+        Some(Self {
+            end: body + name.len() * width + usize::from(is_text),
+            name: String::from_utf8(name).ok()?,
+            is_text,
+            start,
+        })
+    }
+
+    /// What it stands for, and which part of the line is to be replaced.
+    fn place(&self, line: &[u8], data_is_slot: bool) -> Result<(Place, usize, usize), String> {
+        let (field, place) = if line.starts_with(b"data: ") {
+            if !data_is_slot {
+                return self.place_in_json(line);
+            }
+            ("data: ", Place::Data)
+        } else if line.starts_with(b"event: ") {
+            ("event: ", Place::Event)
+        } else if line.starts_with(b"id: ") {
+            ("id: ", Place::Id)
+        } else {
+            let name = &self.name;
+            return Err(format!(
+                "slot '{name}' stands neither in 'data' nor in 'event' or 'id'"
+            ));
+        };
+        let quote = usize::from(place == Place::Data);
+        if self.start != field.len() + quote || line.get(self.end + quote) != Some(&b'\n') {
+            return Err(self.part_of_text());
+        }
+        Ok((place, 0, line.len()))
+    }
+
+    fn place_in_json(&self, line: &[u8]) -> Result<(Place, usize, usize), String> {
+        let is_at = |index: usize, byte: u8| line.get(index) == Some(&byte);
+        let quoted = is_inside_string(&line[..self.start]);
+        if !quoted && !self.is_text && !is_at(self.start - 1, b'-') {
+            return Ok((Place::Json, self.start, self.end));
+        }
+        let stands_alone = is_at(self.start - 1, b'"')
+            && !is_inside_string(&line[..self.start - 1])
+            && is_at(self.end, b'"');
+        if !stands_alone || !self.is_text {
+            return Err(self.part_of_text());
+        }
+        if is_at(self.end + 1, b':') {
+            return Err(format!(
+                "slot '{}' is a key; it can only be a value",
+                self.name
+            ));
+        }
+        Ok((Place::Json, self.start - 1, self.end + 1))
+    }
+
+    fn part_of_text(&self) -> String {
+        format!(
+            "slot '{}' is part of a longer text; it can only be a whole value",
+            self.name
+        )
+    }
+}
+
+/// Whether a JSON string has begun in `json` and not ended.
+fn is_inside_string(json: &[u8]) -> bool {
+    let mut inside = false;
+    let mut bytes = json.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => inside = !inside,
+            b'\\' => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+    inside
+}
