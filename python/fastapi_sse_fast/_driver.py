@@ -505,7 +505,7 @@ class Stream:
                 while not self._closing and self._buffer.full:
                     await self._room.until(math.inf)
                 return not self._closing
-            except anyio.get_cancelled_exc_class() as error:
+            except anyio.get_cancelled_exc_class() as error:  # noqa: PERF203
                 if not await self._was_for_the_generator(error):
                     return False
 
