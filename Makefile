@@ -4,10 +4,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 TOOLS  := --group dev --group bench --group upstream
 BUILT  := $(VENV)/.built
+NODE_CLIENTS := tests/e2e/node_modules/.package-lock.json
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-rust upstream-tests bench bench-server demo check clean
+.PHONY: help install build format lint test test-rust e2e soak upstream-tests bench bench-server demo check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
@@ -44,6 +45,18 @@ test: build test-rust ## Run the Rust and Python tests
 
 test-rust: install
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo test --quiet
+
+$(NODE_CLIENTS): tests/e2e/package-lock.json
+	npm ci --silent --prefix tests/e2e
+	@touch $@
+
+e2e: build ## Test with real browsers, SDKs and proxies (Debian: chromium curl haproxy nginx nodejs npm)
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(NODE_CLIENTS); \
+	else echo "npm IS MISSING: the clients in Node are skipped"; fi
+	$(BIN)/pytest tests/e2e -rs
+
+soak: build ## Run thousands of streams with every ending; some minutes
+	$(BIN)/python -m tests.soak
 
 upstream-tests: build ## Run FastAPI's own SSE tests against this package
 	$(BIN)/python tests/upstream.py

@@ -14,14 +14,16 @@ use crate::wire;
 /// A ready frame: encoded once, sent any number of times.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct EncodedEvent {
-    frame: Box<[u8]>,
+    frame: Vec<u8>,
 }
 
 impl EncodedEvent {
-    pub(crate) fn of(frame: Vec<u8>) -> Self {
-        Self {
-            frame: frame.into_boxed_slice(),
+    pub(crate) fn of(mut frame: Vec<u8>) -> Self {
+        // Fitting it exactly would often copy it.
+        if frame.capacity() > 2 * frame.len() {
+            frame.shrink_to_fit();
         }
+        Self { frame }
     }
 
     pub(crate) fn frame(&self) -> &[u8] {

@@ -127,8 +127,8 @@ impl<'a> Frame<'a> {
         self.out.push(b'\n');
     }
 
-    fn line(&mut self, prefix: &[u8], value: &[u8]) {
-        self.out.reserve(prefix.len() + value.len() + 2);
+    fn line<const N: usize>(&mut self, prefix: &[u8; N], value: &[u8]) {
+        self.out.reserve(N + value.len() + 2);
         self.out.extend_from_slice(prefix);
         self.out.extend_from_slice(value);
         self.out.push(b'\n');
@@ -138,7 +138,9 @@ impl<'a> Frame<'a> {
     /// character pair, a single U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE
     /// RETURN (CR) character": at those three and at nothing else (not U+2028, VT, FF, NEL).
     /// What follows the last break is a line too, also when it is empty.
-    fn lines(&mut self, prefix: &[u8], mut value: &[u8]) {
+    ///
+    /// The prefixes are arrays, so that copying them is one instruction.
+    fn lines<const N: usize>(&mut self, prefix: &[u8; N], mut value: &[u8]) {
         while let Some(at) = memchr2(b'\r', b'\n', value) {
             self.line(prefix, &value[..at]);
             let width = if value[at..].starts_with(b"\r\n") {

@@ -61,24 +61,35 @@ async def endless() -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize(
-    ("ping", "frame"),
+    ("ping", "ping_form", "frame"),
     [
-        ("ping", b": ping\n\n"),
-        ("a\nb", b": a\n: b\n\n"),
-        (ServerSentEvent(event="ping"), b"event: ping\n\n"),
-        (EncodedEvent(comment="ready"), b": ready\n\n"),
-        (lambda: ServerSentEvent(comment="made"), b": made\n\n"),
+        ("ping", "block", b": ping\n\n"),
+        ("a\nb", "block", b": a\n: b\n\n"),
+        ("ping", "line", b": ping\n"),
+        ("a\nb", "line", b": a\n: b\n"),
+        (ServerSentEvent(event="ping"), "block", b"event: ping\n\n"),
+        (EncodedEvent(comment="ready"), "block", b": ready\n\n"),
+        (lambda: ServerSentEvent(comment="made"), "block", b": made\n\n"),
     ],
 )
-def test_what_a_ping_is(ping: Any, frame: bytes, anyio_backend: str) -> None:
+def test_what_a_ping_is(
+    ping: Any, ping_form: Any, frame: bytes, anyio_backend: str
+) -> None:
     async def items() -> AsyncIterator[int]:
         yield 1
         await anyio.sleep(50 * MS)
 
-    app = app_of(items, ping=ping, ping_interval=10 * MS)
+    app = app_of(items, ping=ping, ping_form=ping_form, ping_interval=10 * MS)
     body = fetch(app, backend=anyio_backend).body.removeprefix(b"data: 1\n\n")
     assert body
     assert body == frame * (len(body) // len(frame))
+
+
+def test_only_a_text_can_be_a_line() -> None:
+    with pytest.raises(ValueError, match="needs a ping that is a text"):
+        EventSourceResponse.with_options(
+            ping=ServerSentEvent(comment="x"), ping_form="line"
+        )
 
 
 @pytest.mark.parametrize("error_window", [0.0, 0.1])
@@ -90,7 +101,7 @@ def test_retry_is_sent_once_at_the_head(error_window: float) -> None:
         yield 2
 
     app = app_of(items, retry=3000, error_window=error_window)
-    assert fetch(app).body == b"retry: 3000\n\ndata: 1\n\ndata: 2\n\n"
+    assert fetch(app).body == b"retry: 3000\ndata: 1\n\ndata: 2\n\n"
 
 
 def test_retry_of_an_empty_stream() -> None:
@@ -99,7 +110,7 @@ def test_retry_of_an_empty_stream() -> None:
         yield 1
 
     reply = fetch(app_of(items, retry=0))
-    assert (reply.body, reply.complete) == (b"retry: 0\n\n", True)
+    assert (reply.body, reply.complete) == (b"retry: 0\n", True)
 
 
 def test_a_head_that_does_not_wait() -> None:
@@ -305,7 +316,7 @@ def test_on_close_may_be_async_and_is_called_when_cancelled(
 def test_options_of_a_returned_response() -> None:
     summaries = Summaries()
     response = EventSourceResponse([1], retry=5, on_close=summaries)
-    assert fetch(response).body == b"retry: 5\n\ndata: 1\n\n"
+    assert fetch(response).body == b"retry: 5\ndata: 1\n\n"
     assert summaries.reasons == ["finished"]
     with pytest.raises(TypeError, match="unknown option 'retries'"):
         EventSourceResponse([1], retries=5)  # type: ignore[call-arg]
@@ -330,7 +341,7 @@ def test_hooks_in_the_body_of_a_subclass() -> None:
 
     app = FastAPI()
     app.get("/", response_class=Mine)(items)
-    assert fetch(app).body == b"retry: 7\n\ndata: 1\n\n: failed\n\n"
+    assert fetch(app).body == b"retry: 7\ndata: 1\n\n: failed\n\n"
     assert summaries.reasons == ["error"]
 
 
@@ -339,6 +350,7 @@ def test_hooks_in_the_body_of_a_subclass() -> None:
     [
         ("ping", 5),
         ("ping", None),
+        ("ping_form", "comment"),
         ("retry", -1),
         ("retry", 1.5),
         ("retry", True),

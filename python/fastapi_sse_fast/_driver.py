@@ -316,7 +316,7 @@ class Stream:
                     return  # nothing is sent: it can still be an error response
                 await send(self._start_message())
                 started = True
-                body = options.opening_frame() + body
+                body = options.opening_line() + body
             if finished and not failed:
                 self._reason = "finished"
                 await self._send(send, body, more_body=False)

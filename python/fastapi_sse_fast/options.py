@@ -46,6 +46,10 @@ Json: TypeAlias = Literal["fastapi", "compact"]
 """How JSON is spelled."""
 
 
+PingForm: TypeAlias = Literal["block", "line"]
+"""How a ping that is a comment ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class StreamSummary:
     """What became of a stream.
@@ -99,6 +103,7 @@ class OptionArguments(TypedDict, total=False):
 
     ping_interval: float | None
     ping: str | Event | Callable[[], Event]
+    ping_form: PingForm
     retry: int | None
     send_timeout: float | None
     max_pending: int
@@ -119,6 +124,8 @@ class StreamOptions:
         ping_interval: Time without an event before a ping. `None` switches pings off,
             `UNSET` leaves it to FastAPI, which means 15 seconds.
         ping: What a ping is: the text of a comment, an event, or what makes one.
+        ping_form: Whether the comment is a `"block"`, ended by a blank line as that of
+            FastAPI, or just a `"line"`: some clients take the blank line for an event.
         retry: Milliseconds that a browser waits before it reconnects, sent once at the
             head of the stream.
         send_timeout: Time that a client may take nothing for while bytes wait for it;
@@ -145,6 +152,7 @@ class StreamOptions:
 
     ping_interval: float | Unset | None = UNSET
     ping: str | Event | Callable[[], Event] = "ping"
+    ping_form: PingForm = "block"
     retry: int | None = None
     send_timeout: float | None = 60.0
     max_pending: int = 64 * 1024
@@ -169,8 +177,14 @@ class StreamOptions:
         _check_count("max_pending", self.max_pending, least=1)
         if self.retry is not None:
             _check_count("retry", self.retry, least=0)
+        if self.ping_form not in ("block", "line"):
+            raise ValueError(
+                f"ping_form must be 'block' or 'line', not {self.ping_form!r}"
+            )
         if not isinstance(self.ping, str):
             _check_event("ping", self.ping)
+            if self.ping_form == "line":
+                raise ValueError("ping_form='line' needs a ping that is a text")
         if self.farewell is not None:
             _check_event("farewell", self.farewell)
         ItemEncoder(json=self.json)  # raises what is wrong with it
@@ -213,14 +227,18 @@ class StreamOptions:
             return math.inf
         return self.max_duration * random.uniform(0.9, 1.1)
 
-    def opening_frame(self) -> bytes:
-        """What the stream begins with."""
-        return b"" if self.retry is None else bytes(EncodedEvent(retry=self.retry))
+    def opening_line(self) -> bytes:
+        """What the stream begins with.
+
+        A line without the blank one behind it, which some clients take for an event.
+        """
+        return b"" if self.retry is None else b"retry: %d\n" % self.retry
 
     def ping_frame(self) -> bytes:
         """What one ping sends."""
         if isinstance(self.ping, str):
-            return bytes(EncodedEvent(comment=self.ping))
+            block = bytes(EncodedEvent(comment=self.ping))
+            return block if self.ping_form == "block" else block.removesuffix(b"\n")
         return self._frame(self.ping)
 
     def farewell_frame(self) -> bytes:

@@ -20,6 +20,7 @@ from .options import (
     Event,
     Json,
     OptionArguments,
+    PingForm,
     StreamOptions,
 )
 
@@ -75,6 +76,9 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
 
     ping: ClassVar[str | Event | Callable[[], Event]] = "ping"
     """What a ping is: the text of a comment, an event, or what makes one."""
+
+    ping_form: ClassVar[PingForm] = "block"
+    """Whether a comment is a `"block"`, ended by a blank line, or just a `"line"`."""
 
     retry: ClassVar[int | None] = None
     """Milliseconds before a browser reconnects, sent at the head of the stream."""
