@@ -17,21 +17,30 @@ class Event(NamedTuple):
     last_event_id: str = ""
 
 
-class EventSource:
-    """The state of one connection."""
+def is_event_stream(content_type: str) -> bool:
+    """Whether a browser takes a response of this type for an event stream."""
+    return content_type.partition(";")[0].strip().lower() == "text/event-stream"
 
-    def __init__(self) -> None:
+
+class EventSource:
+    """The state of one connection.
+
+    Args:
+        last_event_id: The one of the connection before, which browsers keep.
+    """
+
+    def __init__(self, last_event_id: str = "") -> None:
         self.events: list[Event] = []
         self.comments: list[str] = []
         self.reconnection_time: int | None = None
-        self.last_event_id = ""
+        self.last_event_id = last_event_id
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._at_start = True
         self._after_cr = False
         self._line = ""
         self._data = ""
         self._type = ""
-        self._id = ""
+        self._id = last_event_id
 
     def feed(self, chunk: bytes) -> None:
         text = self._decoder.decode(chunk)

@@ -1,0 +1,134 @@
+"""Real clients. Each is called with a URL and returns what it saw there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import httpx_sse
+import pytest
+
+from ..eventsource import Event, parse
+from ..server import TIMEOUT, Server, wait_until
+
+HERE = Path(__file__).parent
+
+PACKAGES = {
+    "chromium": "chromium",
+    "curl": "curl",
+    "haproxy": "haproxy",
+    "nginx": "nginx",
+    "node": "nodejs",
+}
+"""The programs that tests start, and Debian's packages of them."""
+
+
+class Seen(NamedTuple):
+    """The events that a client delivered, and what became of its connections.
+
+    Without the event `end`: it is there for clients that would reconnect.
+    """
+
+    events: list[Event]
+    states: list[str]
+
+
+Client = Callable[[str], Seen]
+
+
+def path_of(program: str) -> str | None:
+    """Where a program is, servers included."""
+    return shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
+
+
+def needed(program: str) -> str:
+    """The path of a program. A test that needs one that is missing is skipped."""
+    path = path_of(program)
+    if path is None:
+        pytest.skip(f"{program} IS MISSING: apt-get install {PACKAGES[program]}")
+    return path
+
+
+def said(server: Server, run: str, times: int) -> list[list[str]]:
+    """What the application said of some requests, once it did so often enough."""
+
+    def lines() -> list[list[str]]:
+        return [line.split(" ")[1:] for line in server.said if line.startswith(run)]
+
+    wait_until(lambda: len(lines()) >= times)
+    return lines()
+
+
+class Node:
+    """The clients of `clients.mjs`."""
+
+    def __init__(self) -> None:
+        if not (HERE / "node_modules").exists():
+            pytest.skip("node_modules IS MISSING: npm ci --prefix tests/e2e")
+        self._process = subprocess.Popen(
+            [needed("node"), str(HERE / "clients.mjs")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "CHROMIUM": path_of("chromium") or ""},
+            text=True,
+        )
+
+    def see(self, client: str, url: str) -> Seen:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        # It gives up by itself before that.
+        watchdog = threading.Timer(5 * TIMEOUT, self._process.kill)
+        watchdog.start()
+        try:
+            print(json.dumps([client, url]), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
+        finally:
+            watchdog.cancel()
+        assert line, "Node has ended; see what it printed"
+        seen = json.loads(line)
+        return Seen([Event(*event) for event in seen["events"]], seen["states"])
+
+    def close(self) -> None:
+        with self._process:
+            watchdog = threading.Timer(TIMEOUT, self._process.kill)
+            watchdog.start()
+            self._process.communicate()
+            watchdog.cancel()
+
+
+def see_with_httpx_sse(url: str) -> Seen:
+    events: list[Event] = []
+    with (
+        httpx.Client(timeout=TIMEOUT, trust_env=False) as client,
+        httpx_sse.connect_sse(client, "GET", url) as source,
+    ):
+        try:
+            events.extend(
+                Event(event.data, event.event, event.id)
+                for event in source.iter_sse()
+                if event.event != "end"
+            )
+        except httpx_sse.SSEError:
+            return Seen(events, ["refused"])
+        except httpx.RemoteProtocolError:
+            return Seen(events, ["broken"])
+    return Seen(events, ["ended"])
+
+
+CURL_STATES = {0: "ended", 18: "broken", 22: "refused"}
+"""What curl's exit codes mean."""
+
+
+def see_with_curl(url: str) -> Seen:
+    """curl knows nothing of events: the tests' own parser reads what it writes."""
+    command = [needed("curl"), "--no-buffer", "--silent", "--fail", url]
+    done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+    events = [event for event in parse(done.stdout).events if event.type != "end"]
+    return Seen(events, [CURL_STATES[done.returncode]])

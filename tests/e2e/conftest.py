@@ -1,0 +1,73 @@
+"""The server of the application, its clients, and which of them there are."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from ..server import Server, serve_process
+from .clients import (
+    PACKAGES,
+    Client,
+    Node,
+    needed,
+    path_of,
+    see_with_curl,
+    see_with_httpx_sse,
+)
+
+
+def pytest_report_header() -> list[str]:
+    return [f"{program}: {version_of(program)}" for program in PACKAGES]
+
+
+def version_of(program: str) -> str:
+    path = path_of(program)
+    if path is None:
+        return f"MISSING, its tests are skipped: apt-get install {PACKAGES[program]}"
+    option = "-v" if program in ("haproxy", "nginx") else "--version"
+    printed = subprocess.run(
+        [path, option], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ).stdout
+    return printed.decode().splitlines()[0]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with serve_process("uvicorn-uvloop", "tests.e2e.app:app", "/events") as server:
+        yield server
+
+
+@pytest.fixture
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.port}"
+
+
+@pytest.fixture
+def run() -> str:
+    """A name for the requests of one test, as the application prints it."""
+    return uuid.uuid4().hex
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[Node]:
+    node = Node()
+    yield node
+    node.close()
+
+
+@pytest.fixture
+def client(client_name: str, request: pytest.FixtureRequest) -> Client:
+    """The client of which a test has the name among its parameters."""
+    if client_name == "httpx-sse":
+        return see_with_httpx_sse
+    if client_name == "curl":
+        return see_with_curl
+    if client_name == "chromium":
+        needed("chromium")
+    node: Node = request.getfixturevalue("node")
+    return functools.partial(node.see, client_name)

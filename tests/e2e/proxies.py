@@ -1,0 +1,144 @@
+"""Real proxies in front of the application, each an ordinary process."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import trustme
+
+from ..server import TIMEOUT, wait_until
+from .clients import needed
+
+NGINX = """
+daemon off;
+master_process off;
+pid {directory}/pid;
+error_log stderr;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {directory};
+    fastcgi_temp_path {directory};
+    proxy_temp_path {directory};
+    scgi_temp_path {directory};
+    uwsgi_temp_path {directory};
+    server {{
+        listen 127.0.0.1:{port} {listen};
+        {options}
+        location / {{
+            proxy_pass http://127.0.0.1:{upstream};
+        }}
+    }}
+}}
+"""
+
+HAPROXY = """
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 1m
+    timeout server 1m
+    {options}
+frontend clients
+    bind 127.0.0.1:{port}
+    default_backend application
+backend application
+    server application 127.0.0.1:{upstream}
+"""
+
+
+class Way(NamedTuple):
+    """How a client gets to the application."""
+
+    url: str
+    http2: bool = False
+    trust: ssl.SSLContext | bool = True
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(
+            base_url=self.url,
+            http1=not self.http2,
+            http2=self.http2,
+            verify=self.trust,
+            trust_env=False,
+            timeout=TIMEOUT,
+        )
+
+
+@contextlib.contextmanager
+def nginx(
+    upstream: int, directory: Path, *options: str, http2: bool = False
+) -> Iterator[Way]:
+    """nginx with its defaults, but for some options. With HTTP/2 there is TLS."""
+    port = free_port()
+    way = Way(f"http://127.0.0.1:{port}")
+    listen = ""
+    if http2:
+        authority = trustme.CA()
+        certificate = authority.issue_cert("127.0.0.1")
+        certificate.private_key_and_cert_chain_pem.write_to_path(directory / "pem")
+        trust = ssl.create_default_context()
+        authority.configure_trust(trust)
+        way = Way(f"https://127.0.0.1:{port}", http2, trust)
+        listen = "ssl http2"
+        options += (
+            f"ssl_certificate {directory}/pem;",
+            f"ssl_certificate_key {directory}/pem;",
+        )
+    configuration = NGINX.format(
+        directory=directory,
+        port=port,
+        upstream=upstream,
+        listen=listen,
+        options="\n".join(options),
+    )
+    (directory / "nginx.conf").write_text(configuration)
+    command = [needed("nginx"), "-e", "stderr", "-c", str(directory / "nginx.conf")]
+    with running(command, port):
+        yield way
+
+
+@contextlib.contextmanager
+def haproxy(upstream: int, directory: Path, *options: str) -> Iterator[Way]:
+    """HAProxy with the timeouts that it wants to have set, and some options."""
+    port = free_port()
+    configuration = HAPROXY.format(
+        port=port, upstream=upstream, options="\n    ".join(options)
+    )
+    (directory / "haproxy.cfg").write_text(configuration)
+    command = [needed("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")]
+    with running(command, port):
+        yield Way(f"http://127.0.0.1:{port}")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int) -> Iterator[None]:
+    """A process that listens at a port."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+
+        def listens() -> bool:
+            assert process.poll() is None, process.communicate()[1]
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
+                return True
+            return False
+
+        try:
+            wait_until(listens)
+            yield
+        finally:
+            process.kill()

@@ -1,0 +1,152 @@
+"""Streams through real proxies, and over HTTP/2."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+import httpx
+import pytest
+
+from ..eventsource import EventSource, parse
+from ..server import Server, serve_process
+from .clients import Node, needed, said
+from .proxies import Way, haproxy, nginx
+
+HTTP_1_1 = "proxy_http_version 1.1;"
+GZIP = ("gzip on;", "gzip_types text/event-stream;")
+NO_DELAY = "option http-no-delay"
+ABORT = "option abortonclose"
+
+Proxy: TypeAlias = Callable[[int, Path], contextlib.AbstractContextManager[Way]]
+
+PROXIES: dict[str, Proxy] = {
+    "nginx": lambda port, path: nginx(port, path, HTTP_1_1),
+    "nginx-gzip": lambda port, path: nginx(port, path, HTTP_1_1, *GZIP),
+    "nginx-http2": lambda port, path: nginx(port, path, HTTP_1_1, http2=True),
+    "haproxy": lambda port, path: haproxy(port, path, NO_DELAY, ABORT),
+}
+"""Each configured as an event stream needs it."""
+
+
+@pytest.fixture(params=[*PROXIES, "hypercorn-http2"])
+def way_and_server(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[tuple[Way, Server]]:
+    if request.param == "hypercorn-http2":
+        with serve_process("hypercorn", "tests.e2e.app:app", "/events") as server:
+            yield Way(f"http://127.0.0.1:{server.port}", http2=True), server
+    else:
+        server = request.getfixturevalue("server")
+        with PROXIES[request.param](server.port, tmp_path) as way:
+            yield way, server
+
+
+def delays(way: Way, path: str = "/ticks") -> list[float]:
+    """Seconds from the `yield` of each event to its arrival."""
+    source = EventSource()
+    arrived: list[float] = []
+    with way.client() as client, client.stream("GET", path) as response:
+        for data in response.iter_bytes():
+            source.feed(data)
+            arrived += [time.monotonic()] * (len(source.events) - len(arrived))
+    return [
+        at - float(event.data) for at, event in zip(arrived, source.events, strict=True)
+    ]
+
+
+def test_events_arrive_at_once(way_and_server: tuple[Way, Server]) -> None:
+    way, _ = way_and_server
+    streams = [delays(way) for _ in range(5)]
+    assert statistics.median(stream[0] for stream in streams) < 0.1
+    assert statistics.median(delay for stream in streams for delay in stream) < 0.1
+
+
+def test_events_are_compressed_one_by_one(server: Server, tmp_path: Path) -> None:
+    with nginx(server.port, tmp_path, HTTP_1_1, *GZIP) as way:
+        with way.client() as client:
+            assert client.get("/ticks").headers["content-encoding"] == "gzip"
+        assert delays(way)[0] < 0.1
+        # This is what the header is for.
+        assert delays(way, "/ticks?buffering=yes")[0] > 0.1
+
+
+def test_haproxy_keeps_events_back_unless_told_not_to(
+    server: Server, tmp_path: Path
+) -> None:
+    with haproxy(server.port, tmp_path) as way:
+        assert delays(way)[0] > 0.1
+
+
+@pytest.mark.parametrize("name", ["nginx", "haproxy"])
+def test_pings_keep_a_stream_open_beyond_the_read_timeout(
+    name: str, server: Server, tmp_path: Path
+) -> None:
+    if name == "nginx":
+        proxy = nginx(server.port, tmp_path, HTTP_1_1, "proxy_read_timeout 1s;")
+    else:
+        proxy = haproxy(server.port, tmp_path, "timeout client 1s", "timeout server 1s")
+    with proxy as way, way.client() as client:
+        body = client.get("/pinging?seconds=2").content
+        assert [event.data for event in parse(body).events] == ["a", "b", ""]
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.get("/silent?seconds=2")
+
+
+@pytest.mark.parametrize("path", ["/pinging", "/silent"])
+def test_a_client_that_leaves_is_noticed(
+    way_and_server: tuple[Way, Server], path: str, run: str
+) -> None:
+    way, server = way_and_server
+    with way.client() as client:
+        with client.stream("GET", f"{path}?seconds=3600&run={run}") as response:
+            assert next(response.iter_bytes()) == b"data: a\n\n"
+    assert said(server, run, times=1) == [["closed"]]
+
+
+def test_an_error_before_the_first_event_has_its_status(
+    way_and_server: tuple[Way, Server],
+) -> None:
+    way, _ = way_and_server
+    with way.client() as client:
+        assert client.get("/forbidden?run=").status_code == 403
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_an_error_in_mid_stream_breaks_it_off(
+    name: str, server: Server, tmp_path: Path
+) -> None:
+    with PROXIES[name](server.port, tmp_path) as way, way.client() as client:
+        with client.stream("GET", "/broken") as response:
+            received = response.iter_bytes()
+            assert next(received) == b"data: a\n\n"
+            with pytest.raises(httpx.RemoteProtocolError):
+                next(received)
+
+
+def test_http_1_0_between_proxy_and_server_has_no_broken_streams(
+    tmp_path: Path,
+) -> None:
+    """The end of a connection is then the only end that there is."""
+    with (
+        serve_process("uvicorn-h11", "tests.e2e.app:app", "/events") as server,
+        nginx(server.port, tmp_path, "proxy_http_version 1.0;") as way,
+        way.client() as client,
+    ):
+        assert client.get("/broken").content == b"data: a\n\n"
+
+
+@pytest.mark.parametrize("ending", ["clean", "error"])
+@pytest.mark.parametrize("name", PROXIES)
+def test_chromium_reconnects_through_a_proxy(
+    name: str, ending: str, node: Node, server: Server, tmp_path: Path, run: str
+) -> None:
+    needed("chromium")
+    with PROXIES[name](server.port, tmp_path) as way:
+        seen = node.see("chromium", f"{way.url}/resume?run={run}&ending={ending}")
+    assert [int(event.data) for event in seen.events] == list(range(5000))
+    assert len(said(server, run, times=4)) == 4 or ending == "error"
