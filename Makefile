@@ -2,13 +2,13 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-TOOLS  := --group dev --group bench --group upstream
+TOOLS  := --group dev --group bench --group docs --group upstream
 BUILT  := $(VENV)/.built
 NODE_CLIENTS := tests/e2e/node_modules/.package-lock.json
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-rust e2e soak upstream-tests bench bench-server demo check clean
+.PHONY: help install build format lint test test-rust e2e soak upstream-tests bench bench-server demo docs check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,9 @@ bench-server: build ## Compare whole streams over real sockets, side by side
 
 demo: build ## Serve the demo page
 	$(BIN)/python examples/demo.py
+
+docs: install ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 check: lint test ## Everything CI runs
 

@@ -4,7 +4,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyString, PyType};
 
 use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, is_plain};
@@ -28,6 +28,8 @@ enum Items {
         validate: Py<PyAny>,
         serialize: Py<PyAny>,
         invalid: Py<PyAny>,
+        /// The class whose instances are valid as they are.
+        valid: Option<Py<PyType>>,
     },
     /// As `Plain`, but `str` and bytes are parts of the body already, as in a
     /// `StreamingResponse`.
@@ -47,13 +49,14 @@ impl ItemEncoder {
 
     #[staticmethod]
     #[pyo3(
-        signature = (*, validate, serialize, invalid, json=Spelling::Fastapi),
-        text_signature = "(*, validate, serialize, invalid, json='fastapi')"
+        signature = (*, validate, serialize, invalid, valid=None, json=Spelling::Fastapi),
+        text_signature = "(*, validate, serialize, invalid, valid=None, json='fastapi')"
     )]
     fn typed(
         validate: Py<PyAny>,
         serialize: Py<PyAny>,
         invalid: Py<PyAny>,
+        valid: Option<Py<PyType>>,
         json: Spelling,
     ) -> Self {
         Self {
@@ -61,6 +64,7 @@ impl ItemEncoder {
                 validate,
                 serialize,
                 invalid,
+                valid,
             },
             json,
         }
@@ -71,8 +75,12 @@ impl ItemEncoder {
             validate,
             serialize,
             invalid,
+            valid,
         } = &self.items
         {
+            if let Some(valid) = valid {
+                visit.call(valid)?;
+            }
             visit.call(validate)?;
             visit.call(serialize)?;
             visit.call(invalid)?;
@@ -113,10 +121,16 @@ impl ItemEncoder {
                 validate,
                 serialize,
                 invalid,
+                valid,
             } => {
-                let value = validate.bind(py).call1((item,)).map_err(|error| {
-                    explain(py, item, error, invalid).unwrap_or_else(|raised| raised)
-                })?;
+                let is_valid = |class: &Py<PyType>| item.get_type().is(class);
+                let value = if valid.as_ref().is_some_and(is_valid) {
+                    item.clone()
+                } else {
+                    validate.bind(py).call1((item,)).map_err(|error| {
+                        explain(py, item, error, invalid).unwrap_or_else(|raised| raised)
+                    })?
+                };
                 let json = serialize.bind(py).call1((value,))?;
                 let mut frame = Frame::new(out);
                 frame.data(json.cast::<PyBytes>()?.as_bytes());

@@ -39,6 +39,7 @@ from pydantic import (
     computed_field,
     field_serializer,
     model_serializer,
+    model_validator,
 )
 from typing_extensions import TypedDict
 
@@ -172,6 +173,8 @@ def assert_equal(
 def assert_same_error(theirs: BaseException | None, ours: BaseException | None) -> None:
     while type(theirs).__name__ == "ExceptionGroup":  # of the task group in FastAPI
         (theirs,) = theirs.exceptions  # type: ignore[union-attr]
+    if {type(ours), type(theirs)} == {TypeError, ValueError}:
+        return  # of several wrong values not the same was found first: see test_json.py
     assert type(ours) is type(theirs)
     if isinstance(theirs, ResponseValidationError):
         assert isinstance(ours, ResponseValidationError)
@@ -344,10 +347,59 @@ def test_openapi_of_items(item_type: Any, items: list[Any]) -> None:
     assert "text/event-stream" in str(documents[0])
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"])
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH"])
 def test_every_method(method: str) -> None:
     reply = assert_equal(stream_of([1, 2], int, "async"), method=method)
     assert reply.body == b"data: 1\n\ndata: 2\n\n"
+
+
+class Noted(BaseModel):
+    """Counts how often it is validated as an item."""
+
+    n: int
+
+    @model_validator(mode="after")
+    def note(self) -> Noted:
+        VALIDATED.append(self.n)
+        return self
+
+
+class Again(BaseModel):
+    model_config = ConfigDict(revalidate_instances="always")
+
+    n: int
+
+
+class Plain(BaseModel):
+    n: int
+
+
+class Sub(Plain):
+    more: int = 1
+
+
+VALIDATED: list[int] = []
+
+
+def test_validators_of_a_model_see_every_item() -> None:
+    reply = assert_equal(stream_of([Noted.model_construct(n=7)], Noted, "sync"))
+    assert reply.body == b'data: {"n":7}\n\n'
+    assert VALIDATED == [7, 7]
+
+
+def test_items_are_validated_where_pydantic_would() -> None:
+    wrong: Any = "x"
+    # An instance is taken as it is, valid or not; unless the model says otherwise.
+    for class_ in (Plain, Sub):
+        with pytest.warns(UserWarning, match="Pydantic serializer warnings"):
+            reply = assert_equal(
+                stream_of([class_.model_construct(n=wrong)], Plain, "sync")
+            )
+        assert reply.body.startswith(b'data: {"n":"x"')
+    again = [Again(n=1), Again.model_construct(n=wrong)]
+    theirs, ours = both(stream_of(again, Again, "sync"))
+    assert_same_error(theirs.error, ours.error)
+    assert isinstance(ours.error, ResponseValidationError)
 
 
 CLOSED: list[str] = []

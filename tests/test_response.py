@@ -12,6 +12,7 @@ import fastapi.sse
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 
 from fastapi_sse_fast import EventSourceResponse, ServerSentEvent, encode_event
@@ -104,6 +105,25 @@ def test_an_async_iterator_class() -> None:
 
     body = fetch(EventSourceResponse(Countdown())).body
     assert body == b"data: 2\n\ndata: 1\n\ndata: 0\n\n"
+
+
+def test_the_answer_to_head_has_no_body_so_nothing_is_iterated() -> None:
+    ran: list[str] = []
+
+    async def items() -> AsyncIterator[int]:
+        ran.append("items")
+        yield 1
+
+    response = EventSourceResponse(
+        items(),
+        status_code=201,
+        headers={"x-a": "1"},
+        background=BackgroundTask(ran.append, "background"),
+    )
+    reply = fetch(response, method="HEAD")
+    assert (reply.status, reply.body, reply.complete) == (201, b"", True)
+    assert (b"x-a", b"1") in reply.headers
+    assert ran == ["background"]
 
 
 def test_an_empty_stream_is_a_complete_response() -> None:

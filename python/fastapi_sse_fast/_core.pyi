@@ -52,10 +52,9 @@ def format_sse_event(
 
     Raises:
         ValueError: A line break in `event` or `id`, NUL in `id`, or a `retry` that is
-        not a
-            non-negative integer.
+            not a non-negative integer.
 
-    Example:
+    Examples:
         >>> format_sse_event(event="token", data_str="Hello")
         b'event: token\ndata: Hello\n\n'
     """
@@ -82,7 +81,7 @@ class EncodedEvent:
         ValueError: `data` cannot be encoded.
         TypeError: An unknown argument, or `data` cannot be encoded.
 
-    Example:
+    Examples:
         >>> bytes(EncodedEvent(raw_data=" tok", event="token"))
         b'event: token\ndata:  tok\n\n'
     """
@@ -111,7 +110,7 @@ class EncodedEvent:
             ValueError: They are no complete events in UTF-8, or begin with a byte order
                 mark.
 
-        Example:
+        Examples:
             >>> EncodedEvent.from_bytes(b"data: 1\n\ndata: 2\n\n")
             <EncodedEvent b'data: 1\n\ndata: 2\n\n'>
             >>> EncodedEvent.from_bytes(b"data: 1\n")
@@ -159,7 +158,7 @@ class EventTemplate:
             text, or is there twice.
         TypeError: An unknown argument, or `data` cannot be encoded.
 
-    Example:
+    Examples:
         >>> token = EventTemplate({"index": 0, "text": Slot("text")})
         >>> token(" tok")
         <EncodedEvent b'data: {"index": 0, "text": " tok"}\n\n'>
@@ -188,7 +187,7 @@ class EventTemplate:
                 cannot be encoded.
             ValueError: A value that cannot be encoded.
 
-        Example:
+        Examples:
             >>> EventTemplate({"text": Slot("text")}, id=Slot("id"))(text="a", id="7")
             <EncodedEvent b'data: {"text": "a"}\nid: 7\n\n'>
         """
@@ -203,7 +202,7 @@ class EventTemplate:
             TypeError: As for a call, but for missing values.
             ValueError: A value that cannot be encoded.
 
-        Example:
+        Examples:
             >>> chunk = EventTemplate({"id": Slot("id"), "text": Slot("text")})
             >>> chunk.partial(id="chat-1").slots
             ('text',)
@@ -226,7 +225,7 @@ def encode_event(
         ValueError: The item cannot be encoded, or breaks a rule of its fields.
         TypeError: The item cannot be encoded.
 
-    Example:
+    Examples:
         >>> encode_event({"n": 1})
         <EncodedEvent b'data: {"n": 1}\n\n'>
     """
@@ -254,6 +253,7 @@ class ItemEncoder:
         validate: Callable[[Any], Any],
         serialize: Callable[[Any], bytes],
         invalid: Callable[[Any, ValidationError], Exception],
+        valid: type | None = None,
         json: Literal["fastapi", "compact"] = "fastapi",
     ) -> ItemEncoder:
         """Return an encoder of items of one type.
@@ -262,6 +262,8 @@ class ItemEncoder:
             validate: Makes a valid value of an item, or raises a `ValidationError`.
             serialize: Makes JSON of a valid value.
             invalid: Makes the exception to raise for an item and its `ValidationError`.
+            valid: A class whose instances `validate` would return as they are, so that
+                it need not be called. Subclasses do not count.
             json: How the data of events is spelled.
         """
 

@@ -77,6 +77,18 @@ class Head(NamedTuple):
     headers: list[tuple[bytes, bytes]]
     message_type: str = "http.response"
 
+    @property
+    def message(self) -> Message:
+        return {
+            "type": f"{self.message_type}.start",
+            "status": self.status,
+            "headers": self.headers,
+        }
+
+    @property
+    def body_type(self) -> str:
+        return f"{self.message_type}.body"
+
 
 class Stream:
     """One response body on its way.
@@ -142,7 +154,7 @@ class Stream:
         self._is_async = isinstance(source, AsyncIterable)
         self._encoder = encoder
         self._head = head
-        self._body_type = f"{head.message_type}.body"
+        self._body_type = head.body_type
         self._options = options
         self._items: Any = None  # the iterator of the source
         self._closing = False  # the generator
@@ -202,7 +214,7 @@ class Stream:
             self._ends_at = ends_at
             self._over("shutdown")
             self._pending.wake()
-        # A client that does not read must not keep the server.
+        # A client that does not read must not keep the generator.
         self._send_timeout = min(self._send_timeout, LAST_SEND_TIMEOUT)
         self._alarm.set(ends_at + self._send_timeout)
 
@@ -314,7 +326,7 @@ class Stream:
             if not started:
                 if failed and not body:
                     return  # nothing is sent: it can still be an error response
-                await send(self._start_message())
+                await send(self._head.message)
                 started = True
                 body = options.opening_line() + body
             if finished and not failed:
@@ -369,13 +381,6 @@ class Stream:
             return
         if body:
             await self._send(send, body)
-
-    def _start_message(self) -> Message:
-        return {
-            "type": f"{self._head.message_type}.start",
-            "status": self._head.status,
-            "headers": self._head.headers,
-        }
 
     # What stops the writer, whatever it waits for
 
@@ -529,6 +534,12 @@ class Stream:
         except StopAsyncIteration:
             return False
         return True
+
+
+async def send_head_only(head: Head, send: Send) -> None:
+    """Answers HEAD."""
+    await send(head.message)
+    await send({"type": head.body_type, "body": b"", "more_body": False})
 
 
 async def call_on_close(hook: CloseHook, summary: StreamSummary) -> None:

@@ -109,7 +109,7 @@ def install() -> None:
     For applications whose imports cannot be changed. Routes that are registered
     afterwards count; calling it again changes nothing.
 
-    Example:
+    Examples:
         >>> install()  # before the routes are declared
         >>> uninstall()
     """
@@ -294,6 +294,7 @@ class _TypedItems:
             validate=self._validate,
             serialize=self._serialize,
             invalid=functools.partial(self._invalid, scope),
+            valid=self._valid,
             json=json,
         )
 
@@ -305,8 +306,27 @@ class _TypedItems:
         return functools.partial(validator.validate_python, from_attributes=True)
 
     @functools.cached_property
+    def _valid(self) -> type | None:
+        """The item type, if pydantic takes instances of it as they are.
+
+        It does so for a model, unless it is told to validate it again or a validator
+        of the whole model stands around.
+        """
+        schema = self._adapter.core_schema
+        if schema["type"] == "definitions":
+            schema = schema["schema"]
+        if schema["type"] != "model":
+            return None
+        for settings in (schema, schema.get("config", {})):
+            if settings.get("revalidate_instances", "never") != "never":
+                return None
+        class_: type = schema["cls"]
+        return class_
+
+    @functools.cached_property
     def _serialize(self) -> Callable[[Any], bytes]:
-        return functools.partial(self._adapter.serializer.to_json, **self._options)
+        to_json: Callable[[Any], bytes] = self._adapter.serializer.to_json
+        return functools.partial(to_json, **self._options) if self._options else to_json
 
     def _invalid(self, scope: Scope, item: Any, error: ValidationError) -> Exception:
         endpoint = self._dependant.call

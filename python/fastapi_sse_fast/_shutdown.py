@@ -48,7 +48,7 @@ def shutdown() -> None:
     For servers that are embedded and stopped without a signal, and for tests. May be
     called from any thread; streams that begin later are not concerned.
 
-    Example:
+    Examples:
         >>> shutdown()  # then: server.should_exit = True
     """
     with _lock:

@@ -41,7 +41,7 @@ class ServerSentEvent(fastapi.sse.ServerSentEvent):
         pydantic.ValidationError: A field has the wrong type or breaks its rule, or both
             `data` and `raw_data` are set.
 
-    Example:
+    Examples:
         >>> ServerSentEvent(data={"n": 1}, event="count", id="1").event
         'count'
     """
@@ -74,7 +74,7 @@ class ServerSentEvent(fastapi.sse.ServerSentEvent):
                 its rule.
             TypeError: `data` cannot be encoded.
 
-        Example:
+        Examples:
             >>> ServerSentEvent(data=[1, 2], event="pair").encode()
             <EncodedEvent b'event: pair\ndata: [1, 2]\n\n'>
         """

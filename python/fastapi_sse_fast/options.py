@@ -232,7 +232,9 @@ class StreamOptions:
 
         A line without the blank one behind it, which some clients take for an event.
         """
-        return b"" if self.retry is None else b"retry: %d\n" % self.retry
+        if self.retry is None:
+            return b""
+        return bytes(EncodedEvent(retry=self.retry)).removesuffix(b"\n")
 
     def ping_frame(self) -> bytes:
         """What one ping sends."""

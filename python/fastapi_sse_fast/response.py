@@ -12,7 +12,7 @@ from starlette.concurrency import iterate_in_threadpool
 
 from . import _fastapi
 from ._core import EventBuffer, ItemEncoder
-from ._driver import Head, Stream, call_on_close
+from ._driver import Head, Stream, call_on_close, send_head_only
 from .options import (
     OPTION_NAMES,
     CloseHook,
@@ -139,7 +139,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             TypeError: There is no such option.
             ValueError: An option has a bad value.
 
-        Example:
+        Examples:
             >>> EventSourceResponse.with_options(ping_interval=5.0).ping_interval
             5.0
         """
@@ -186,6 +186,8 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Streams the items, then runs the background task.
 
+        The answer to HEAD has no body, so nothing is iterated for it.
+
         Raises:
             Exception: What the iterable raised. Before the first event nothing has been
                 sent, so FastAPI's exception handlers can still answer.
@@ -194,6 +196,11 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         if scope["type"] == "websocket":  # a denied handshake may have a body
             message_type = "websocket.http.response"
         head = Head(self.status_code, self._final_headers(), message_type)
+        if scope.get("method") == "HEAD":
+            await send_head_only(head, send)
+            if self.background is not None:
+                await self.background()
+            return
         if self.body_iterator is self._body:
             source, encoder_for = self._items, self._encoder_for
         else:  # somebody wrapped it, and has bytes for us

@@ -24,7 +24,7 @@ class Slot(str):
     Raises:
         ValueError: `name` is not an identifier, or there is no slot of that `type`.
 
-    Example:
+    Examples:
         >>> Slot("content")
         Slot('content')
     """
