@@ -5,12 +5,17 @@ from __future__ import annotations
 import platform
 import subprocess
 import timeit
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fastapi.sse
 
 from fastapi_sse_fast import _core, format_sse_event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGES = (
     "fastapi_sse_fast",
@@ -22,8 +27,10 @@ PACKAGES = (
     "uvicorn",
     "uvloop",
     "httptools",
+    "h11",
+    "granian",
+    "hypercorn",
 )
-
 
 DEBUG_BUILD = "This is a debug build of fastapi_sse_fast: run `make build` first."
 
@@ -56,12 +63,20 @@ def _is_slow() -> bool:
 
 
 def description() -> list[str]:
+    # Of the kernel no more than its version: the rest is its builder's.
+    kernel = platform.release().partition("-")[0]
     return [
-        f"{platform.system()} {platform.release()} {platform.machine()}, {_cpu()}",
+        f"{platform.system()} {kernel} {platform.machine()}, {_cpu()}",
         f"{platform.python_implementation()} {platform.python_version()}, "
-        + ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        + ", ".join(_versions()),
         f"commit {_commit()}",
     ]
+
+
+def _versions() -> Iterator[str]:
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            yield f"{name} {version(name)}"
 
 
 def _cpu() -> str:

@@ -71,3 +71,15 @@ def chunk(token: str) -> Chunk:
 
 MODELS = tuple(chunk(token) for token in TOKENS)
 DICTS = tuple(model.model_dump() for model in MODELS)
+JSON_TEXTS = tuple(model.model_dump_json() for model in MODELS)
+
+
+class Stamp(BaseModel):
+    """When an event was made, on a clock that all processes share."""
+
+    at: int
+
+
+def text_of(size: int) -> str:
+    """One line of text of so many bytes."""
+    return ("The quick brown fox jumps over the lazy dog. " * (size // 45 + 1))[:size]

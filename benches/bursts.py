@@ -1,0 +1,197 @@
+"""Bursts: how much of the server's time an event takes when the next is always ready.
+
+Every byte is checked: lost, torn or repeated events are an error, not a good result.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bench import Bench, Contestant, Row
+from client import body_of, decode, fetch
+from report import BY_HAND, Comparison, Line, Section, number
+from samples import DICTS, IDS, TOKENS
+from serving import ON_LINUX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from serving import Server
+
+ROUNDS = 7
+STREAM_SECONDS = 0.4
+MOST_BYTES = 64 * 1024 * 1024  # of a stream: the client keeps it, to check it
+LAP = len(TOKENS)  # events
+
+Events = list[dict[str, Any]]
+
+CHUNKS: Events = [{"data": item} for item in DICTS]
+RAW: Events = [{"data": token} for token in TOKENS]
+EVENTS: Events = [
+    {"event": "chunk", "data": item, "id": id_}
+    for item, id_ in zip(DICTS, IDS, strict=True)
+]
+
+SECTION = Section(
+    "Bursts",
+    "µs per event",
+    "One stream whose generator has the next event ready at once. The µs are "
+    + ("the server's CPU time" if ON_LINUX else "those of the clock on the wall")
+    + f", over as many events as take {STREAM_SECONDS:g} s.",
+    "bursts.svg",
+)
+
+
+class Sample(NamedTuple):
+    """One stream that was read."""
+
+    events: int
+    wall: float
+    cpu: float
+
+
+class Burst:
+    """One contestant's stream, to be measured again and again.
+
+    Its first lap is decoded and compared with what is expected; whatever comes later
+    must be the same bytes over and over.
+
+    Args:
+        server: Who sends it.
+        contestant: Its `path` has `{laps}` in it.
+        expected: The events of a lap, `data` decoded where it is JSON.
+        seconds: About how long a stream should take.
+    """
+
+    def __init__(
+        self, server: Server, contestant: Contestant, expected: Events, seconds: float
+    ) -> None:
+        self.contestant = contestant
+        self.samples: list[Sample] = []
+        self._server = server
+        self._events = len(expected)
+        self._lap = body_of(self._request(1)[0])
+        if (found := decode(self._lap, expected)) != expected:
+            sys.exit(f"{contestant.name}: wrong events: {found[:3]}")
+        self._laps = self._calibrated(seconds)
+
+    def measure(self) -> None:
+        self.samples.append(self._sample(self._laps))
+
+    def costs(self) -> list[float]:
+        """Microseconds per event, one for each sample."""
+        return [1e6 * sample.cpu / sample.events for sample in self.samples]
+
+    def waits(self) -> list[float]:
+        """The same by the clock on the wall."""
+        return [1e6 * sample.wall / sample.events for sample in self.samples]
+
+    def line(self) -> Line:
+        name, _, _, against = self.contestant
+        note = f"{number(statistics.median(self.waits()))} on the wall's clock"
+        return Line(name, self.costs(), against, note)
+
+    def _calibrated(self, seconds: float) -> int:
+        most = MOST_BYTES // len(self._lap)
+        laps = 1
+        while (wall := self._best_wall(laps)) < seconds / 4 and laps < most:
+            laps *= 2
+        return max(1, min(most, round(laps * seconds / wall)))
+
+    def _best_wall(self, laps: int) -> float:
+        """Of two: one that was held up would have us measure far too few events."""
+        return min(self._sample(laps).wall, self._sample(laps).wall)
+
+    def _sample(self, laps: int) -> Sample:
+        response, sample = self._request(laps)
+        if (body := body_of(response)) != self._lap * laps:
+            sys.exit(
+                f"{self.contestant.name}: {len(body)} bytes instead of "
+                f"{len(self._lap) * laps}, or others, for {sample.events} events"
+            )
+        return sample
+
+    def _request(self, laps: int) -> tuple[bytes, Sample]:
+        cpu = self._server.cpu_seconds()
+        began = time.perf_counter()
+        response = fetch(self._server.address, self.contestant.path.format(laps=laps))
+        wall = time.perf_counter() - began
+        cpu = self._server.cpu_seconds() - cpu
+        return response, Sample(laps * self._events, wall, cpu)
+
+
+def measured_by(
+    title: str, expected: Events, contestants: Sequence[Contestant]
+) -> Callable[[Bench], list[Comparison]]:
+    def run(bench: Bench) -> list[Comparison]:
+        bursts = [
+            Burst(bench.server(one.app), one, expected, STREAM_SECONDS)
+            for one in contestants
+        ]
+        for burst in bench.turns(bursts, bench.rounds(ROUNDS)):
+            burst.measure()
+        return [Comparison(title, [burst.line() for burst in bursts])]
+
+    return run
+
+
+def row(title: str, expected: Events, contestants: Sequence[Contestant]) -> Row:
+    seconds = len(contestants) * (ROUNDS + 1.5) * STREAM_SECONDS
+    return Row(SECTION, seconds, measured_by(title, expected, contestants))
+
+
+def ours(path: str) -> Contestant:
+    return Contestant("fastapi_sse_fast", "fastapi_sse_fast", f"/{path}/{{laps}}")
+
+
+def other(name: str, app: str, path: str) -> Contestant:
+    return Contestant(name, app, f"/{path}/{{laps}}", "fastapi_sse_fast")
+
+
+ROWS = {
+    "typed": row(
+        "pydantic model, typed route",
+        CHUNKS,
+        [
+            ours("typed"),
+            other("fastapi.sse", "fastapi.sse", "typed"),
+            other(BY_HAND, "StreamingResponse", "typed"),
+            other("sse-starlette, ready JSON", "sse-starlette", "typed"),
+        ],
+    ),
+    "dict": row(
+        "dict",
+        CHUNKS,
+        [
+            ours("dict"),
+            other("fastapi.sse", "fastapi.sse", "dict"),
+            other("StreamingResponse, orjson", "StreamingResponse", "dict"),
+        ],
+    ),
+    "event": row(
+        "ServerSentEvent(data=model, event=, id=)",
+        EVENTS,
+        [ours("event"), other("fastapi.sse", "fastapi.sse", "event")],
+    ),
+    "raw": row(
+        "ServerSentEvent(raw_data=token)",
+        RAW,
+        [ours("raw"), other("fastapi.sse", "fastapi.sse", "raw")],
+    ),
+    "encoded": row(
+        "EncodedEvent(raw_data=token)",
+        RAW,
+        [
+            ours("encoded"),
+            other("fastapi.sse, ServerSentEvent", "fastapi.sse", "raw"),
+        ],
+    ),
+    "sync": row(
+        "pydantic model, sync generator",
+        CHUNKS,
+        [ours("sync"), other("fastapi.sse", "fastapi.sse", "sync")],
+    ),
+}

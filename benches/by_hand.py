@@ -1,0 +1,173 @@
+"""The applications of those who do without: frames are made by hand, or all but."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from itertools import cycle
+
+from fastapi import FastAPI
+from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from controls import PACE, STAMP_PACE, add_controls, over_and_over
+from samples import DICTS, JSON_TEXTS, MODELS, Stamp, text_of
+
+
+def streaming_response_app() -> FastAPI:
+    """What is written by hand where speed counts: bytes or text, ready to send."""
+    import orjson
+
+    app = FastAPI()
+
+    def streaming(body: AsyncIterator[str | bytes]) -> Response:
+        return StreamingResponse(body, media_type="text/event-stream")
+
+    # The first in each application: finding a later one takes longer.
+    @app.get("/one")
+    async def one() -> Response:
+        async def body() -> AsyncIterator[str]:
+            yield f"data: {MODELS[0].model_dump_json()}\n\n"
+
+        return streaming(body())
+
+    gate, marks = add_controls(app)
+
+    @app.get("/typed/{laps}")
+    async def typed(laps: int) -> Response:
+        async def body() -> AsyncIterator[str]:
+            for model in over_and_over(MODELS, laps):
+                yield f"data: {model.model_dump_json()}\n\n"
+
+        return streaming(body())
+
+    @app.get("/dict/{laps}")
+    async def plain(laps: int) -> Response:
+        async def body() -> AsyncIterator[bytes]:
+            for item in over_and_over(DICTS, laps):
+                yield b"data: " + orjson.dumps(item) + b"\n\n"
+
+        return streaming(body())
+
+    @app.get("/paced")
+    async def paced() -> Response:
+        async def body() -> AsyncIterator[str]:
+            for model in cycle(MODELS):
+                yield f"data: {model.model_dump_json()}\n\n"
+                await asyncio.sleep(PACE)
+
+        return streaming(body())
+
+    @app.get("/stamped")
+    async def stamped() -> Response:
+        async def body() -> AsyncIterator[str]:
+            while True:
+                stamp = Stamp(at=time.perf_counter_ns())
+                yield f"data: {stamp.model_dump_json()}\n\n"
+                await asyncio.sleep(STAMP_PACE)
+
+        return streaming(body())
+
+    @app.get("/idle")
+    async def idle() -> Response:
+        async def body() -> AsyncIterator[str]:
+            yield f"data: {MODELS[0].model_dump_json()}\n\n"
+            await asyncio.Event().wait()
+
+        return streaming(body())
+
+    @app.get("/sized/{size}/{laps}")
+    async def sized(size: int, laps: int) -> Response:
+        async def body() -> AsyncIterator[str]:
+            for text in over_and_over([text_of(size)] * len(MODELS), laps):
+                yield f"data: {text}\n\n"
+
+        return streaming(body())
+
+    @app.get("/grouped/{size}/{laps}")
+    async def grouped(size: int, laps: int) -> Response:
+        async def body() -> AsyncIterator[str]:
+            for index, model in enumerate(over_and_over(MODELS, laps), 1):
+                yield f"data: {model.model_dump_json()}\n\n"
+                if index % size == 0:
+                    await asyncio.sleep(0)
+
+        return streaming(body())
+
+    @app.get("/gated/{count}")
+    async def gated(count: int) -> Response:
+        async def body() -> AsyncIterator[str]:
+            yield f"data: {MODELS[0].model_dump_json()}\n\n"
+            await gate.wait()
+            for _ in range(count):
+                yield f"data: {MODELS[0].model_dump_json()}\n\n"
+
+        return streaming(body())
+
+    @app.get("/long/{count}")
+    async def long(count: int) -> Response:
+        async def body() -> AsyncIterator[str]:
+            for model in marks.over(MODELS, count):
+                yield f"data: {model.model_dump_json()}\n\n"
+
+        return streaming(body())
+
+    return app
+
+
+def sse_starlette_app() -> FastAPI:
+    """Takes text: its JSON is made beforehand, which is to its advantage."""
+    from sse_starlette import EventSourceResponse
+
+    app = FastAPI()
+
+    def streaming(events: AsyncIterator[str]) -> Response:
+        return EventSourceResponse(events, sep="\n")
+
+    @app.get("/typed/{laps}")
+    async def typed(laps: int) -> Response:
+        async def events() -> AsyncIterator[str]:
+            for text in over_and_over(JSON_TEXTS, laps):
+                yield text
+
+        return streaming(events())
+
+    @app.get("/paced")
+    async def paced() -> Response:
+        async def events() -> AsyncIterator[str]:
+            for text in cycle(JSON_TEXTS):
+                yield text
+                await asyncio.sleep(PACE)
+
+        return streaming(events())
+
+    @app.get("/idle")
+    async def idle() -> Response:
+        async def events() -> AsyncIterator[str]:
+            yield JSON_TEXTS[0]
+            await asyncio.Event().wait()
+
+        return streaming(events())
+
+    return app
+
+
+def plain_asgi_app() -> ASGIApp:
+    """The floor: no framework, and frames that were made beforehand."""
+    frames = [f"data: {text}\n\n".encode() for text in JSON_TEXTS]
+    start = {
+        "type": "http.response.start",
+        "status": 200,
+        "headers": [(b"content-type", b"text/event-stream")],
+    }
+
+    async def paced(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # the request
+        left = asyncio.ensure_future(receive())
+        await send(start)
+        for frame in cycle(frames):
+            await send({"type": "http.response.body", "body": frame, "more_body": True})
+            await asyncio.sleep(PACE)
+            if left.done():
+                break
+
+    return paced

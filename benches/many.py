@@ -1,0 +1,116 @@
+"""What a stream costs besides its events: its memory, its beginning and its end."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+
+from bench import Bench, Contestant, Row
+from bursts import CHUNKS
+from client import Crowd, Visitors, body_of, decode, fetch
+from report import BY_HAND, Comparison, Line, Section
+
+IDLE_STREAMS = 1000
+FIRST_STREAMS = 50
+IDLE_ROUNDS = 3
+SETTLE_SECONDS = 0.3
+
+CONNECTIONS = 16
+ONE_ROUNDS = 7
+WARM_UP_SECONDS = 0.2
+WINDOW_SECONDS = 1.0
+
+OURS = "fastapi_sse_fast"
+
+IDLE = [
+    Contestant(OURS, OURS, "/idle"),
+    Contestant("fastapi.sse", "fastapi.sse", "/idle", OURS),
+    Contestant(BY_HAND, "StreamingResponse", "/idle", OURS),
+    Contestant("sse-starlette, ready JSON", "sse-starlette", "/idle", OURS),
+]
+
+ONE = [
+    Contestant(OURS, OURS, "/one"),
+    Contestant("fastapi.sse", "fastapi.sse", "/one", OURS),
+    Contestant(BY_HAND, "StreamingResponse", "/one", OURS),
+]
+
+
+def memory(bench: Bench) -> list[Comparison]:
+    kibibytes: dict[str, list[float]] = {one.name: [] for one in IDLE}
+    for one in bench.turns(IDLE, bench.rounds(IDLE_ROUNDS)):
+        # A new process each time: an old one has memory to spare.
+        with (
+            bench.fresh_server(one.app) as server,
+            Crowd(server.address, one.path) as crowd,
+        ):
+            crowd.grow(FIRST_STREAMS)
+            time.sleep(SETTLE_SECONDS)
+            before = server.resident_bytes()
+            crowd.grow(IDLE_STREAMS)
+            time.sleep(SETTLE_SECONDS)
+            grown = server.resident_bytes() - before
+        kibibytes[one.name].append(grown / 1024 / IDLE_STREAMS)
+    lines = [Line(one.name, kibibytes[one.name], one.against) for one in IDLE]
+    return [Comparison("idle stream", lines)]
+
+
+def one_event(bench: Bench) -> list[Comparison]:
+    for one in ONE:
+        body = body_of(fetch(bench.server(one.app).address, one.path))
+        if decode(body, CHUNKS) != CHUNKS[:1]:
+            sys.exit(f"{one.name}: wrong event: {body!r}")
+    rates: dict[str, list[float]] = {one.name: [] for one in ONE}
+    costs: dict[str, list[float]] = {one.name: [] for one in ONE}
+    for one in bench.turns(ONE, bench.rounds(ONE_ROUNDS)):
+        server = bench.server(one.app)
+        with Visitors(server.address, one.path, CONNECTIONS) as visitors:
+            visitors.come_and_go_until(time.perf_counter() + WARM_UP_SECONDS)
+            visits, cpu = visitors.visits, server.cpu_seconds()
+            began = time.perf_counter()
+            visitors.come_and_go_until(began + WINDOW_SECONDS)
+            seconds = time.perf_counter() - began
+            visits = visitors.visits - visits
+            cpu = server.cpu_seconds() - cpu
+        rates[one.name].append(visits / seconds)
+        costs[one.name].append(1e6 * cpu / visits)
+    return [
+        Comparison(
+            "one-event streams",
+            [
+                Line(
+                    one.name,
+                    rates[one.name],
+                    one.against,
+                    f"{statistics.median(costs[one.name]):.0f} µs of CPU each",
+                )
+                for one in ONE
+            ],
+        )
+    ]
+
+
+ROWS = {
+    "memory": Row(
+        Section(
+            "Memory",
+            "KiB per stream",
+            f"What {IDLE_STREAMS:,} streams add to the resident memory of a new server "
+            f"that has {FIRST_STREAMS} already, each idle after one event.",
+        ),
+        len(IDLE) * IDLE_ROUNDS * 3.5,
+        memory,
+        linux_only=True,
+    ),
+    "one": Row(
+        Section(
+            "One-event streams",
+            "streams per second",
+            f"{CONNECTIONS} connections that are kept alive, each with one request "
+            "after another for a stream that ends after one model.",
+        ),
+        len(ONE) * ONE_ROUNDS * (WARM_UP_SECONDS + WINDOW_SECONDS),
+        one_event,
+    ),
+}

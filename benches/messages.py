@@ -1,0 +1,95 @@
+"""What a burst costs by the size of its ASGI messages, on several servers."""
+
+from __future__ import annotations
+
+import statistics
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from bench import Bench, Contestant, Row
+from bursts import CHUNKS, Burst
+from client import chunks_of, fetch
+from report import Curve, Section
+from serving import serving_by
+
+if TYPE_CHECKING:
+    from serving import Server
+
+ROUNDS = 3
+STREAM_SECONDS = 0.2
+LAPS = 500
+SIZES = (4 * 1024, 16 * 1024, 64 * 1024, 256 * 1024)
+APP = "drop_ins:fastapi_sse_fast_app"
+
+FIRST = "uvicorn, httptools"
+MESSAGE = "KiB per message"
+
+COMMANDS = {
+    FIRST: f"uvicorn {APP} --factory --port {{port}} --no-access-log "
+    "--http httptools --loop uvloop",
+    "uvicorn, h11": f"uvicorn {APP} --factory --port {{port}} --no-access-log "
+    "--http h11 --loop uvloop",
+    "granian": f"granian {APP} --factory --port {{port}} --interface asgi "
+    "--loop uvloop",
+    "hypercorn": f"hypercorn {APP}() --bind 127.0.0.1:{{port}} --workers 0 "
+    "--worker-class uvloop",
+}
+
+
+def messages(bench: Bench) -> list[Curve]:
+    values: dict[str, dict[int, list[float]]] = {
+        name: {} for name in (MESSAGE, *COMMANDS)
+    }
+    with ExitStack() as stack:
+        servers = {
+            name: stack.enter_context(serving_by(command.split(), bench.cores.server))
+            for name, command in COMMANDS.items()
+        }
+        for part, size in enumerate(SIZES):
+            values[MESSAGE][size] = [message_size(servers[FIRST], size)]
+            bursts = [
+                Burst(
+                    server,
+                    Contestant(name, name, f"/pending/{size}/{{laps}}"),
+                    CHUNKS,
+                    STREAM_SECONDS,
+                )
+                for name, server in servers.items()
+            ]
+            rounds = bench.rounds(ROUNDS)
+            for burst in bench.turns(bursts, rounds, part=part, of=len(SIZES)):
+                burst.measure()
+            for burst in bursts:
+                values[burst.contestant.name][size] = burst.waits()
+    return [
+        Curve(
+            "Size of ASGI messages",
+            "`max_pending`",
+            lambda size: f"{size // 1024} KiB",
+            values,
+        )
+    ]
+
+
+def message_size(server: Server, max_pending: int) -> float:
+    """The usual KiB of a chunk, which is a message here.
+
+    Large ones are cut short by the time that a generator may keep the loop.
+    """
+    response = fetch(server.address, f"/pending/{max_pending}/{LAPS}")
+    return statistics.median(map(len, chunks_of(response)[0])) / 1024
+
+
+ROWS = {
+    "messages": Row(
+        Section(
+            "Size of ASGI messages",
+            "µs per event",
+            "µs per event by the clock on the wall: `EncodedEvent`s of ready JSON in "
+            "one burst, by a response with so large a `max_pending`, which is the most "
+            "that it sends at once.",
+        ),
+        len(COMMANDS) * len(SIZES) * (ROUNDS + 2) * STREAM_SECONDS,
+        messages,
+    )
+}

@@ -1,0 +1,143 @@
+"""Streams with pauses: what an event costs the server, and when the client has it.
+
+Here nearly all of the time goes into what every server has to do for an event: wake up,
+resume the generator, write to a socket. A plain ASGI application that sends ready bytes
+shows how much that is.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from bench import Bench, Contestant, Row
+from bursts import CHUNKS
+from client import Crowd, beginning_of, decode, latencies
+from controls import PACE, STAMP_PACE
+from report import BY_HAND, Comparison, Line, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STREAMS = 300
+ROUNDS = 5
+SETTLE_SECONDS = 0.5
+WINDOW_SECONDS = 1.5
+
+STAMPED_EVENTS = 600
+WARM_UP = 50  # events
+LATENCY_ROUNDS = 7
+
+MODEL = "fastapi_sse_fast, model"
+ENCODED = "fastapi_sse_fast, EncodedEvent of ready JSON"
+
+PACED = [
+    Contestant(MODEL, "fastapi_sse_fast", "/paced"),
+    Contestant("fastapi.sse, model", "fastapi.sse", "/paced", MODEL),
+    Contestant(BY_HAND, "StreamingResponse", "/paced", MODEL),
+    Contestant(ENCODED, "fastapi_sse_fast", "/encoded-paced"),
+    Contestant("sse-starlette, ready JSON", "sse-starlette", "/paced", ENCODED),
+    Contestant("plain ASGI, ready bytes", "plain ASGI", "/paced", ENCODED),
+]
+
+STAMPED = [
+    Contestant("fastapi_sse_fast", "fastapi_sse_fast", "/stamped"),
+    Contestant("fastapi.sse", "fastapi.sse", "/stamped", "fastapi_sse_fast"),
+    Contestant(BY_HAND, "StreamingResponse", "/stamped", "fastapi_sse_fast"),
+]
+
+
+def paced(bench: Bench) -> list[Comparison]:
+    for one in PACED:
+        body = beginning_of(bench.server(one.app).address, one.path, 3)
+        if decode(body, CHUNKS) != CHUNKS[: body.count(b"\n\n")]:
+            sys.exit(f"{one.name}: wrong events: {body!r}")
+    samples = {one.name: PacedSamples() for one in PACED}
+    for one in bench.turns(PACED, bench.rounds(ROUNDS)):
+        samples[one.name].take(bench, one)
+    lines = [samples[one.name].line(one) for one in PACED]
+    return [Comparison("paced streams", lines)]
+
+
+class PacedSamples:
+    """What was seen of one contestant's streams."""
+
+    def __init__(self) -> None:
+        self._costs: list[float] = []
+        self._rates: list[float] = []
+        self._client_shares: list[float] = []
+
+    def take(self, bench: Bench, contestant: Contestant) -> None:
+        server = bench.server(contestant.app)
+        with Crowd(server.address, contestant.path) as crowd:
+            # Sixteen rounds of the pace: no two streams have their events together.
+            crowd.grow(STREAMS, interval=16 * PACE / STREAMS)
+            crowd.read_until(time.perf_counter() + SETTLE_SECONDS)
+            began, events = time.perf_counter(), crowd.events
+            cpu, client = server.cpu_seconds(), time.process_time()
+            crowd.read_until(began + WINDOW_SECONDS)
+            cpu, client = server.cpu_seconds() - cpu, time.process_time() - client
+            seconds, events = time.perf_counter() - began, crowd.events - events
+            if len(crowd) < STREAMS:
+                sys.exit(f"{contestant.name}: streams have ended")
+        self._costs.append(1e6 * cpu / events)
+        self._rates.append(events / seconds)
+        self._client_shares.append(client / seconds)
+
+    def line(self, contestant: Contestant) -> Line:
+        note = (
+            f"{statistics.median(self._rates):,.0f} events/s; "
+            f"client {statistics.median(self._client_shares):.0%} busy"
+        )
+        return Line(contestant.name, self._costs, contestant.against, note)
+
+
+def latency(bench: Bench) -> list[Comparison]:
+    halves: dict[str, list[float]] = {one.name: [] for one in STAMPED}
+    tails: dict[str, list[float]] = {one.name: [] for one in STAMPED}
+    for one in bench.turns(STAMPED, bench.rounds(LATENCY_ROUNDS)):
+        address = bench.server(one.app).address
+        seconds = latencies(address, one.path, WARM_UP + STAMPED_EVENTS)[WARM_UP:]
+        percentiles = statistics.quantiles(seconds, n=100)
+        halves[one.name].append(1e6 * percentiles[49])
+        tails[one.name].append(1e6 * percentiles[98])
+
+    def lines(values: dict[str, list[float]]) -> Sequence[Line]:
+        return [Line(one.name, values[one.name], one.against) for one in STAMPED]
+
+    return [
+        Comparison("latency, p50", lines(halves)),
+        Comparison("latency, p99", lines(tails)),
+    ]
+
+
+ROWS = {
+    "paced": Row(
+        Section(
+            "Paced streams",
+            "µs per event",
+            f"{STREAMS} streams at once, each with {1 / PACE:g} events a second by "
+            "`asyncio.sleep`. The µs are the server's CPU time over a window of "
+            f"{WINDOW_SECONDS:g} s, in which the client counts the events. Who sends "
+            "models is compared with our models, who sends ready JSON with our "
+            "`EncodedEvent`, which is made for every event.",
+            "paced.svg",
+        ),
+        len(PACED) * ROUNDS * (0.5 + SETTLE_SECONDS + WINDOW_SECONDS),
+        paced,
+        linux_only=True,
+    ),
+    "latency": Row(
+        Section(
+            "Latency",
+            "µs",
+            "From just before the `yield` of a model, which carries the time, to the "
+            f"client's `recv`: one stream with an event every {1000 * STAMP_PACE:g} "
+            f"ms, {STAMPED_EVENTS} events a round; median of the rounds.",
+        ),
+        len(STAMPED) * LATENCY_ROUNDS * (STAMPED_EVENTS + WARM_UP) * STAMP_PACE * 1.2,
+        latency,
+    ),
+}

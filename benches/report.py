@@ -1,0 +1,167 @@
+"""Results as Markdown: what was measured, how ours compares, what it should be."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+
+class Section(NamedTuple):
+    """A heading of the report.
+
+    Attributes:
+        title: The heading.
+        unit: Of the values below it.
+        text: How they were measured.
+        image: File name of the chart that shows them, if one does.
+    """
+
+    title: str
+    unit: str
+    text: str
+    image: str = ""
+
+
+class Line(NamedTuple):
+    """What one contestant achieved.
+
+    Attributes:
+        name: The contestant.
+        values: One for each round.
+        against: Name of our line that it is compared with; none for ours.
+        note: What else was seen.
+    """
+
+    name: str
+    values: Sequence[float]
+    against: str = ""
+    note: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+
+class Comparison(NamedTuple):
+    """Contestants that do the same."""
+
+    title: str
+    lines: Sequence[Line]
+
+
+class Curve(NamedTuple):
+    """Values against one thing that was varied.
+
+    Attributes:
+        title: What the values are, and what was varied.
+        axis: What was varied.
+        label: How a value of it is written.
+        values: By contestant and by what was varied, one for each round.
+    """
+
+    title: str
+    axis: str
+    label: Callable[[int], str]
+    values: dict[str, dict[int, list[float]]]
+
+    def medians(self, name: str) -> dict[int, float]:
+        return {x: statistics.median(ys) for x, ys in self.values[name].items()}
+
+
+Result = Comparison | Curve
+
+
+class Target(NamedTuple):
+    """What ours should be: a multiple of another's value, or a value itself."""
+
+    limit: float
+    at_least: bool = False
+
+    def verdict(self, value: float) -> str:
+        met = value >= self.limit if self.at_least else value <= self.limit
+        sign = "≥" if self.at_least else "≤"
+        limit = f"{self.limit:g}" if self.limit > 0.2 else f"1/{1 / self.limit:g}"
+        return f"{sign} {limit}, {'met' if met else 'missed'}"
+
+
+BY_HAND = "StreamingResponse, model_dump_json"
+
+TARGETS: dict[tuple[str, str], Target] = {
+    ("paced streams", "plain ASGI, ready bytes"): Target(1.12),
+    ("paced streams", "fastapi.sse, model"): Target(1 / 5),
+    ("latency, p50", BY_HAND): Target(1.1),
+    ("latency, p99", BY_HAND): Target(1.1),
+    ("idle stream", BY_HAND): Target(1.1),
+    ("one-event streams", BY_HAND): Target(0.97, at_least=True),
+    ("import", "fastapi_sse_fast"): Target(15),
+}
+"""By the title of a comparison and the name of a contestant.
+
+If that is another one, the target is for the ratio of ours to it.
+"""
+
+
+def section_lines(section: Section, results: Sequence[Result]) -> Iterator[str]:
+    """A section's Markdown; its comparisons make up one table, its curves one each."""
+    yield f"## {section.title}"
+    yield ""
+    yield section.text
+    comparisons = [result for result in results if isinstance(result, Comparison)]
+    if comparisons:
+        yield ""
+        yield f"| | contestant | {section.unit} | range | ours ÷ it | target | |"
+        yield "|---|---|--:|--:|--:|---|---|"
+        for comparison in comparisons:
+            yield from _comparison_lines(comparison)
+    for curve in results:
+        if isinstance(curve, Curve):
+            yield ""
+            yield from _curve_lines(curve)
+
+
+def _comparison_lines(comparison: Comparison) -> Iterator[str]:
+    medians = {line.name: line.median for line in comparison.lines}
+    title = comparison.title
+    for line in comparison.lines:
+        value, ratio = line.median, ""
+        if line.against:
+            value = medians[line.against] / line.median
+            ratio = ratio_text(value)
+        target = TARGETS.get((comparison.title, line.name))
+        cells = (
+            title,
+            line.name,
+            number(line.median),
+            f"{number(min(line.values))} to {number(max(line.values))}",
+            ratio,
+            "" if target is None else target.verdict(value),
+            line.note,
+        )
+        yield f"| {' | '.join(cells)} |"
+        title = ""
+
+
+def _curve_lines(curve: Curve) -> Iterator[str]:
+    names = list(curve.values)
+    medians = {name: curve.medians(name) for name in names}
+    yield f"| {curve.axis} | {' | '.join(names)} |"
+    yield f"|--:|{'--:|' * len(names)}"
+    for x in dict.fromkeys(x for points in medians.values() for x in points):
+        cells = (
+            number(medians[name][x]) if x in medians[name] else "" for name in names
+        )
+        yield f"| {curve.label(x)} | {' | '.join(cells)} |"
+
+
+def number(value: float) -> str:
+    """Three digits of it, or all before the point."""
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:,.{digits}f}"
+
+
+def ratio_text(ratio: float) -> str:
+    """A ratio, as a fraction if it is small."""
+    return f"{ratio:.2f}" if ratio > 0.2 else f"1/{1 / ratio:.3g}"

@@ -1,0 +1,128 @@
+"""The contestants' processes: how they are started, and what they use."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+ON_LINUX = sys.platform.startswith("linux")
+
+HERE = Path(__file__).parent
+
+STARTUP_TIMEOUT = 20.0
+"""Seconds until a server must listen."""
+
+
+class Server:
+    """A running server process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], address: tuple[str, int]):
+        self.address = address
+        self._process = process
+
+    def cpu_seconds(self) -> float:
+        """CPU time that the process has used; any time where only Linux could tell."""
+        if not ON_LINUX:
+            return time.perf_counter()
+        return time.clock_gettime(~self._process.pid << 3 | 2)  # CPUCLOCK_SCHED
+
+    def resident_bytes(self) -> int:
+        """Memory that the process occupies. Linux only."""
+        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+    def wait_until_it_listens(self) -> None:
+        deadline = time.monotonic() + STARTUP_TIMEOUT
+        with socket.socket() as client:
+            while client.connect_ex(self.address):
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    sys.exit(f"{self._process.args!r} does not listen")
+                time.sleep(0.05)
+
+
+class Cores(NamedTuple):
+    """Where client and servers run; `None` if the system does not let us choose."""
+
+    client: int | None
+    server: int | None
+
+
+def pin() -> Cores:
+    """Keeps this process on one core; returns it and another one for the servers."""
+    if not hasattr(os, "sched_setaffinity"):
+        return Cores(None, None)
+    client, *others = sorted(os.sched_getaffinity(0))
+    if not others:
+        return Cores(None, None)
+    os.sched_setaffinity(0, {client})
+    return Cores(client, others[-1])
+
+
+def raise_file_limit() -> int:
+    """Lets this process and its servers have as many sockets as they may."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has another limit
+        return 512
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit
+
+
+@contextmanager
+def serving(app: str, core: int | None) -> Iterator[Server]:
+    """One of `apps.py`, on a socket that it inherits."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        fd = listener.fileno()
+        command = [sys.executable, str(HERE / "apps.py"), app, str(fd)]
+        process = subprocess.Popen(command, pass_fds=[fd], preexec_fn=_onto(core))
+        address = listener.getsockname()
+    # Here the listener is the child's alone: if that fails to start, so does a request.
+    with _stopped_at_the_end(process):
+        yield Server(process, address)
+
+
+@contextmanager
+def serving_by(command: Sequence[str], core: int | None) -> Iterator[Server]:
+    """A module that is run with `{port}` filled in, in the folder of `apps.py`."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+    module = [word.format(port=address[1]) for word in command]
+    process = subprocess.Popen(
+        [sys.executable, "-m", *module],
+        cwd=HERE,
+        preexec_fn=_onto(core),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    with _stopped_at_the_end(process):
+        server = Server(process, address)
+        server.wait_until_it_listens()
+        yield server
+
+
+def _onto(core: int | None) -> Callable[[], None] | None:
+    return None if core is None else lambda: os.sched_setaffinity(0, {core})
+
+
+@contextmanager
+def _stopped_at_the_end(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,52 @@
+"""What the import takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from bench import Bench, Row
+from report import Comparison, Line, Section
+
+ROUNDS = 15
+
+OURS = "fastapi_sse_fast"
+MODULES = {OURS: "fastapi_sse_fast", "sse-starlette": "sse_starlette"}
+
+PROGRAM = """
+import fastapi, time
+began = time.perf_counter()
+import {module}
+print(time.perf_counter() - began)
+"""
+
+
+def imports(bench: Bench) -> list[Comparison]:
+    milliseconds: dict[str, list[float]] = {name: [] for name in MODULES}
+    for name in MODULES:
+        seconds_to_import(name)  # compiles it
+    for name in bench.turns(list(MODULES), bench.rounds(ROUNDS)):
+        milliseconds[name].append(1000 * seconds_to_import(name))
+    lines = [
+        Line(name, values, "" if name == OURS else OURS)
+        for name, values in milliseconds.items()
+    ]
+    return [Comparison("import", lines)]
+
+
+def seconds_to_import(name: str) -> float:
+    command = [sys.executable, "-c", PROGRAM.format(module=MODULES[name])]
+    return float(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+ROWS = {
+    "import": Row(
+        Section(
+            "Import",
+            "ms",
+            "The import in a new process that has imported `fastapi` before.",
+        ),
+        len(MODULES) * (ROUNDS + 1) * 0.7,
+        imports,
+    )
+}
