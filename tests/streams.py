@@ -90,7 +90,7 @@ def sync() -> Iterator[int]:
         say("generator")
 
 
-@app.get("/numbers", response_class=Response)
+@app.get("/numbers", response_class=EventSourceResponse)
 async def numbers(n: int) -> AsyncIterator[int]:
     for number in range(n):
         yield number
@@ -104,13 +104,13 @@ async def broken() -> AsyncIterator[int]:
     raise LookupError("mid-stream")
 
 
-@app.get("/forbidden", response_class=Response)
+@app.get("/forbidden", response_class=EventSourceResponse)
 async def forbidden() -> AsyncIterator[int]:
     raise HTTPException(403, "not yours")
     yield 1
 
 
-@app.get("/late", response_class=Response)
+@app.get("/late", response_class=EventSourceResponse)
 async def late() -> AsyncIterator[str]:
     await anyio.sleep(0.3)
     yield json.dumps("late")
