@@ -14,6 +14,10 @@ use crate::encoder::ItemEncoder;
 /// Larger buffers are given back rather than kept for the next events of a stream.
 const KEEP_CAPACITY: usize = 16 * 1024;
 
+/// How many events a generator that has awaited between two of them may push without being asked
+/// to give way.
+const TRUST: u8 = 32;
+
 /// Encodes items into one byte buffer: `push` from the task or thread that iterates, `take` from
 /// the one that sends.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
@@ -34,6 +38,9 @@ struct State {
     /// `None` before the first push, which gives way at once: the first event must not wait for
     /// the work that an ill-mannered generator does, without an `await`, for the second.
     slice_began: Option<Instant>,
+    pushed_at: Option<Instant>,
+    loop_turned: bool,
+    trust: u8,
     closed: bool,
 }
 
@@ -55,6 +62,9 @@ impl EventBuffer {
             taken_events: 0,
             scratch: Vec::new(),
             slice_began: None,
+            pushed_at: None,
+            loop_turned: false,
+            trust: 0,
             closed: false,
         };
         Ok(Self {
@@ -94,6 +104,18 @@ impl EventBuffer {
             }
         }
         body
+    }
+
+    /// The producer goes on after it has given way.
+    fn resume(&self) {
+        let mut state = self.lock();
+        state.slice_began = Some(Instant::now());
+        state.loop_turned = false;
+    }
+
+    /// The loop has turned since the producer went on.
+    fn turned(&self) {
+        self.lock().loop_turned = true;
     }
 
     fn close(&self) {
@@ -150,14 +172,32 @@ impl State {
             frame.clear();
             self.scratch = frame;
         }
-        let now = Instant::now();
-        let give_way = self.pending.len() >= buffer.high_water
-            || self
-                .slice_began
-                .is_none_or(|began| now - began >= buffer.time_slice);
-        if give_way {
-            self.slice_began = Some(now);
-        }
+        let give_way = self.slice_is_over(was_empty, buffer.time_slice)
+            || self.pending.len() >= buffer.high_water;
         (was_empty && !self.pending.is_empty(), give_way)
+    }
+    /// Whether the producer has had its time.
+    ///
+    /// A generator that awaits between its events lets the loop turn by itself. It is trusted to
+    /// go on like that for some events, as long as each is taken before the next one comes.
+    fn slice_is_over(&mut self, was_empty: bool, time_slice: Duration) -> bool {
+        let now = Instant::now();
+        let waited = now - self.pushed_at.replace(now).unwrap_or(now);
+        let Some(slice_began) = self.slice_began else {
+            self.slice_began = Some(now);
+            return true;
+        };
+        if mem::take(&mut self.loop_turned) {
+            self.trust = TRUST;
+        }
+        if !was_empty && waited >= time_slice {
+            self.trust = 0;
+        }
+        if was_empty && self.trust > 0 {
+            self.trust -= 1;
+            self.slice_began = Some(now);
+            return false;
+        }
+        now - slice_began >= time_slice
     }
 }

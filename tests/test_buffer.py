@@ -79,6 +79,41 @@ def test_it_gives_way_when_the_time_slice_is_over() -> None:
     assert all(buffer.push(1) for _ in range(3))
 
 
+def test_a_new_time_slice_begins_when_the_producer_goes_on() -> None:
+    buffer = buffer_of(time_slice=0.05, high_water=1 << 30)
+    buffer.push(1)
+    while not buffer.push(1):
+        pass
+    assert buffer.push(1)
+    buffer.resume()
+    assert not buffer.push(1)
+
+
+def test_a_producer_that_lets_the_loop_turn_is_not_asked_to_for_a_while() -> None:
+    buffer = buffer_of(time_slice=0.0)
+    buffer.push(1)
+    pushes = []
+    for number in range(70):
+        buffer.take()
+        if number in (0, 33):
+            buffer.turned()
+        pushes.append(buffer.push(1))
+    trusted = [False] * 32 + [True]
+    assert pushes == trusted + trusted + [True] * 4
+
+
+def test_one_that_blocks_the_loop_is_asked_each_time_again() -> None:
+    buffer = buffer_of(time_slice=0.0)
+    buffer.push(1)
+    buffer.turned()
+    buffer.take()
+    assert not buffer.push(2)
+    assert buffer.push(3)  # 2 was still there, a time slice after it was pushed
+    for _ in range(3):
+        buffer.take()
+        assert buffer.push(4)
+
+
 def test_a_failed_item_appends_nothing_and_harms_no_neighbour() -> None:
     wakes = []
     buffer = buffer_of(wake=lambda: wakes.append(1))

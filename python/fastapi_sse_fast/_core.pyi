@@ -285,7 +285,8 @@ class EventBuffer:
         encoder: Makes frames of items.
         wake: Called from `push` when something waits that did not before.
         high_water: Bytes from which on a producer should give way.
-        time_slice: Seconds after which it should give way in any case.
+        time_slice: Seconds after which it should give way in any case, unless it has
+            been seen to let the loop turn by itself.
     """
 
     def __new__(
@@ -305,6 +306,12 @@ class EventBuffer:
 
     def take(self) -> bytes:
         """Return everything that waits, which may be nothing."""
+
+    def resume(self) -> None:
+        """Begin a new time slice: the producer goes on after it has given way."""
+
+    def turned(self) -> None:
+        """Note that the loop has turned since the producer went on."""
 
     def close(self) -> None:
         """Drop what waits and what is pushed from now on."""

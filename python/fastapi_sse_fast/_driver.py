@@ -128,6 +128,7 @@ class Stream:
         "_shield",
         "_source",
         "_started_at",
+        "_turn",
     )
 
     _alarm: Alarm
@@ -142,6 +143,7 @@ class Stream:
     _sending: anyio.CancelScope
     _shield: Callable[[], object]
     _started_at: float
+    _turn: Callable[[], Awaitable[object]]
 
     def __init__(
         self,
@@ -221,6 +223,7 @@ class Stream:
     async def _run_asyncio(self, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         self._run_in_loop = loop.call_soon_threadsafe
+        self._turn = functools.partial(asyncio.sleep, 0)
         self._alarm = AsyncioAlarm(loop, self._overdue)
         self._open(loop.time, AsyncioSleep(loop), AsyncioSleep(loop))
         # Plain tasks, not a task group: cancelling one throws into the generator once,
@@ -245,6 +248,7 @@ class Stream:
         from trio.lowlevel import current_trio_token  # it is there: we run in it
 
         self._run_in_loop = current_trio_token().run_sync_soon
+        self._turn = anyio.lowlevel.checkpoint
         alarm = self._alarm = TrioAlarm(self._overdue)
         self._open(anyio.current_time, TrioSleep(), TrioSleep())
         producer = anyio.CancelScope()
@@ -343,7 +347,7 @@ class Stream:
                 return
             sends += 1
             if sends % SENDS_PER_TURN == 0:
-                await anyio.lowlevel.checkpoint()
+                await self._turn()
             deadline = self._clock() + ping_interval
 
     async def _send(self, send: Send, body: bytes, *, more_body: bool = True) -> None:
@@ -506,9 +510,13 @@ class Stream:
         """Lets the loop turn and the client catch up. Returns whether to go on."""
         while True:
             try:
-                await anyio.lowlevel.checkpoint()
+                await self._turn()
                 while not self._closing and self._buffer.full:
                     await self._room.until(math.inf)
+                self._buffer.resume()
+                if self._is_async:
+                    # If it runs before the next push, the generator has awaited.
+                    self._run_in_loop(self._buffer.turned)
                 return not self._closing
             except anyio.get_cancelled_exc_class() as error:  # noqa: PERF203
                 if not await self._was_for_the_generator(error):
@@ -525,7 +533,7 @@ class Stream:
             BaseException: `error`, if it was not for the generator.
         """
         with anyio.CancelScope(shield=True):
-            await anyio.lowlevel.checkpoint()  # the writer may have been cancelled too
+            await self._turn()  # the writer may have been cancelled too
         throw = getattr(self._items, "athrow", None)
         if self._closing or throw is None:
             raise error
