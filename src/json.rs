@@ -259,7 +259,8 @@ fn write_key(key: &Bound<'_, PyAny>, spelling: Spelling, out: &mut Vec<u8>) -> P
             value if value.is_nan() => out.extend_from_slice(b"NaN"),
             f64::INFINITY => out.extend_from_slice(b"Infinity"),
             f64::NEG_INFINITY => out.extend_from_slice(b"-Infinity"),
-            value => write_float(value, spelling, out),
+            // A key is text, which is the same in every spelling.
+            value => write_float(value, Spelling::Fastapi, out),
         }
     } else if let Ok(flag) = key.cast_exact::<PyBool>() {
         write_bool(flag.is_true(), out);

@@ -281,6 +281,7 @@ def test_compact_json_is_the_same_value(recipe: values.Recipe) -> None:
             {"when": datetime.date(2026, 1, 2), "x": ["é"]},
             '{"when":"2026-01-02","x":["é"]}',
         ),
+        ({1e-07: 1e-07, 1e16: 1e16}, '{"1e-07":1e-7,"1e+16":1e+16}'),
         ({uuid.UUID(int=0): "é"}, '{"00000000-0000-0000-0000-000000000000":"é"}'),
     ],
 )
