@@ -1,85 +1,14 @@
-"""The routes of the demo: a chat that streams, and a route for each kind of stream."""
+"""A route for each kind of stream, as in FastAPI's tutorial on Server-Sent Events."""
 
-import asyncio
-import re
 from collections.abc import AsyncIterable, Iterable
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import FastAPI, Header, Query
-from fastapi.responses import FileResponse
+from fastapi import FastAPI, Header
 from pydantic import BaseModel
 
 from fastapi_sse_fast import EventSourceResponse, ServerSentEvent
 
-HERE = Path(__file__).parent
-
-REPLY = (HERE / "reply.txt").read_text(encoding="utf-8").strip()
-TOKENS = re.findall(r"\s*\S{1,6}", REPLY)
-
-app = FastAPI(title="fastapi_sse_fast demo")
-
-
-@app.get("/", include_in_schema=False)
-def page() -> FileResponse:
-    return FileResponse(HERE / "index.html")
-
-
-# Chat completions, in the shape that clients of language models know
-
-
-class Delta(BaseModel):
-    content: str = ""
-
-
-class Choice(BaseModel):
-    index: int = 0
-    delta: Delta
-    finish_reason: Literal["stop"] | None = None
-
-
-class ChatChunk(BaseModel):
-    id: str = "chat-1"
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    model: str = "replay"
-    choices: list[Choice]
-
-
-class ChatRequest(BaseModel):
-    prompt: str
-
-
-Delay = Annotated[
-    float, Query(ge=0, le=1, description="Seconds between two tokens of the reply")
-]
-
-
-async def replay(delay: float) -> AsyncIterable[ChatChunk]:
-    """The same reply to every prompt: there is no model behind this."""
-    for token in TOKENS:
-        yield ChatChunk(choices=[Choice(delta=Delta(content=token))])
-        await asyncio.sleep(delay)
-    yield ChatChunk(choices=[Choice(delta=Delta(), finish_reason="stop")])
-
-
-@app.get("/chat", response_class=EventSourceResponse)
-async def chat(prompt: str, delay: Delay = 0.03) -> AsyncIterable[ChatChunk]:
-    # An EventSource takes the end of a response for a lost connection and asks again.
-    # The page closes it at the chunk that has a `finish_reason`.
-    async for chunk in replay(delay):
-        yield chunk
-
-
-@app.post("/chat", response_class=EventSourceResponse)
-async def post_chat(
-    request: ChatRequest, delay: Delay = 0.03
-) -> AsyncIterable[ServerSentEvent]:
-    async for chunk in replay(delay):
-        yield ServerSentEvent(data=chunk)
-    yield ServerSentEvent(raw_data="[DONE]")
-
-
-# Items: what a route yields, and how it is declared
+app = FastAPI(title="Kinds of streams")
 
 
 class Item(BaseModel):
@@ -149,3 +78,14 @@ LOG = [
 async def stream_log() -> AsyncIterable[ServerSentEvent]:
     for entry in LOG:
         yield ServerSentEvent(raw_data=entry)  # text as it is, without JSON's quotes
+
+
+class Prompt(BaseModel):
+    text: str
+
+
+@app.post("/chat", response_class=EventSourceResponse)
+async def stream_chat(prompt: Prompt) -> AsyncIterable[ServerSentEvent]:
+    for word in prompt.text.split():
+        yield ServerSentEvent(data=word, event="token")
+    yield ServerSentEvent(raw_data="[DONE]", event="done")

@@ -1,22 +1,26 @@
-"""The demo as its user runs it: a process, a socket, a client."""
+"""The examples as their user runs them: a process, a socket, a client."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import json
 import re
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 import pytest
 
-from .eventsource import parse
+from .eventsource import EventSource, parse
+from .server import Client, serve, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +30,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+PAGE = EXAMPLES / "page"
 REPLY = (EXAMPLES / "reply.txt").read_text(encoding="utf-8").strip()
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 DEADLINE = 20.0
@@ -101,22 +106,22 @@ NUMBERED = [
 @pytest.mark.parametrize(
     ("path", "body"),
     [
-        ("/items/stream", TYPED),
-        ("/items/stream-sync", TYPED),
+        ("/tutorial/items/stream", TYPED),
+        ("/tutorial/items/stream-sync", TYPED),
         (
-            "/items/stream-untyped",
+            "/tutorial/items/stream-untyped",
             b'data: {"item": {"name": "pencil", "price": 0.5}, "in_stock": true}\n\n'
             b'data: {"item": {"name": "notebook", "price": 2.75}, "in_stock": true}\n\n'
             b'data: {"item": {"name": "stapler", "price": 8.0}, "in_stock": false}\n\n',
         ),
         (
-            "/items/stream-sync-untyped",
+            "/tutorial/items/stream-sync-untyped",
             b'data: ["pencil", 0.5]\n\n'
             b'data: ["notebook", 2.75]\n\n'
             b'data: ["stapler", 8.0]\n\n',
         ),
         (
-            "/items/stream-events",
+            "/tutorial/items/stream-events",
             b": prices of today\nretry: 3000\n\n"
             b'event: price\ndata: {"name":"pencil","price":0.5}\nid: 1\n\n'
             b'event: price\ndata: {"name":"notebook","price":2.75}\nid: 2\n\n'
@@ -124,7 +129,7 @@ NUMBERED = [
             b": that was all\nevent: end\ndata: 3\n\n",
         ),
         (
-            "/logs/stream",
+            "/tutorial/logs/stream",
             b"data: 12:00:01 INFO  the server has started\n\n"
             b"data: 12:00:02 WARN  the disk is nearly full\n"
             b"data:          91 % of it is in use\n\n"
@@ -145,71 +150,140 @@ def test_a_stream_resumes_after_the_last_event_id(
     client: httpx.Client, seen: int | None
 ) -> None:
     headers = {} if seen is None else {"Last-Event-ID": str(seen)}
-    response = client.get("/items/resume", headers=headers)
+    response = client.get("/tutorial/items/resume", headers=headers)
     assert response.headers["content-type"] == EVENT_STREAM
     assert response.content == b"".join(NUMBERED[seen or 0 :])
 
 
 def test_a_last_event_id_of_another_stream_is_refused(client: httpx.Client) -> None:
-    response = client.get("/items/resume", headers={"Last-Event-ID": "a"})
+    response = client.get("/tutorial/items/resume", headers={"Last-Event-ID": "a"})
     assert response.status_code == 422
 
 
-def content_of(chunk: str) -> str:
-    content = json.loads(chunk)["choices"][0]["delta"]["content"]
-    assert isinstance(content, str)
-    return content
+def test_a_stream_answers_a_post(client: httpx.Client) -> None:
+    response = client.post("/tutorial/chat", json={"text": "word by word"})
+    assert response.content == (
+        b'event: token\ndata: "word"\n\n'
+        b'event: token\ndata: "by"\n\n'
+        b'event: token\ndata: "word"\n\n'
+        b"event: done\ndata: [DONE]\n\n"
+    )
 
 
-def finish_reason_of(chunk: str) -> str | None:
-    reason = json.loads(chunk)["choices"][0]["finish_reason"]
-    assert reason is None or isinstance(reason, str)
-    return reason
-
-
-def test_the_tokens_of_the_chat_make_the_reply(client: httpx.Client) -> None:
-    response = client.get("/chat", params={"prompt": "Hi", "delay": 0})
-    assert response.headers["content-type"] == EVENT_STREAM
-    chunks = [event.data for event in parse(response.content).events]
-    assert "".join(map(content_of, chunks)) == REPLY
-    # The page hangs up at the one that is not None.
-    reasons = [finish_reason_of(chunk) for chunk in chunks]
-    assert reasons == [None] * (len(chunks) - 1) + ["stop"]
-
-
-def test_the_chat_is_a_post_too(client: httpx.Client) -> None:
-    params = {"delay": 0}
-    response = client.post("/chat", params=params, json={"prompt": "Hi"})
-    assert response.headers["content-type"] == EVENT_STREAM
-    *chunks, last = [event.data for event in parse(response.content).events]
-    assert "".join(map(content_of, chunks)) == REPLY
-    assert finish_reason_of(chunks[-1]) == "stop"
-    assert last == "[DONE]"
-
-
-@pytest.mark.parametrize("delay", ["-0.1", "1.1", "inf", "nan", "a"])
-def test_the_pause_between_tokens_is_bounded(client: httpx.Client, delay: str) -> None:
-    response = client.get("/chat", params={"prompt": "Hi", "delay": delay})
-    assert response.status_code == 422
-
-
-def test_a_chat_needs_a_prompt(client: httpx.Client) -> None:
-    assert client.get("/chat").status_code == 422
-    assert client.post("/chat", json={}).status_code == 422
+# The page
 
 
 def test_the_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
-    response = client.get("/")
-    assert response.headers["content-type"] == "text/html; charset=utf-8"
-    assert response.text == (EXAMPLES / "index.html").read_text(encoding="utf-8")
-    assert "new EventSource(" in response.text
-    assert "//" not in re.sub(r"^\s*// .*$", "", response.text, flags=re.MULTILINE)
+    assert client.get("/").text == (PAGE / "index.html").read_text(encoding="utf-8")
+    for path in PAGE.iterdir():
+        text = client.get(f"/{path.name}").text
+        assert text == path.read_text(encoding="utf-8")
+        # But the servers of the race, and the name of SVG.
+        for host in re.findall(r"\w+://([^/]*)", text):
+            assert host.startswith(("${location.hostname}:", "www.w3.org"))
 
 
-def test_the_page_knows_every_route(client: httpx.Client) -> None:
-    page = client.get("/").text
-    for path in client.get("/openapi.json").json()["paths"]:
-        assert f'"{path}' in page
+def test_the_page_knows_every_route_of_the_tutorial(client: httpx.Client) -> None:
+    script = client.get("/tutorial.js").text
+    for path in client.get("/tutorial/openapi.json").json()["paths"]:
+        assert f'"{path}"' in script
+
+
+def test_the_chat_of_the_page(client: httpx.Client) -> None:
+    response = client.post(
+        "/openai/v1/chat/completions",
+        params={"rate": 10_000},
+        json={
+            "model": "replay",
+            "messages": [{"role": "user", "content": "Hi"}],
+            "stream": True,
+        },
+    )
+    *chunks, done = [event.data for event in parse(response.content).events]
+    deltas = [json.loads(chunk)["choices"][0]["delta"] for chunk in chunks]
+    assert "".join(delta.get("content", "") for delta in deltas) == REPLY
+    assert done == "[DONE]"
+
+
+def test_a_connection_that_is_cut_loses_no_event(client: httpx.Client) -> None:
+    source = EventSource()
+    for cut_after in (2, 5):
+        headers = {"Last-Event-ID": source.last_event_id or "0"}
+        with client.stream("GET", "/count", headers=headers) as response:
+            received = response.iter_raw()
+            while len(source.events) < cut_after:
+                source.feed(next(received))
+            port = response.headers["x-connection"]
+            assert client.delete(f"/connections/{port}").status_code == 204
+            with pytest.raises(httpx.RemoteProtocolError):
+                list(received)
+    ids = [event.last_event_id for event in source.events]
+    assert ids == [str(number) for number in range(1, len(ids) + 1)]
+    assert source.reconnection_time == 500
+
+
+# The race
+
+
+@pytest.fixture
+def ports(client: httpx.Client) -> dict[str, list[int]]:
+    ports: dict[str, list[int]] = client.get("/contestants").json()["ports"]
+    return ports
+
+
+def at(port: int, path: str) -> str:
+    return f"http://127.0.0.1:{port}/{path}"
+
+
+def test_both_contestants_send_the_same_bytes_at_every_port(
+    client: httpx.Client, ports: dict[str, list[int]]
+) -> None:
+    bodies = [
+        client.get(at(port, "events?number=300")).content
+        for port in itertools.chain(*ports.values())
+    ]
+    assert len(parse(bodies[0]).events) == 300
+    assert bodies == [bodies[0]] * len(bodies)
+
+
+@pytest.mark.parametrize("package", ["fastapi_sse_fast", "fastapi.sse"])
+def test_a_contestant_tells_its_own_cpu(
+    client: httpx.Client, ports: dict[str, list[int]], package: str
+) -> None:
+    port = ports[package][0]
+    source = EventSource()
+    headers = {"Origin": client.base_url.host}
+    with client.stream("GET", at(port, "usage"), headers=headers) as response:
+        assert response.headers["access-control-allow-origin"] == "*"
+        received = response.iter_raw()
+        source.feed(next(received))
+        client.get(at(port, "events?number=2000"))
+        before_and_after = len(source.events) + 2
+        while len(source.events) < before_and_after:
+            source.feed(next(received))
+    first, *_, last = (json.loads(event.data) for event in source.events)
+    assert 0 < last["cpu"] - first["cpu"] <= last["clock"] - first["clock"]
+
+
+def test_the_contestants_end_with_the_demo_even_if_it_is_killed() -> None:
+    with running_demo() as demo, client_of(demo) as client:
+        ports = client.get("/contestants").json()["ports"]
+        streams = [(ports[package][0], "/usage") for package in ports]
+        with contextlib.ExitStack() as open_streams:
+            for port, path in streams:
+                open_streams.enter_context(Client(port, path))
+            demo.process.kill()
+            wait_until(lambda: not any(listens(port) for port, _ in streams))
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), DEADLINE).close()
+        return True
+    return False
+
+
+# Starting and stopping
 
 
 def test_where_the_port_is_taken_the_demo_takes_another_and_says_so() -> None:
@@ -224,7 +298,7 @@ def test_where_the_port_is_taken_the_demo_takes_another_and_says_so() -> None:
             f"Port 8000 is taken. Serving {second.url} (Ctrl-C stops it)\n"
         )
         with client_of(second) as client:
-            assert client.get("/items/stream").content == TYPED
+            assert client.get("/tutorial/items/stream").content == TYPED
 
 
 def test_ctrl_c_stops_a_demo_with_an_idle_client() -> None:
@@ -233,22 +307,129 @@ def test_ctrl_c_stops_a_demo_with_an_idle_client() -> None:
         assert demo.stop() == (0, "", "")
 
 
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_ctrl_c_does_not_wait_for_an_open_stream(method: str) -> None:
-    # A second per token: the stream would last longer than the demo may take to stop.
-    assert len(REPLY.split()) > DEADLINE
-    with (
-        running_demo() as demo,
-        client_of(demo) as client,
-        client.stream(
-            method,
-            "/chat",
-            params={"prompt": "Hi", "delay": 1},
-            json={"prompt": "Hi"} if method == "POST" else None,
-        ) as response,
-    ):
-        received = response.iter_raw()
-        first = parse(next(received)).events[0]
-        assert REPLY.startswith(content_of(first.data))
+@pytest.mark.parametrize("stream", ["chat", "count", "usage"])
+def test_ctrl_c_does_not_wait_for_an_open_stream(stream: str) -> None:
+    with running_demo() as demo, client_of(demo) as client:
+        ports = client.get("/contestants").json()["ports"]
+        question = {"model": "replay", "messages": [{"role": "user", "content": "Hi"}]}
+        requests = {
+            "chat": client.build_request(
+                "POST",
+                "/openai/v1/chat/completions?rate=1",
+                json={**question, "stream": True},
+            ),
+            "count": client.build_request("GET", "/count"),
+            "usage": client.build_request("GET", at(ports["fastapi.sse"][0], "usage")),
+        }
+        response = client.send(requests[stream], stream=True)
+        assert next(response.iter_raw())
         assert demo.stop() == (0, "", "")
-        list(received)  # the stream was ended, not broken off
+        response.close()
+
+
+# Broadcast
+
+SUBSCRIBERS = 50
+
+
+@pytest.fixture
+def broadcast_module() -> dict[str, Any]:
+    return runpy.run_path(str(EXAMPLES / "broadcast.py"), run_name="broadcast")
+
+
+@pytest.fixture
+def broadcast(broadcast_module: dict[str, Any]) -> Iterator[int]:
+    """The port of a server of its own, with an empty channel."""
+    with serve(broadcast_module["app"]) as port:
+        yield port
+
+
+def subscribers(port: int) -> int:
+    response = httpx.get(at(port, "subscribers"), timeout=DEADLINE, trust_env=False)
+    number: int = response.json()
+    return number
+
+
+def publish(port: int, *numbers: int) -> None:
+    with httpx.Client(timeout=DEADLINE, trust_env=False) as client:
+        for number in numbers:
+            sent = client.post(at(port, "events"), json={"number": number})
+            assert sent.json() == number
+
+
+def frame(number: int) -> bytes:
+    return b'data: {"number": %d}\nid: %d\n\n' % (number, number)
+
+
+def test_every_subscriber_gets_every_event(broadcast: int) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(Client(broadcast, "/events"))
+            for _ in range(SUBSCRIBERS)
+        ]
+        assert subscribers(broadcast) == SUBSCRIBERS
+        publish(broadcast, *range(1, 21))
+        sent = b"".join(map(frame, range(1, 21)))
+        assert [client.read_until(frame(20)) for client in clients] == [
+            sent
+        ] * SUBSCRIBERS
+    wait_until(lambda: subscribers(broadcast) == 0)
+
+
+def test_a_subscriber_that_comes_late_starts_with_the_next_event(
+    broadcast: int,
+) -> None:
+    publish(broadcast, 1, 2)
+    with Client(broadcast, "/events") as client:
+        publish(broadcast, 3)
+        assert client.read_until(frame(3)) == frame(3)
+
+
+@pytest.mark.parametrize(("seen", "missed"), [("1", [2, 3]), ("3", []), ("99", [])])
+def test_a_subscriber_that_comes_back_gets_what_it_missed(
+    broadcast: int, seen: str, missed: list[int]
+) -> None:
+    publish(broadcast, 1, 2, 3)
+    headers = {"Last-Event-ID": seen}
+    with (
+        httpx.Client(timeout=DEADLINE, trust_env=False) as client,
+        client.stream("GET", at(broadcast, "events"), headers=headers) as response,
+    ):
+        publish(broadcast, 4)
+        body = b""
+        for received in response.iter_raw():
+            body += received
+            if body.endswith(frame(4)):
+                break
+    assert body == b"".join(map(frame, [*missed, 4]))
+
+
+def test_a_subscriber_that_does_not_read_holds_nobody_up(broadcast: int) -> None:
+    filling = "x" * 200_000
+    with (
+        Client(broadcast, "/events", buffer_size=4096) as frozen,
+        Client(broadcast, "/events") as quick,
+        httpx.Client(timeout=DEADLINE, trust_env=False) as client,
+    ):
+        for number in range(1, 31):
+            client.post(at(broadcast, "events"), json=filling)
+            quick.read_until(b"id: %d\n\n" % number)
+        assert frozen.read_until(b"id: 30\n\n") == quick.body
+
+
+def test_a_slow_subscriber_skips_what_is_kept_no_more(broadcast_module: Any) -> None:
+    async def main() -> list[bytes]:
+        channel = broadcast_module["Channel"](keep=3)
+        events = channel.subscribe(None)
+        first = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(0)
+        for number in range(1, 3):
+            channel.publish({"number": number})
+        received = [bytes(await first)]
+        for number in range(3, 11):
+            channel.publish({"number": number})
+        received += [bytes(await anext(events)) for _ in range(3)]
+        await events.aclose()
+        return received
+
+    assert asyncio.run(main()) == list(map(frame, [1, 8, 9, 10]))

@@ -1,0 +1,179 @@
+// Both servers send the same events at the same time, in many streams. What they spend
+// on it they measure themselves.
+import { Chart } from "./chart.js";
+import { say } from "./frames.js";
+
+const SAMPLE = 100; // milliseconds
+
+const panel = document.querySelector("#race");
+const form = panel.querySelector("form");
+const button = form.querySelector("button");
+const status = panel.querySelector(".status");
+let stop = null;
+const whole = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+const short = new Intl.NumberFormat("en", { notation: "compact" });
+const speedChart = new Chart(panel.querySelector("#speed"), {
+  least: 100,
+  format: (value) => short.format(value),
+});
+const cpuChart = new Chart(panel.querySelector("#cpu"), {
+  least: 100,
+  format: (value) => `${Math.round(value)} %`,
+});
+
+/** Counts the blank lines of a response, which end its events. */
+async function countEvents(response, add) {
+  const reader = response.body.getReader();
+  let newline = -2; // where the last one was
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    let events = 0;
+    for (let at = value.indexOf(10); at !== -1; at = value.indexOf(10, at + 1)) {
+      if (at === newline + 1) events += 1;
+      newline = at;
+    }
+    newline -= value.length;
+    add(events);
+  }
+}
+
+class Contestant {
+  constructor(lane, ports) {
+    this.name = lane.classList.contains("ours") ? "ours" : "theirs";
+    this.package = lane.dataset.package;
+    this.ports = ports;
+    this.bar = lane.querySelector("progress");
+    this.time = lane.querySelector(".time");
+    this.rest = lane.querySelector(".rest");
+  }
+
+  /** Gets ready: the server says from now on what CPU it has used. */
+  prepare(expected) {
+    this.expected = expected;
+    this.received = 0;
+    this.seconds = null; // to the last event
+    this.sampled = { seconds: 0, received: 0 };
+    this.speed = { name: this.name, points: [[0, 0]] };
+    this.cpu = { name: this.name, points: [[0, 0]] };
+    this.usage = [];
+    this.started = null;
+    this.source = new EventSource(this.url(0, "usage"));
+    return new Promise((resolve, reject) => {
+      this.source.onerror = () => reject(new Error(`${this.package} is not there`));
+      this.source.onmessage = ({ data }) => {
+        this.measure(JSON.parse(data));
+        resolve();
+      };
+    });
+  }
+
+  url(index, path) {
+    return `http://${location.hostname}:${this.ports[index % this.ports.length]}/${path}`;
+  }
+
+  measure(usage) {
+    if (this.started === null) this.usage = [usage]; // what counts is the last before
+    else {
+      const last = this.usage.at(-1);
+      const share = (usage.cpu - last.cpu) / (usage.clock - last.clock);
+      this.usage.push(usage);
+      this.cpu.points.push([this.elapsed(), 100 * share]);
+    }
+    this.measured?.();
+  }
+
+  elapsed() {
+    return (performance.now() - this.started) / 1000;
+  }
+
+  async run({ streams, events, pause }, signal) {
+    this.started = performance.now();
+    const path = `events?number=${events}&pause=${pause}`;
+    const requests = Array.from({ length: streams }, async (_, index) => {
+      const response = await fetch(this.url(index + 1, path), { signal });
+      await countEvents(response, (number) => (this.received += number));
+    });
+    await Promise.all(requests);
+    if (this.received !== this.expected) throw new Error(`${this.package} lost events`);
+    this.seconds = this.elapsed();
+    this.sample();
+    // The CPU of all of it is in the second measurement from now.
+    for (let left = 2; left; left -= 1) await new Promise((resolve) => (this.measured = resolve));
+    this.source.close();
+  }
+
+  sample() {
+    const seconds = this.seconds ?? this.elapsed();
+    const passed = seconds - this.sampled.seconds;
+    if (passed > 0) {
+      const speed = (this.received - this.sampled.received) / passed;
+      this.speed.points.push([seconds, speed]);
+      this.sampled = { seconds, received: this.received };
+    }
+    this.bar.value = this.received / this.expected;
+    this.time.textContent = `${seconds.toFixed(2)} s`;
+    const average = whole.format(this.received / seconds);
+    const cost = whole.format(this.microseconds());
+    this.rest.textContent =
+      `${this.received.toLocaleString("en")} events, ${average} per second; ` +
+      `${cost} µs of server CPU for each`;
+  }
+
+  microseconds() {
+    const used = this.usage.at(-1).cpu - this.usage[0].cpu;
+    return (used / Math.max(1, this.received)) * 1e6;
+  }
+}
+
+async function race(contestants, asked) {
+  stop = new AbortController();
+  button.textContent = "Stop";
+  say(status, "busy", "Racing …");
+  const draw = () => {
+    for (const contestant of contestants) contestant.sample();
+    const seconds = Math.max(...contestants.map(({ sampled }) => sampled.seconds));
+    speedChart.draw(contestants.map(({ speed }) => speed), seconds);
+    cpuChart.draw(contestants.map(({ cpu }) => cpu), seconds);
+  };
+  let timer;
+  try {
+    const expected = asked.streams * asked.events;
+    await Promise.all(contestants.map((contestant) => contestant.prepare(expected)));
+    timer = setInterval(draw, SAMPLE);
+    await Promise.all(contestants.map((contestant) => contestant.run(asked, stop.signal)));
+    draw();
+    say(status, "done", verdict(...contestants));
+  } catch (error) {
+    stop.abort(error);
+    if (error.name === "AbortError") say(status, "idle", "Stopped");
+    else say(status, "error", `Error: ${error.message}`);
+  }
+  clearInterval(timer);
+  for (const contestant of contestants) contestant.source.close();
+  stop = null;
+  button.textContent = "Start";
+}
+
+function verdict(ours, theirs) {
+  const part = (ratio) => `1/${ratio.toPrecision(2)}`;
+  const cpu = `${part(theirs.microseconds() / ours.microseconds())} of the server CPU`;
+  const ratio = theirs.seconds / ours.seconds;
+  if (ratio < 1.2) return `fastapi_sse_fast used ${cpu}`; // both kept the pace
+  return `fastapi_sse_fast finished in ${part(ratio)} of the time, with ${cpu}`;
+}
+
+const { ports, versions } = await (await fetch("contestants")).json();
+document.querySelector("#versions").textContent = Object.entries(versions)
+  .map((pair) => pair.join(" "))
+  .join(", ");
+const contestants = [...panel.querySelectorAll(".lane")].map(
+  (lane) => new Contestant(lane, ports[lane.dataset.package]),
+);
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (stop) return stop.abort();
+  const { streams, events, pause } = Object.fromEntries(new FormData(form));
+  race(contestants, { streams: Number(streams), events: Number(events), pause });
+});
+button.disabled = false;

@@ -1,0 +1,25 @@
+// OpenAI's SDK for Node: `node chat.mjs <base URL> <question> <tokens>` reads a
+// streamed answer, or leaves after some tokens, and prints what it saw of it.
+import OpenAI from "openai";
+
+const [baseURL, question, most] = process.argv.slice(2);
+const { rate, ...asked } = JSON.parse(question);
+const client = new OpenAI({ baseURL, apiKey: "key", maxRetries: 0, defaultQuery: { rate } });
+const messages = [{ role: "user", content: "What are Server-Sent Events?" }];
+const tokens = [];
+let role, reason, usage, error;
+try {
+  const stream = await client.chat.completions.create({ ...asked, messages, stream: true });
+  for await (const chunk of stream) {
+    usage = chunk.usage ?? usage;
+    const [choice] = chunk.choices;
+    role ??= choice?.delta.role;
+    reason ??= choice?.finish_reason;
+    if (choice?.delta.content) tokens.push(choice.delta.content);
+    if (tokens.length === Number(most)) break;
+  }
+} catch (raised) {
+  const { status, code, message } = raised;
+  error = { name: raised.constructor.name, status, code, message };
+}
+console.log(JSON.stringify({ tokens, role, reason, usage, error }));
