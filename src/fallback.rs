@@ -9,12 +9,23 @@ use crate::scalar::Spelling;
 
 const MODULE: &str = "fastapi_sse_fast._fallback";
 
-/// Appends `json.dumps(jsonable_encoder(value))` to `out`, in this spelling but for floats, which
-/// stay Python's.
+/// What `jsonable_encoder(value)` returns.
 ///
 /// # Errors
 ///
-/// Whatever those two raise.
+/// Whatever it raises.
+pub(crate) fn encoded<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    static ENCODER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    ENCODER
+        .import(value.py(), MODULE, "jsonable_encoder")?
+        .call1((value,))
+}
+
+/// Appends `json.dumps(value)` to `out`, in this spelling but for floats, which stay Python's.
+///
+/// # Errors
+///
+/// What `json.dumps` raises.
 pub(crate) fn dump_json(
     value: &Bound<'_, PyAny>,
     spelling: Spelling,

@@ -42,17 +42,13 @@ impl<'py> Items<'py> {
 impl<'py> Iterator for Items<'py> {
     type Item = PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        let changed = |what| {
-            Some(Err(PyRuntimeError::new_err(format!(
-                "dictionary {what} during iteration"
-            ))))
-        };
         if self.dict.len() != self.len {
             // Ends the iteration after this error.
             self.len = self.dict.len();
             self.remaining = 0;
-            return changed("changed size");
+            return Some(Err(changed("changed size")));
         }
         if self.remaining == 0 {
             return None;
@@ -60,9 +56,15 @@ impl<'py> Iterator for Items<'py> {
         self.remaining -= 1;
         match self.iter.next() {
             Some(item) => Some(Ok(item)),
-            None => changed("keys changed"),
+            None => Some(Err(changed("keys changed"))),
         }
     }
+}
+
+#[cfg(not(Py_GIL_DISABLED))]
+#[cold]
+fn changed(what: &str) -> PyErr {
+    PyRuntimeError::new_err(format!("dictionary {what} during iteration"))
 }
 
 #[cfg(Py_GIL_DISABLED)]

@@ -3,9 +3,10 @@
 //!
 //! Exact builtins are written here, straight into the output. Everything else (subclasses,
 //! models, dates, …) is handed to FastAPI's own encoder through [`crate::fallback`], so that
-//! there is one definition of it.
+//! there is one definition of it, and what it returns is written here again.
 
 use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
@@ -36,12 +37,26 @@ fn write_at(
     out: &mut Vec<u8>,
 ) -> PyResult<()> {
     let start = out.len();
-    let mut writer = Writer {
-        root: value,
-        spelling,
-        out,
-        python_ran: false,
-    };
+    match Writer::of(value, spelling, out).value(value, depth) {
+        Ok(()) => Ok(()),
+        Err(Stop::Raised(error)) => Err(error),
+        Err(Stop::WholeInPython) => {
+            out.truncate(start);
+            write_encoded(&fallback::encoded(value)?, depth, spelling, out)
+        }
+    }
+}
+
+/// Appends the JSON of what `jsonable_encoder` made.
+fn write_encoded(
+    value: &Bound<'_, PyAny>,
+    depth: usize,
+    spelling: Spelling,
+    out: &mut Vec<u8>,
+) -> PyResult<()> {
+    let start = out.len();
+    let mut writer = Writer::of(value, spelling, out);
+    writer.encoded = true;
     match writer.value(value, depth) {
         Ok(()) => Ok(()),
         Err(Stop::Raised(error)) => Err(error),
@@ -69,34 +84,59 @@ struct Writer<'a, 'py> {
     root: &'a Bound<'py, PyAny>,
     spelling: Spelling,
     out: &'a mut Vec<u8>,
+    /// `jsonable_encoder` has been at work: what is no builtin now is left to `json.dumps`. So is
+    /// a tuple, the value of an enum: FastAPI does not look for infinities in one.
+    encoded: bool,
     /// Python code may use its input up (a generator), so after it ran there is no starting again.
     python_ran: bool,
 }
 
-impl<'py> Writer<'_, 'py> {
+impl<'a, 'py> Writer<'a, 'py> {
+    fn of(root: &'a Bound<'py, PyAny>, spelling: Spelling, out: &'a mut Vec<u8>) -> Self {
+        Self {
+            root,
+            spelling,
+            out,
+            encoded: false,
+            python_ran: false,
+        }
+    }
+
+    /// Scalars are written here, where it is inlined; what has values inside of it is not.
+    #[inline]
     fn value(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Result<(), Stop> {
         if let Ok(text) = value.cast_exact::<PyString>() {
             self.string(text)?;
-        } else if let Ok(dict) = value.cast_exact::<PyDict>() {
-            self.dict(dict, depth)?;
         } else if let Ok(number) = value.cast_exact::<PyInt>() {
             write_int(number, self.out)?;
-        } else if let Ok(list) = value.cast_exact::<PyList>() {
-            self.array(list.iter(), depth)?;
-        } else if let Ok(number) = value.cast_exact::<PyFloat>() {
-            write_float(number.value(), self.spelling, self.out);
         } else if value.is_none() {
             self.out.extend_from_slice(b"null");
         } else if let Ok(flag) = value.cast_exact::<PyBool>() {
             write_bool(flag.is_true(), self.out);
-        } else if let Ok(tuple) = value.cast_exact::<PyTuple>() {
-            self.array(tuple.iter(), depth)?;
+        } else if let Ok(number) = value.cast_exact::<PyFloat>() {
+            write_float(number.value(), self.spelling, self.out);
         } else {
-            self.python(value, depth)?;
+            return self.other(value, depth);
         }
         Ok(())
     }
 
+    #[inline(never)]
+    fn other(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Result<(), Stop> {
+        if let Ok(dict) = value.cast_exact::<PyDict>() {
+            self.dict(dict, depth)
+        } else if let Ok(list) = value.cast_exact::<PyList>() {
+            self.array(list.iter(), depth)
+        } else if !self.encoded
+            && let Ok(tuple) = value.cast_exact::<PyTuple>()
+        {
+            self.array(tuple.iter(), depth)
+        } else {
+            self.python(value, depth)
+        }
+    }
+
+    #[inline]
     fn string(&mut self, text: &Bound<'py, PyString>) -> PyResult<()> {
         match text.to_str() {
             Ok(text) => write_string(text, self.spelling, self.out),
@@ -113,10 +153,12 @@ impl<'py> Writer<'_, 'py> {
     ) -> Result<(), Stop> {
         self.out.push(b'[');
         let depth = self.deeper(depth)?;
-        for (index, item) in items.enumerate() {
-            if index > 0 {
-                self.out.extend_from_slice(self.spelling.comma());
+        let mut first = true;
+        for item in items {
+            if !first {
+                self.spelling.write_comma(self.out);
             }
+            first = false;
             self.value(&item, depth)?;
         }
         self.out.push(b']');
@@ -131,9 +173,9 @@ impl<'py> Writer<'_, 'py> {
             let (key, value) = item?;
             let before = self.out.len();
             if !first {
-                self.out.extend_from_slice(self.spelling.comma());
+                self.spelling.write_comma(self.out);
             }
-            match write_key(&key, self.spelling, self.out)? {
+            match self.key(&key)? {
                 Key::Written => first = false,
                 Key::Dropped => {
                     self.out.truncate(before);
@@ -143,14 +185,75 @@ impl<'py> Writer<'_, 'py> {
                 // first and with the value of the last.
                 Key::Other => return Err(self.whole_in_python()),
             }
-            self.out.extend_from_slice(self.spelling.colon());
+            self.spelling.write_colon(self.out);
             self.value(&value, depth)?;
         }
         self.out.push(b'}');
         Ok(())
     }
 
+    #[inline]
+    fn key(&mut self, key: &Bound<'py, PyAny>) -> PyResult<Key> {
+        let Ok(text) = key.cast_exact::<PyString>() else {
+            return self.odd_key(key);
+        };
+        match text.to_str() {
+            Ok(text) if text.starts_with("_sa") && !self.encoded => return Ok(Key::Dropped),
+            Ok(text) => write_string(text, self.spelling, self.out),
+            Err(_) => return self.surrogate_key(text),
+        }
+        Ok(Key::Written)
+    }
+
+    /// Writes a key with a lone surrogate in it.
+    #[cold]
+    fn surrogate_key(&mut self, text: &Bound<'py, PyString>) -> PyResult<Key> {
+        let py = text.py();
+        let is_sa = text.call_method1(intern!(py, "startswith"), (intern!(py, "_sa"),))?;
+        if is_sa.is_truthy()? && !self.encoded {
+            return Ok(Key::Dropped);
+        }
+        fallback::dump_json(text, self.spelling, self.out)?;
+        Ok(Key::Written)
+    }
+
+    /// Writes a key that is no `str`: what `json.dumps` makes of it.
+    fn odd_key(&mut self, key: &Bound<'py, PyAny>) -> PyResult<Key> {
+        if self.encoded
+            && let Ok(text) = key.cast::<PyString>()
+        {
+            self.string(text)?;
+            return Ok(Key::Written);
+        }
+        let out = &mut *self.out;
+        out.push(b'"');
+        if let Ok(number) = key.cast_exact::<PyInt>() {
+            write_int(number, out)?;
+        } else if let Ok(number) = key.cast_exact::<PyFloat>() {
+            // Only values become null: `json.dumps` spells a key's name out.
+            match number.value() {
+                value if value.is_nan() => out.extend_from_slice(b"NaN"),
+                f64::INFINITY => out.extend_from_slice(b"Infinity"),
+                f64::NEG_INFINITY => out.extend_from_slice(b"-Infinity"),
+                // A key is text, which is the same in every spelling.
+                value => write_float(value, Spelling::Fastapi, out),
+            }
+        } else if let Ok(flag) = key.cast_exact::<PyBool>() {
+            write_bool(flag.is_true(), out);
+        } else if key.is_none() {
+            out.extend_from_slice(b"null");
+        } else {
+            return Ok(Key::Other);
+        }
+        out.push(b'"');
+        Ok(Key::Written)
+    }
+
     fn python(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Result<(), Stop> {
+        if self.encoded {
+            fallback::dump_json(value, self.spelling, self.out)?;
+            return Ok(());
+        }
         if !self.python_ran {
             if needs_python_whole(self.root, 0)? {
                 return Err(Stop::WholeInPython);
@@ -164,7 +267,7 @@ impl<'py> Writer<'_, 'py> {
             None
         } {
             Some(dumped) => write_at(&dumped, depth + 1, self.spelling, self.out)?,
-            None => fallback::dump_json(value, self.spelling, self.out)?,
+            None => write_encoded(&fallback::encoded(value)?, depth, self.spelling, self.out)?,
         }
         Ok(())
     }
@@ -228,53 +331,20 @@ enum Key {
 }
 
 fn is_plain_key(key: &Bound<'_, PyAny>) -> bool {
-    match key.cast_exact::<PyString>() {
-        Ok(text) => text.to_str().is_ok(),
-        Err(_) => {
-            key.cast_exact::<PyInt>().is_ok()
-                || key.cast_exact::<PyFloat>().is_ok()
-                || key.cast_exact::<PyBool>().is_ok()
-                || key.is_none()
-        }
-    }
-}
-
-fn write_key(key: &Bound<'_, PyAny>, spelling: Spelling, out: &mut Vec<u8>) -> PyResult<Key> {
-    if let Ok(text) = key.cast_exact::<PyString>() {
-        return Ok(match text.to_str() {
-            Ok(text) if text.starts_with("_sa") => Key::Dropped,
-            Ok(text) => {
-                write_string(text, spelling, out);
-                Key::Written
-            }
-            Err(_) => Key::Other,
-        });
-    }
-    out.push(b'"');
-    if let Ok(number) = key.cast_exact::<PyInt>() {
-        write_int(number, out)?;
-    } else if let Ok(number) = key.cast_exact::<PyFloat>() {
-        // Only values become null: `json.dumps` spells a key's name out.
-        match number.value() {
-            value if value.is_nan() => out.extend_from_slice(b"NaN"),
-            f64::INFINITY => out.extend_from_slice(b"Infinity"),
-            f64::NEG_INFINITY => out.extend_from_slice(b"-Infinity"),
-            // A key is text, which is the same in every spelling.
-            value => write_float(value, Spelling::Fastapi, out),
-        }
-    } else if let Ok(flag) = key.cast_exact::<PyBool>() {
-        write_bool(flag.is_true(), out);
-    } else if key.is_none() {
-        out.extend_from_slice(b"null");
-    } else {
-        return Ok(Key::Other);
-    }
-    out.push(b'"');
-    Ok(Key::Written)
+    key.cast_exact::<PyString>().is_ok()
+        || key.cast_exact::<PyInt>().is_ok()
+        || key.cast_exact::<PyFloat>().is_ok()
+        || key.cast_exact::<PyBool>().is_ok()
+        || key.is_none()
 }
 
 fn write_bool(flag: bool, out: &mut Vec<u8>) {
-    out.extend_from_slice(if flag { b"true" } else { b"false" });
+    // Two copies whose lengths the compiler knows.
+    if flag {
+        out.extend_from_slice(b"true");
+    } else {
+        out.extend_from_slice(b"false");
+    }
 }
 
 fn write_int(number: &Bound<'_, PyInt>, out: &mut Vec<u8>) -> PyResult<()> {

@@ -15,17 +15,21 @@ pub(crate) enum Spelling {
 }
 
 impl Spelling {
-    pub(crate) fn comma(self) -> &'static [u8] {
+    // Each is a copy of a length that the compiler knows.
+
+    #[inline]
+    pub(crate) fn write_comma(self, out: &mut Vec<u8>) {
         match self {
-            Self::Fastapi => b", ",
-            Self::Compact => b",",
+            Self::Fastapi => out.extend_from_slice(b", "),
+            Self::Compact => out.push(b','),
         }
     }
 
-    pub(crate) fn colon(self) -> &'static [u8] {
+    #[inline]
+    pub(crate) fn write_colon(self, out: &mut Vec<u8>) {
         match self {
-            Self::Fastapi => b": ",
-            Self::Compact => b":",
+            Self::Fastapi => out.extend_from_slice(b": "),
+            Self::Compact => out.push(b':'),
         }
     }
 }
@@ -141,57 +145,77 @@ fn layout_float(digits: &[u8], point: i32, out: &mut Vec<u8>) {
 /// Writes `text` quoted. What has to be escaped depends on the spelling: everything outside
 /// printable ASCII (DEL included, as in `json.dumps`), or only what JSON demands.
 pub(crate) fn write_string(text: &str, spelling: Spelling, out: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
-    out.reserve(bytes.len() + 2);
+    out.reserve(text.len() + 2);
     out.push(b'"');
-    let mut at = 0;
-    while at < bytes.len() {
-        let clean = match spelling {
-            Spelling::Fastapi => clean_prefix(&bytes[at..], is_printable_ascii),
-            Spelling::Compact => clean_prefix(&bytes[at..], is_no_control),
-        };
-        out.extend_from_slice(&bytes[at..at + clean]);
-        at += clean;
-        // Characters to escape come in runs, as in CJK text.
-        for c in text[at..].chars() {
-            let needs_escape = match spelling {
-                Spelling::Fastapi => !(' '..='~').contains(&c),
-                Spelling::Compact => c < ' ',
-            };
-            if !needs_escape && c != '"' && c != '\\' {
-                break;
-            }
-            write_escape(c, out);
-            at += c.len_utf8();
-        }
+    let escaped = write_clean_prefix(text, spelling, out);
+    if !escaped.is_empty() {
+        write_escaped(escaped, spelling, out);
     }
     out.push(b'"');
 }
 
-fn is_printable_ascii(b: u8) -> bool {
-    (b' '..=b'~').contains(&b)
+/// Writes what comes before the first character to escape, and returns the rest.
+#[inline]
+fn write_clean_prefix<'a>(text: &'a str, spelling: Spelling, out: &mut Vec<u8>) -> &'a str {
+    let clean = match spelling {
+        Spelling::Fastapi => clean_prefix::<true>(text.as_bytes()),
+        Spelling::Compact => clean_prefix::<false>(text.as_bytes()),
+    };
+    out.extend_from_slice(&text.as_bytes()[..clean]);
+    &text[clean..]
 }
 
-fn is_no_control(b: u8) -> bool {
-    b >= b' '
+#[inline(never)]
+fn write_escaped(mut text: &str, spelling: Spelling, out: &mut Vec<u8>) {
+    while let Some(c) = text.chars().next() {
+        let needs_escape = match spelling {
+            Spelling::Fastapi => !(' '..='~').contains(&c),
+            Spelling::Compact => c < ' ',
+        };
+        // Characters to escape come in runs, as in CJK text.
+        if needs_escape || c == '"' || c == '\\' {
+            write_escape(c, out);
+            text = &text[c.len_utf8()..];
+        } else {
+            text = write_clean_prefix(text, spelling, out);
+        }
+    }
 }
 
-/// How many bytes from the start are allowed and need no backslash. Without branches, so that a
-/// compiler makes SIMD of it.
+/// Whether a byte is, or belongs to, a character that has to be escaped.
 #[expect(clippy::needless_bitwise_bool, reason = "`||` would be a branch")]
-fn clean_prefix(bytes: &[u8], is_allowed: impl Fn(u8) -> bool) -> usize {
+const fn is_escaped<const ASCII_ONLY: bool>(byte: u8) -> bool {
+    (byte < b' ') | (byte == b'"') | (byte == b'\\') | (ASCII_ONLY & (byte > b'~'))
+}
+
+const fn escaped_bytes<const ASCII_ONLY: bool>() -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        #[expect(clippy::cast_possible_truncation, reason = "it is below 256")]
+        let value = byte as u8;
+        table[byte] = is_escaped::<ASCII_ONLY>(value);
+        byte += 1;
+    }
+    table
+}
+
+/// How many bytes from the start need no escape. Most strings are short, and soonest done by a
+/// look into a table for each byte; of long ones a compiler makes SIMD, if there is no branch.
+#[inline]
+fn clean_prefix<const ASCII_ONLY: bool>(bytes: &[u8]) -> usize {
     const STEP: usize = 16;
-    let special = |b: &u8| !is_allowed(*b) | (*b == b'"') | (*b == b'\\');
-    let clean_steps = bytes
-        .chunks_exact(STEP)
-        .take_while(|chunk| !chunk.iter().fold(false, |any, b| any | special(b)))
-        .count();
-    let start = clean_steps * STEP;
-    start
-        + bytes[start..]
-            .iter()
-            .position(special)
-            .unwrap_or(bytes.len() - start)
+    let table = const { &escaped_bytes::<ASCII_ONLY>() };
+    let is_clean = |chunk: &[u8]| {
+        let escaped = |any, b: &u8| any | is_escaped::<ASCII_ONLY>(*b);
+        !chunk.iter().fold(false, escaped)
+    };
+    let steps = bytes.chunks_exact(STEP).take_while(|c| is_clean(c)).count();
+    let start = steps * STEP;
+    bytes[start..]
+        .iter()
+        .position(|b| table[usize::from(*b)])
+        .map_or(bytes.len(), |at| start + at)
 }
 
 fn write_escape(c: char, out: &mut Vec<u8>) {
@@ -298,14 +322,14 @@ mod tests {
     fn the_clean_prefix_ends_at_the_first_escape() {
         for len in 0..70 {
             let clean = vec![b'x'; len];
-            assert_eq!(clean_prefix(&clean, is_no_control), len);
+            assert_eq!(clean_prefix::<true>(&clean), len);
             for at in 0..len {
                 for special in [b'"', b'\\', 0x1f, 0x7f, 0xc3] {
                     let mut bytes = clean.clone();
                     bytes[at] = special;
-                    assert_eq!(clean_prefix(&bytes, is_printable_ascii), at);
+                    assert_eq!(clean_prefix::<true>(&bytes), at);
                     let compact = if special > b'~' { len } else { at };
-                    assert_eq!(clean_prefix(&bytes, is_no_control), compact);
+                    assert_eq!(clean_prefix::<false>(&bytes), compact);
                 }
             }
         }

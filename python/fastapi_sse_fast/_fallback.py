@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from fastapi.encoders import jsonable_encoder
 from fastapi.sse import ServerSentEvent as ValidatedEvent
 
-__all__ = ["ValidatedEvent", "dump_compact_json", "dump_json"]
+__all__ = ["ValidatedEvent", "dump_compact_json", "dump_json", "jsonable_encoder"]
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def dump_json(value: Any) -> str:
-    """The JSON of a value without an item type, as FastAPI's router makes it."""
-    return json.dumps(_without_non_finite(jsonable_encoder(value)))
+    """The JSON of what `jsonable_encoder` returned, as FastAPI's router makes it."""
+    return json.dumps(_without_non_finite(value))
 
 
 def dump_compact_json(value: Any) -> str:
-    """The same without spaces and, but for lone surrogates, with nothing escaped."""
-    encoded = _without_non_finite(jsonable_encoder(value))
+    """The same without spaces and, but for what JSON and UTF-8 demand, unescaped."""
+    encoded = _without_non_finite(value)
     text = json.dumps(encoded, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(encoded, separators=(",", ":"))
-    return text
+    # Only in strings can there be one; UTF-8 cannot say it.
+    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _without_non_finite(value: Any) -> Any:
