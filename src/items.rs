@@ -42,7 +42,8 @@ impl<'py> Items<'py> {
 impl<'py> Iterator for Items<'py> {
     type Item = PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)>;
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "it is the loop of the JSON writer")]
     fn next(&mut self) -> Option<Self::Item> {
         if self.dict.len() != self.len {
             // Ends the iteration after this error.

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::items::Items;
-use crate::scalar::{Spelling, write_float, write_string};
+use crate::scalar::{Spelling, copy_short, write_float, write_string};
 use crate::{fallback, model};
 
 /// Deeper values go to Python as a whole: its recursion limit is then the only one there is.
@@ -103,7 +103,8 @@ impl<'a, 'py> Writer<'a, 'py> {
     }
 
     /// Scalars are written here, where it is inlined; what has values inside of it is not.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "it is in the loops of the writer")]
     fn value(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Result<(), Stop> {
         if let Ok(text) = value.cast_exact::<PyString>() {
             self.string(text)?;
@@ -349,7 +350,7 @@ fn write_bool(flag: bool, out: &mut Vec<u8>) {
 
 fn write_int(number: &Bound<'_, PyInt>, out: &mut Vec<u8>) -> PyResult<()> {
     if let Ok(small) = number.extract::<i64>() {
-        out.extend_from_slice(itoa::Buffer::new().format(small).as_bytes());
+        copy_short(itoa::Buffer::new().format(small).as_bytes(), out);
     } else {
         // Python refuses to print more than `sys.get_int_max_str_digits()` digits, as it does
         // for `json.dumps`.
