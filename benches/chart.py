@@ -10,12 +10,12 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from report import Comparison, Curve, number
+from fastapi_sse_fast._bench.report import Comparison, Curve, number, times
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from report import Result, Section
+    from fastapi_sse_fast._bench.report import Result, Section
 
 STYLE = """
 text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328 }
@@ -140,10 +140,6 @@ def bars(title: str, comparisons: Sequence[Comparison]) -> str:
             svg.box(LABELS + 10, y - 11, length, BAR_HEIGHT - 6, kind)
             svg.text(LABELS + 18 + length, y, text, "small")
     return svg.image(BAR_WIDTH, y + MARGIN, title)
-
-
-def times(ratio: float) -> str:
-    return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.1f}x"
 
 
 PANEL_WIDTH = 260

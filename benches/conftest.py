@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from machine import DEBUG_BUILD, is_debug_build
+from fastapi_sse_fast._bench.machine import DEBUG_BUILD, is_debug_build
 
 
 def pytest_sessionstart() -> None:

@@ -6,13 +6,13 @@ import json
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from bench import Bench, Contestant, Row
-from bursts import CHUNKS, LAP, Burst, Events
-from client import Crowd, content_of, fetch
-from controls import MARKED
-from report import Curve, Section
-from samples import text_of
-from serving import ON_LINUX
+from fastapi_sse_fast._bench.bench import Bench, Contestant, Row
+from fastapi_sse_fast._bench.bursts import CHUNKS, LAP, Burst, Events
+from fastapi_sse_fast._bench.client import Crowd, content_of, fetch
+from fastapi_sse_fast._bench.controls import MARKED
+from fastapi_sse_fast._bench.report import Curve, Section
+from fastapi_sse_fast._bench.samples import text_of
+from fastapi_sse_fast._bench.serving import ON_LINUX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,8 +59,7 @@ class Variation(NamedTuple):
                 )
                 for name in values
             ]
-            rounds = bench.rounds(ROUNDS)
-            for burst in bench.turns(bursts, rounds, part=part, of=len(self.xs)):
+            for burst in bench.turns(bursts, part=part, of=len(self.xs)):
                 burst.measure()
             for burst in bursts:
                 costs = burst.costs()
@@ -69,7 +68,8 @@ class Variation(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        return len(self.xs) * 3 * (ROUNDS + 2) * STREAM_SECONDS
+        """About how long a round takes."""
+        return len(self.xs) * 3 * STREAM_SECONDS
 
 
 def streams(bench: Bench) -> list[Curve]:
@@ -80,8 +80,7 @@ def streams(bench: Bench) -> list[Curve]:
     }
     for part, x in enumerate(xs):
         names = [name for name in values if name != FASTAPI or x <= MOST_OF_FASTAPI]
-        rounds = bench.rounds(ROUNDS)
-        for name in bench.turns(names, rounds, part=part, of=len(xs)):
+        for name in bench.turns(names, part=part, of=len(xs)):
             rate = gated_rate(bench, name, x)
             values[name].setdefault(x, []).append(rate)
     return [Curve("Streams at once", "streams", "{:,}".format, values)]
@@ -105,7 +104,7 @@ def length(bench: Bench) -> list[Curve]:
     first, last = MARKED, LONG
     names = (OURS, BY_HAND)
     values: dict[str, dict[int, list[float]]] = {name: {} for name in names}
-    for name in bench.turns(names, bench.rounds(ROUNDS)):
+    for name in bench.turns(names):
         address = bench.server(name).address
         with Crowd(address, f"/long/{LONG}") as crowd:
             crowd.grow(1)
@@ -155,6 +154,7 @@ ROWS = {
             "`ServerSentEvent(raw_data=text)`, and by hand an f-string.",
             "growth.svg",
         ),
+        ROUNDS,
         SIZED.seconds,
         SIZED.run,
     ),
@@ -166,6 +166,7 @@ ROWS = {
             "`await asyncio.sleep(0)` after so many of them.",
             "growth.svg",
         ),
+        ROUNDS,
         GROUPED.seconds,
         GROUPED.run,
     ),
@@ -177,7 +178,8 @@ ROWS = {
             "open streams that are let go together.",
             "growth.svg",
         ),
-        70,
+        ROUNDS,
+        20,
         streams,
     ),
     "length": Row(
@@ -187,7 +189,8 @@ ROWS = {
             f"{PER_SECOND}: the first and the last {MARKED:,} models of "
             f"one burst of {LONG:,}.",
         ),
-        60,
+        ROUNDS,
+        20,
         length,
     ),
 }

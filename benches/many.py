@@ -6,10 +6,10 @@ import statistics
 import sys
 import time
 
-from bench import Bench, Contestant, Row
-from bursts import CHUNKS
-from client import Crowd, Visitors, body_of, decode, fetch
-from report import BY_HAND, Comparison, Line, Section
+from fastapi_sse_fast._bench.bench import Bench, Contestant, Row
+from fastapi_sse_fast._bench.bursts import CHUNKS
+from fastapi_sse_fast._bench.client import Crowd, Visitors, body_of, decode, fetch
+from fastapi_sse_fast._bench.report import BY_HAND, Comparison, Line, Section
 
 IDLE_STREAMS = 1000
 FIRST_STREAMS = 50
@@ -39,7 +39,7 @@ ONE = [
 
 def memory(bench: Bench) -> list[Comparison]:
     kibibytes: dict[str, list[float]] = {one.name: [] for one in IDLE}
-    for one in bench.turns(IDLE, bench.rounds(IDLE_ROUNDS)):
+    for one in bench.turns(IDLE):
         # A new process each time: an old one has memory to spare.
         with (
             bench.fresh_server(one.app) as server,
@@ -63,7 +63,7 @@ def one_event(bench: Bench) -> list[Comparison]:
             sys.exit(f"{one.name}: wrong event: {body!r}")
     rates: dict[str, list[float]] = {one.name: [] for one in ONE}
     costs: dict[str, list[float]] = {one.name: [] for one in ONE}
-    for one in bench.turns(ONE, bench.rounds(ONE_ROUNDS)):
+    for one in bench.turns(ONE):
         server = bench.server(one.app)
         with Visitors(server.address, one.path, CONNECTIONS) as visitors:
             visitors.come_and_go_until(time.perf_counter() + WARM_UP_SECONDS)
@@ -99,7 +99,8 @@ ROWS = {
             f"What {IDLE_STREAMS:,} streams add to the resident memory of a new server "
             f"that has {FIRST_STREAMS} already, each idle after one event.",
         ),
-        len(IDLE) * IDLE_ROUNDS * 3.5,
+        IDLE_ROUNDS,
+        len(IDLE) * 3.5,
         memory,
         linux_only=True,
     ),
@@ -110,7 +111,8 @@ ROWS = {
             f"{CONNECTIONS} connections that are kept alive, each with one request "
             "after another for a stream that ends after one model.",
         ),
-        len(ONE) * ONE_ROUNDS * (WARM_UP_SECONDS + WINDOW_SECONDS),
+        ONE_ROUNDS,
+        len(ONE) * (WARM_UP_SECONDS + WINDOW_SECONDS),
         one_event,
     ),
 }

@@ -6,20 +6,20 @@ import statistics
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from bench import Bench, Contestant, Row
-from bursts import CHUNKS, Burst
-from client import chunks_of, fetch
-from report import Curve, Section
-from serving import serving_by
+from fastapi_sse_fast._bench.bench import Bench, Contestant, Row
+from fastapi_sse_fast._bench.bursts import CHUNKS, Burst
+from fastapi_sse_fast._bench.client import chunks_of, fetch
+from fastapi_sse_fast._bench.report import Curve, Section
+from fastapi_sse_fast._bench.serving import serving_by
 
 if TYPE_CHECKING:
-    from serving import Server
+    from fastapi_sse_fast._bench.serving import Server
 
 ROUNDS = 3
 STREAM_SECONDS = 0.2
 LAPS = 500
 SIZES = (4 * 1024, 16 * 1024, 64 * 1024, 256 * 1024)
-APP = "drop_ins:fastapi_sse_fast_app"
+APP = "fastapi_sse_fast._bench.drop_ins:fastapi_sse_fast_app"
 
 FIRST = "uvicorn, httptools"
 MESSAGE = "KiB per message"
@@ -56,8 +56,7 @@ def messages(bench: Bench) -> list[Curve]:
                 )
                 for name, server in servers.items()
             ]
-            rounds = bench.rounds(ROUNDS)
-            for burst in bench.turns(bursts, rounds, part=part, of=len(SIZES)):
+            for burst in bench.turns(bursts, part=part, of=len(SIZES)):
                 burst.measure()
             for burst in bursts:
                 values[burst.contestant.name][size] = burst.waits()
@@ -89,7 +88,8 @@ ROWS = {
             "one burst, by a response with so large a `max_pending`, which is the most "
             "that it sends at once.",
         ),
-        len(COMMANDS) * len(SIZES) * (ROUNDS + 2) * STREAM_SECONDS,
+        ROUNDS,
+        len(COMMANDS) * len(SIZES) * STREAM_SECONDS,
         messages,
     )
 }

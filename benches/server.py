@@ -15,42 +15,33 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import subprocess
 import sys
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import bursts
 import chart
 import curves
-import machine
 import many
 import messages
-import paced
 import startup
-from bench import Bench
-from report import section_lines
-from serving import ON_LINUX, pin, raise_file_limit
+from fastapi_sse_fast._bench import bursts, machine, paced
+from fastapi_sse_fast._bench.bench import Bench, rows_of
+from fastapi_sse_fast._bench.report import section_lines
+from fastapi_sse_fast._bench.serving import pin, raise_file_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bench import Row
-    from report import Result, Section
-    from serving import Cores
+    from fastapi_sse_fast._bench.bench import Row
+    from fastapi_sse_fast._bench.report import Result, Section
+    from fastapi_sse_fast._bench.serving import Cores
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
-MOST_ROUNDS = 1000  # more than any row has
-MODULES = (bursts, paced, many, startup, curves, messages)
-
-ROWS: dict[str, Row] = {
-    name: row
-    for module in MODULES
-    for name, row in module.ROWS.items()
-    if ON_LINUX or not row.linux_only
-}
+ROWS = rows_of(bursts, paced, many, startup, curves, messages)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -63,7 +54,11 @@ def main(arguments: Sequence[str]) -> None:
     head = list(head_lines(arguments, cores))
     print("\n".join(head))
     rows = {name: ROWS[name] for name in ROWS if name in (options.rows or ROWS)}
-    with Bench(cores, file_limit, options.rounds or MOST_ROUNDS) as bench:
+
+    def rounds_of(row: Row) -> int:
+        return min(row.rounds, options.rounds or row.rounds)
+
+    with Bench(cores, file_limit, rounds_of) as bench:
         results: dict[Section, list[Result]] = {}
         measured = bench.run(rows)
         for section, group in groupby(measured, key=lambda done: done[0].section):
@@ -101,12 +96,30 @@ def head_lines(arguments: Sequence[str], cores: Cores) -> Iterator[str]:
     yield ""
     for line in machine.description():
         yield f"- {line}"
+    yield f"- commit {commit()}"
     yield "- " + (
         "nothing is pinned to a core"
         if cores.server is None
         else "servers on one core, clients on another"
     )
     yield "- medians of alternating rounds, and their range"
+
+
+def commit() -> str:
+    def git(*command: str) -> str:
+        return subprocess.run(
+            ["git", "--no-optional-locks", *command],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "../src", "../python")
+        return git("rev-parse", "--short", "HEAD") + (" and changes" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def write(head: Sequence[str], results: dict[Section, list[Result]]) -> None:

@@ -11,8 +11,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from fastapi_sse_fast import EncodedEvent, ServerSentEvent
+from fastapi_sse_fast._bench.samples import DICTS, MODELS, TOKENS, Chunk
 from fastapi_sse_fast._core import EventBuffer, ItemEncoder
-from samples import DICTS, MODELS, TOKENS, Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import pytest
 import sse_starlette
 
 from fastapi_sse_fast import EncodedEvent, ServerSentEvent
-from samples import MODELS
+from fastapi_sse_fast._bench.samples import MODELS
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

@@ -12,7 +12,7 @@ import pytest
 from fastapi.encoders import jsonable_encoder
 
 from fastapi_sse_fast import EncodedEvent
-from samples import DICTS
+from fastapi_sse_fast._bench.samples import DICTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,8 +1,9 @@
-"""Results as Markdown: what was measured, how ours compares, what it should be."""
+"""Results, as Markdown or for a terminal: what was measured, how ours compares."""
 
 from __future__ import annotations
 
 import statistics
+import textwrap
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -154,6 +155,37 @@ def _curve_lines(curve: Curve) -> Iterator[str]:
             number(medians[name][x]) if x in medians[name] else "" for name in names
         )
         yield f"| {curve.label(x)} | {' | '.join(cells)} |"
+
+
+WIDTH = 79
+NAMES = 44
+
+
+def heading_lines(section: Section) -> Iterator[str]:
+    """What stands above a section's comparisons in a terminal."""
+    yield section.title
+    yield "-" * len(section.title)
+    yield from textwrap.wrap(section.text.replace("`", ""), WIDTH)
+    yield ""
+    yield f"{'':{NAMES}}{section.unit:>14}{'÷ ours':>8}  range"
+
+
+def comparison_lines(comparison: Comparison) -> Iterator[str]:
+    """A comparison's rows in a terminal."""
+    medians = {line.name: line.median for line in comparison.lines}
+    yield comparison.title
+    for line in comparison.lines:
+        ratio = times(line.median / medians[line.against]) if line.against else ""
+        spread = ""
+        if len(line.values) > 1:
+            spread = f"  {number(min(line.values))} to {number(max(line.values))}"
+        name = f"  {line.name}"
+        yield f"{name:{NAMES}}{number(line.median):>14}{ratio:>8}{spread}"
+
+
+def times(ratio: float) -> str:
+    """How many times as much."""
+    return f"{ratio:.0f}x" if ratio >= 10 else f"{ratio:.1f}x"
 
 
 def number(value: float) -> str:

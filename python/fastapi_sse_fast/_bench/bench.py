@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from serving import Server, serving
+from .serving import ON_LINUX, Server, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from report import Result, Section
-    from serving import Cores
+    from .report import Result, Section
+    from .serving import Cores
 
 T = TypeVar("T")
 
@@ -31,12 +32,19 @@ class Contestant(NamedTuple):
         app: Name of the application.
         path: Path of the stream.
         against: Name of our contestant that it is compared with.
+        needs: A module that must be there, of a package that not everybody has.
     """
 
     name: str
     app: str
     path: str
     against: str = ""
+    needs: str = ""
+
+
+def present(contestants: Sequence[Contestant]) -> list[Contestant]:
+    """Those whose packages are installed."""
+    return [one for one in contestants if not one.needs or find_spec(one.needs)]
 
 
 class Row(NamedTuple):
@@ -44,15 +52,34 @@ class Row(NamedTuple):
 
     Attributes:
         section: Where its results belong.
-        seconds: About how long it takes.
+        rounds: How many there are.
+        seconds: About how long one of them takes.
         run: Measures it.
+        quick: How many rounds there are when a minute must do; none by default.
         linux_only: Whether it needs to know what a process uses.
     """
 
     section: Section
+    rounds: int
     seconds: float
     run: Callable[[Bench], Sequence[Result]]
+    quick: int = 0
     linux_only: bool = False
+
+
+class _HasRows(Protocol):
+    @property
+    def ROWS(self) -> dict[str, Row]: ...  # noqa: N802
+
+
+def rows_of(*modules: _HasRows) -> dict[str, Row]:
+    """The rows of some modules that this system can measure, by their names."""
+    return {
+        name: row
+        for module in modules
+        for name, row in module.ROWS.items()
+        if ON_LINUX or not row.linux_only
+    }
 
 
 class Bench:
@@ -61,13 +88,15 @@ class Bench:
     Args:
         cores: Where they run.
         file_limit: How many files and sockets a process may have.
-        rounds: At most so many for any row.
+        rounds_of: How many rounds a row has this time.
     """
 
-    def __init__(self, cores: Cores, file_limit: int, rounds: int) -> None:
+    def __init__(
+        self, cores: Cores, file_limit: int, rounds_of: Callable[[Row], int]
+    ) -> None:
         self.cores = cores
         self.file_limit = file_limit
-        self._most_rounds = rounds
+        self._rounds_of = rounds_of
         self._servers = ExitStack()
         self._running: dict[str, Server] = {}
         self._rows: dict[str, Row] = {}
@@ -88,8 +117,10 @@ class Bench:
             self._show_progress("")
             yield row, results
 
-    def rounds(self, usual: int) -> int:
-        return min(usual, self._most_rounds)
+    @property
+    def rounds(self) -> int:
+        """How many the present row has."""
+        return self._rounds_of(self._rows[self._row])
 
     def server(self, app: str) -> Server:
         """The one that runs an application, from its first use to the end."""
@@ -101,17 +132,16 @@ class Bench:
         return serving(app, self.cores.server)
 
     def turns(
-        self, contestants: Sequence[T], rounds: int, *, part: float = 0.0, of: int = 1
+        self, contestants: Sequence[T], *, part: float = 0.0, of: int = 1
     ) -> Iterator[T]:
-        """Whose turn it is.
+        """Whose turn it is, in every round of the present row.
 
         Args:
             contestants: Take turns.
-            rounds: How many each of them has.
             part: How many parts of the row have been done before.
             of: How many parts the row has.
         """
-        done = 0
+        done, rounds = 0, self.rounds
         for turn in range(rounds):
             # To and fro: a machine that gets slower or faster does so for all alike.
             for one in contestants if turn % 2 == 0 else reversed(contestants):
@@ -123,7 +153,10 @@ class Bench:
     def _progress(self, share: float, text: str) -> None:
         """Shows how much of all rows has been done, given how much of this one."""
         names = list(self._rows)
-        seconds = [row.seconds for row in self._rows.values()]
+        # Getting ready takes about another round.
+        seconds = [
+            row.seconds * (1 + self._rounds_of(row)) for row in self._rows.values()
+        ]
         at = names.index(self._row)
         done = (sum(seconds[:at]) + share * seconds[at]) / sum(seconds)
         bar = "#" * round(BAR * done)

@@ -10,18 +10,19 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench import Bench, Contestant, Row
-from client import body_of, decode, fetch
-from report import BY_HAND, Comparison, Line, Section, number
-from samples import DICTS, IDS, TOKENS
-from serving import ON_LINUX
+from .bench import Bench, Contestant, Row, present
+from .client import body_of, decode, fetch
+from .report import BY_HAND, Comparison, Line, Section, number
+from .samples import DICTS, IDS, TOKENS
+from .serving import ON_LINUX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from serving import Server
+    from .serving import Server
 
 ROUNDS = 7
+QUICK_ROUNDS = 3
 STREAM_SECONDS = 0.4
 MOST_BYTES = 64 * 1024 * 1024  # of a stream: the client keeps it, to check it
 LAP = len(TOKENS)  # events
@@ -90,9 +91,9 @@ class Burst:
         return [1e6 * sample.wall / sample.events for sample in self.samples]
 
     def line(self) -> Line:
-        name, _, _, against = self.contestant
+        one = self.contestant
         note = f"{number(statistics.median(self.waits()))} on the wall's clock"
-        return Line(name, self.costs(), against, note)
+        return Line(one.name, self.costs(), one.against, note)
 
     def _calibrated(self, seconds: float) -> int:
         most = MOST_BYTES // len(self._lap)
@@ -131,7 +132,7 @@ def measured_by(
             Burst(bench.server(one.app), one, expected, STREAM_SECONDS)
             for one in contestants
         ]
-        for burst in bench.turns(bursts, bench.rounds(ROUNDS)):
+        for burst in bench.turns(bursts):
             burst.measure()
         return [Comparison(title, [burst.line() for burst in bursts])]
 
@@ -139,16 +140,18 @@ def measured_by(
 
 
 def row(title: str, expected: Events, contestants: Sequence[Contestant]) -> Row:
-    seconds = len(contestants) * (ROUNDS + 1.5) * STREAM_SECONDS
-    return Row(SECTION, seconds, measured_by(title, expected, contestants))
+    contestants = present(contestants)
+    seconds = len(contestants) * STREAM_SECONDS
+    run = measured_by(title, expected, contestants)
+    return Row(SECTION, ROUNDS, seconds, run, QUICK_ROUNDS)
 
 
 def ours(path: str) -> Contestant:
     return Contestant("fastapi_sse_fast", "fastapi_sse_fast", f"/{path}/{{laps}}")
 
 
-def other(name: str, app: str, path: str) -> Contestant:
-    return Contestant(name, app, f"/{path}/{{laps}}", "fastapi_sse_fast")
+def other(name: str, app: str, path: str, needs: str = "") -> Contestant:
+    return Contestant(name, app, f"/{path}/{{laps}}", "fastapi_sse_fast", needs)
 
 
 ROWS = {
@@ -159,7 +162,9 @@ ROWS = {
             ours("typed"),
             other("fastapi.sse", "fastapi.sse", "typed"),
             other(BY_HAND, "StreamingResponse", "typed"),
-            other("sse-starlette, ready JSON", "sse-starlette", "typed"),
+            other(
+                "sse-starlette, ready JSON", "sse-starlette", "typed", "sse_starlette"
+            ),
         ],
     ),
     "dict": row(
@@ -168,7 +173,7 @@ ROWS = {
         [
             ours("dict"),
             other("fastapi.sse", "fastapi.sse", "dict"),
-            other("StreamingResponse, orjson", "StreamingResponse", "dict"),
+            other("StreamingResponse, orjson", "StreamingResponse", "dict", "orjson"),
         ],
     ),
     "event": row(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 ON_LINUX = sys.platform.startswith("linux")
 
-HERE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 STARTUP_TIMEOUT = 20.0
 """Seconds until a server must listen."""
@@ -81,44 +81,42 @@ def raise_file_limit() -> int:
 
 @contextmanager
 def serving(app: str, core: int | None) -> Iterator[Server]:
-    """One of `apps.py`, on a socket that it inherits."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        fd = listener.fileno()
-        command = [sys.executable, str(HERE / "apps.py"), app, str(fd)]
-        process = subprocess.Popen(command, pass_fds=[fd], preexec_fn=_onto(core))
-        address = listener.getsockname()
-    # Here the listener is the child's alone: if that fails to start, so does a request.
-    with _stopped_at_the_end(process):
-        yield Server(process, address)
+    """One of `apps.py`. It ends with this process, even if that is killed."""
+    path = os.pathsep.join([str(PACKAGE), *filter(None, [os.getenv("PYTHONPATH")])])
+    with subprocess.Popen(
+        [sys.executable, "-m", "_bench.apps", app],
+        env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for this process to see
+        preexec_fn=_onto(core),
+    ) as process:
+        try:
+            assert process.stdout is not None
+            port = process.stdout.readline()
+            if not port:
+                sys.exit(f"the server of {app} does not start")
+            yield Server(process, ("127.0.0.1", int(port)))
+        finally:
+            process.kill()
 
 
 @contextmanager
 def serving_by(command: Sequence[str], core: int | None) -> Iterator[Server]:
-    """A module that is run with `{port}` filled in, in the folder of `apps.py`."""
+    """A module that is run with `{port}` filled in."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
     module = [word.format(port=address[1]) for word in command]
     process = subprocess.Popen(
         [sys.executable, "-m", *module],
-        cwd=HERE,
         preexec_fn=_onto(core),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    with _stopped_at_the_end(process):
+    try:
         server = Server(process, address)
         server.wait_until_it_listens()
         yield server
-
-
-def _onto(core: int | None) -> Callable[[], None] | None:
-    return None if core is None else lambda: os.sched_setaffinity(0, {core})
-
-
-@contextmanager
-def _stopped_at_the_end(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
     finally:
         process.terminate()
         try:
@@ -126,3 +124,7 @@ def _stopped_at_the_end(process: subprocess.Popen[bytes]) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _onto(core: int | None) -> Callable[[], None] | None:
+    return None if core is None else lambda: os.sched_setaffinity(0, {core})

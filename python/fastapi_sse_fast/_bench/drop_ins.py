@@ -12,8 +12,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from controls import PACE, STAMP_PACE, add_controls, over_and_over
-from samples import DICTS, IDS, JSON_TEXTS, MODELS, TOKENS, Chunk, Stamp, text_of
+from .controls import PACE, STAMP_PACE, add_controls, over_and_over
+from .samples import DICTS, IDS, JSON_TEXTS, MODELS, TOKENS, Chunk, Stamp, text_of
 
 
 def fastapi_sse_fast_app() -> FastAPI:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 import timeit
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import fastapi.sse
 
-from fastapi_sse_fast import _core, format_sse_event
+from .. import _core, format_sse_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +31,7 @@ PACKAGES = (
     "hypercorn",
 )
 
-DEBUG_BUILD = "This is a debug build of fastapi_sse_fast: run `make build` first."
+DEBUG_BUILD = "This is a debug build of fastapi_sse_fast; `make build` makes another."
 
 
 def is_debug_build() -> bool:
@@ -69,7 +68,6 @@ def description() -> list[str]:
         f"{platform.system()} {kernel} {platform.machine()}, {_cpu()}",
         f"{platform.python_implementation()} {platform.python_version()}, "
         + ", ".join(_versions()),
-        f"commit {_commit()}",
     ]
 
 
@@ -90,20 +88,3 @@ def _cpu() -> str:
         if names:
             return f"{len(names)} x {names[0]}"
     return platform.processor() or "unknown CPU"
-
-
-def _commit() -> str:
-    def git(*command: str) -> str:
-        return subprocess.run(
-            ["git", "--no-optional-locks", *command],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--", "../src", "../python")
-        return git("rev-parse", "--short", "HEAD") + (" and changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

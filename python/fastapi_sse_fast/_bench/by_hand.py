@@ -9,14 +9,12 @@ from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from controls import PACE, STAMP_PACE, add_controls, over_and_over
-from samples import DICTS, JSON_TEXTS, MODELS, Stamp, text_of
+from .controls import PACE, STAMP_PACE, add_controls, over_and_over
+from .samples import DICTS, JSON_TEXTS, MODELS, Stamp, text_of
 
 
 def streaming_response_app() -> FastAPI:
     """What is written by hand where speed counts: bytes or text, ready to send."""
-    import orjson
-
     app = FastAPI()
 
     def streaming(body: AsyncIterator[str | bytes]) -> Response:
@@ -42,6 +40,8 @@ def streaming_response_app() -> FastAPI:
 
     @app.get("/dict/{laps}")
     async def plain(laps: int) -> Response:
+        import orjson
+
         async def body() -> AsyncIterator[bytes]:
             for item in over_and_over(DICTS, laps):
                 yield b"data: " + orjson.dumps(item) + b"\n\n"

@@ -12,35 +12,45 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from bench import Bench, Contestant, Row
-from bursts import CHUNKS
-from client import Crowd, beginning_of, decode, latencies
-from controls import PACE, STAMP_PACE
-from report import BY_HAND, Comparison, Line, Section
+from .bench import Bench, Contestant, Row, present
+from .bursts import CHUNKS
+from .client import Crowd, beginning_of, decode, latencies
+from .controls import PACE, STAMP_PACE
+from .report import BY_HAND, Comparison, Line, Section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STREAMS = 300
 ROUNDS = 5
+QUICK_ROUNDS = 1
 SETTLE_SECONDS = 0.5
 WINDOW_SECONDS = 1.5
 
 STAMPED_EVENTS = 600
 WARM_UP = 50  # events
 LATENCY_ROUNDS = 7
+QUICK_LATENCY_ROUNDS = 2
 
 MODEL = "fastapi_sse_fast, model"
 ENCODED = "fastapi_sse_fast, EncodedEvent of ready JSON"
 
-PACED = [
-    Contestant(MODEL, "fastapi_sse_fast", "/paced"),
-    Contestant("fastapi.sse, model", "fastapi.sse", "/paced", MODEL),
-    Contestant(BY_HAND, "StreamingResponse", "/paced", MODEL),
-    Contestant(ENCODED, "fastapi_sse_fast", "/encoded-paced"),
-    Contestant("sse-starlette, ready JSON", "sse-starlette", "/paced", ENCODED),
-    Contestant("plain ASGI, ready bytes", "plain ASGI", "/paced", ENCODED),
-]
+PACED = present(
+    [
+        Contestant(MODEL, "fastapi_sse_fast", "/paced"),
+        Contestant("fastapi.sse, model", "fastapi.sse", "/paced", MODEL),
+        Contestant(BY_HAND, "StreamingResponse", "/paced", MODEL),
+        Contestant(ENCODED, "fastapi_sse_fast", "/encoded-paced"),
+        Contestant(
+            "sse-starlette, ready JSON",
+            "sse-starlette",
+            "/paced",
+            ENCODED,
+            "sse_starlette",
+        ),
+        Contestant("plain ASGI, ready bytes", "plain ASGI", "/paced", ENCODED),
+    ]
+)
 
 STAMPED = [
     Contestant("fastapi_sse_fast", "fastapi_sse_fast", "/stamped"),
@@ -55,7 +65,7 @@ def paced(bench: Bench) -> list[Comparison]:
         if decode(body, CHUNKS) != CHUNKS[: body.count(b"\n\n")]:
             sys.exit(f"{one.name}: wrong events: {body!r}")
     samples = {one.name: PacedSamples() for one in PACED}
-    for one in bench.turns(PACED, bench.rounds(ROUNDS)):
+    for one in bench.turns(PACED):
         samples[one.name].take(bench, one)
     lines = [samples[one.name].line(one) for one in PACED]
     return [Comparison("paced streams", lines)]
@@ -97,7 +107,7 @@ class PacedSamples:
 def latency(bench: Bench) -> list[Comparison]:
     halves: dict[str, list[float]] = {one.name: [] for one in STAMPED}
     tails: dict[str, list[float]] = {one.name: [] for one in STAMPED}
-    for one in bench.turns(STAMPED, bench.rounds(LATENCY_ROUNDS)):
+    for one in bench.turns(STAMPED):
         address = bench.server(one.app).address
         seconds = latencies(address, one.path, WARM_UP + STAMPED_EVENTS)[WARM_UP:]
         percentiles = statistics.quantiles(seconds, n=100)
@@ -125,8 +135,10 @@ ROWS = {
             "`EncodedEvent`, which is made for every event.",
             "paced.svg",
         ),
-        len(PACED) * ROUNDS * (0.5 + SETTLE_SECONDS + WINDOW_SECONDS),
+        ROUNDS,
+        len(PACED) * (0.5 + SETTLE_SECONDS + WINDOW_SECONDS),
         paced,
+        QUICK_ROUNDS,
         linux_only=True,
     ),
     "latency": Row(
@@ -137,7 +149,9 @@ ROWS = {
             f"client's `recv`: one stream with an event every {1000 * STAMP_PACE:g} "
             f"ms, {STAMPED_EVENTS} events a round; median of the rounds.",
         ),
-        len(STAMPED) * LATENCY_ROUNDS * (STAMPED_EVENTS + WARM_UP) * STAMP_PACE * 1.2,
+        LATENCY_ROUNDS,
+        len(STAMPED) * (STAMPED_EVENTS + WARM_UP) * STAMP_PACE * 1.2,
         latency,
+        QUICK_LATENCY_ROUNDS,
     ),
 }

@@ -1,0 +1,51 @@
+"""The one-minute version of the benchmark, for a terminal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib.util import find_spec
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from . import bursts, machine, paced
+from .bench import Bench, rows_of
+from .report import Comparison, comparison_lines, heading_lines
+from .serving import pin, raise_file_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ROWS = {name: row for name, row in rows_of(bursts, paced).items() if row.quick}
+
+PEERS = {"orjson": "orjson", "sse-starlette": "sse_starlette"}
+"""Packages that some of the contestants need, and their modules."""
+
+
+def missing() -> list[str]:
+    """Packages without which there are fewer contestants."""
+    return [package for package, module in PEERS.items() if not find_spec(module)]
+
+
+def run(names: Sequence[str], rounds: int | None) -> None:
+    """Measures, and prints as it goes.
+
+    Args:
+        names: Of rows; all if there is none.
+        rounds: Of each row; without it as many as a minute has time for.
+    """
+    if machine.is_debug_build():
+        sys.exit(machine.DEBUG_BUILD)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the servers too
+    file_limit = raise_file_limit()
+    cores = pin()
+    print("\n".join(machine.description()))
+    rows = {name: ROWS[name] for name in ROWS if name in (names or ROWS)}
+    with Bench(cores, file_limit, lambda row: rounds or row.quick) as bench:
+        measured = bench.run(rows)
+        for section, group in groupby(measured, key=lambda done: done[0].section):
+            print("\n".join(["", *heading_lines(section)]), flush=True)
+            for _, results in group:
+                for result in results:
+                    assert isinstance(result, Comparison)
+                    print("\n".join(comparison_lines(result)), flush=True)
