@@ -34,6 +34,23 @@ impl Marks {
     pub(crate) fn is_text_of_slot(&self, text: &str) -> bool {
         text.starts_with(&self.text)
     }
+
+    fn text_of(&self, name: &str) -> String {
+        let mut text = self.text.clone();
+        for byte in name.bytes() {
+            let _ = write!(text, "{byte:02x}"); // cannot fail: it is a String
+        }
+        text.push('.');
+        text
+    }
+
+    fn digits_of(&self, name: &str) -> String {
+        let mut digits = self.digits.clone();
+        for byte in name.bytes() {
+            let _ = write!(digits, "{byte:03}");
+        }
+        digits
+    }
 }
 
 /// The text that stands for a slot until it is filled.
@@ -44,12 +61,7 @@ impl Marks {
 #[pyfunction]
 #[pyo3(signature = (name, /))]
 pub(crate) fn slot_text(py: Python<'_>, name: &str) -> PyResult<String> {
-    let mut text = Marks::of(py)?.text.clone();
-    for byte in name.bytes() {
-        let _ = write!(text, "{byte:02x}"); // cannot fail: it is a String
-    }
-    text.push('.');
-    Ok(text)
+    Ok(Marks::of(py)?.text_of(name))
 }
 
 /// The digits of the number that stands for a slot.
@@ -60,11 +72,7 @@ pub(crate) fn slot_text(py: Python<'_>, name: &str) -> PyResult<String> {
 #[pyfunction]
 #[pyo3(signature = (name, /))]
 pub(crate) fn slot_digits(py: Python<'_>, name: &str) -> PyResult<String> {
-    let mut digits = Marks::of(py)?.digits.clone();
-    for byte in name.bytes() {
-        let _ = write!(digits, "{byte:03}");
-    }
-    Ok(digits)
+    Ok(Marks::of(py)?.digits_of(name))
 }
 
 /// What a slot stands for.
@@ -119,6 +127,8 @@ pub(crate) fn find(
 struct Mark {
     name: String,
     is_text: bool,
+    /// Whether it is just as it was made, not cut short or part of a longer number.
+    is_whole: bool,
     start: usize,
     end: usize,
 }
@@ -144,16 +154,33 @@ impl Mark {
             .chunks_exact(width)
             .map_while(|code| u8::from_str_radix(str::from_utf8(code).ok()?, radix).ok())
             .collect();
+        let name = String::from_utf8(name).unwrap_or_default();
+        let made = if is_text {
+            marks.text_of(&name)
+        } else {
+            marks.digits_of(&name)
+        };
+        let end = start + made.len();
+        let is_number = |index: usize| {
+            let byte = line.get(index);
+            byte.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'+' | b'-'))
+        };
         Some(Self {
-            end: body + name.len() * width + usize::from(is_text),
-            name: String::from_utf8(name).ok()?,
+            is_whole: !name.is_empty()
+                && line[start..].starts_with(made.as_bytes())
+                && (is_text || !(start > 0 && is_number(start - 1) || is_number(end))),
+            name,
             is_text,
             start,
+            end,
         })
     }
 
     /// What it stands for, and which part of the line is to be replaced.
     fn place(&self, line: &[u8], data_is_slot: bool) -> Result<(Place, usize, usize), String> {
+        if !self.is_whole {
+            return Err(self.part_of_text());
+        }
         let (field, place) = if line.starts_with(b"data: ") {
             if !data_is_slot {
                 return self.place_in_json(line);
@@ -179,7 +206,7 @@ impl Mark {
     fn place_in_json(&self, line: &[u8]) -> Result<(Place, usize, usize), String> {
         let is_at = |index: usize, byte: u8| line.get(index) == Some(&byte);
         let quoted = is_inside_string(&line[..self.start]);
-        if !quoted && !self.is_text && !is_at(self.start - 1, b'-') {
+        if !quoted && !self.is_text {
             return Ok((Place::Json, self.start, self.end));
         }
         let stands_alone = is_at(self.start - 1, b'"')
@@ -188,7 +215,7 @@ impl Mark {
         if !stands_alone || !self.is_text {
             return Err(self.part_of_text());
         }
-        if is_at(self.end + 1, b':') {
+        if line[self.end + 1..].trim_ascii_start().starts_with(b":") {
             return Err(format!(
                 "slot '{}' is a key; it can only be a value",
                 self.name

@@ -237,6 +237,45 @@ def test_what_cannot_be_a_template(make: Callable[[], Any], message: str) -> Non
         make()
 
 
+MARK = str(Slot("a")).removesuffix(".")
+NUMBER = int(Slot("a", type=int))
+
+
+class Written:
+    """Data that is whatever JSON, or none, it was given."""
+
+    def __init__(self, json: str) -> None:
+        self.json = json
+
+    def model_dump_json(self) -> str:
+        return self.json
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Written(f'"{MARK}""{MARK}."'),
+        Written(f'"{MARK}"'),
+        Written(f'"{MARK}'),
+        Written(MARK),
+        Written(f'"{MARK}ff."'),
+        Written(f'"{MARK}+f."'),
+        Written(f"\n{MARK}"),
+        Written(f'{{"{MARK}." : 1}}'),
+        NUMBER * 10,
+        NUMBER // 10,
+        NUMBER + 5 * 10**60,
+        Written(f"{NUMBER}.5"),
+        Written(f"{NUMBER}e5"),
+        Written(f"1e+{NUMBER}"),
+    ],
+    ids=lambda data: str(getattr(data, "json", data)).replace(MARK, "…"),
+)
+def test_what_is_left_of_a_slot_is_none(data: Any) -> None:
+    with pytest.raises(ValueError, match="is part of a longer text|is a key"):
+        EventTemplate(data)
+
+
 def test_fields_are_those_of_an_event() -> None:
     with pytest.raises(ValidationError, match="SSE 'id' must be a single line"):
         EventTemplate(1, id="a\n")
