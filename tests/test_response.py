@@ -139,6 +139,12 @@ def test_a_bad_ping_interval_is_refused_where_it_is_set(value: Any) -> None:
         type("Bad", (EventSourceResponse,), {"ping_interval": value})
 
 
+@pytest.mark.parametrize("option", [{"ping": "\ud800"}, {"retry": 10**5000}])
+def test_what_could_never_be_sent_is_refused_where_it_is_set(option: Any) -> None:
+    with pytest.raises(ValueError, match="surrogates|Exceeds the limit"):
+        EventSourceResponse.with_options(**option)
+
+
 def test_an_unknown_option_is_refused() -> None:
     with pytest.raises(TypeError, match="ping_intervall"):
         EventSourceResponse.with_options(ping_intervall=5)  # type: ignore[call-arg]

@@ -177,11 +177,14 @@ class StreamOptions:
         _check_count("max_pending", self.max_pending, least=1)
         if self.retry is not None:
             _check_count("retry", self.retry, least=0)
+        self.opening_line()  # raises where `retry` has more digits than Python prints
         if self.ping_form not in ("block", "line"):
             raise ValueError(
                 f"ping_form must be 'block' or 'line', not {self.ping_form!r}"
             )
-        if not isinstance(self.ping, str):
+        if isinstance(self.ping, str):
+            self.ping_frame()  # raises where it is not UTF-8
+        else:
             _check_event("ping", self.ping)
             if self.ping_form == "line":
                 raise ValueError("ping_form='line' needs a ping that is a text")
