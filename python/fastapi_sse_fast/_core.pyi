@@ -133,8 +133,6 @@ class EncodedEvent:
     def __get_pydantic_core_schema__(
         cls, source: Any, handler: GetCoreSchemaHandler, /
     ) -> CoreSchema: ...
-    @staticmethod
-    def _restore(frame: bytes, /) -> EncodedEvent: ...
 
 @final
 class EventTemplate:
