@@ -12,7 +12,7 @@ use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyT
 use crate::items::Items;
 use crate::scalar::Spelling;
 use crate::wire::{self, FieldError, Frame};
-use crate::{fallback, json, model};
+use crate::{class, fallback, json, model};
 
 impl From<FieldError> for PyErr {
     fn from(error: FieldError) -> Self {
@@ -300,12 +300,12 @@ pub(crate) fn write_data(
         }
         if let Some(dump) = json_method(data)? {
             let json = dump.call0()?;
-            let text = json.cast::<PyString>().map_err(|_| {
-                PyTypeError::new_err(format!(
+            let Ok(text) = json.cast::<PyString>() else {
+                return Err(PyTypeError::new_err(format!(
                     "model_dump_json() must return a str, not {}",
-                    json.get_type()
-                ))
-            })?;
+                    json.get_type().name()?
+                )));
+            };
             frame.data(text.to_str()?.as_bytes());
             return Ok(());
         }
@@ -406,7 +406,7 @@ impl EventTypes {
             }
             return Fields::of_event(item).map(Some);
         }
-        if class.mro().iter().any(|class| class.is(&self.base)) {
+        if class::has_base(&class, &self.base) {
             return Fields::of_subclass(item).map(Some);
         }
         Ok(None)

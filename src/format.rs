@@ -50,7 +50,11 @@ pub(crate) fn format_sse_event<'py>(
 }
 
 fn text<'a, 'py>(name: &str, value: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyString>> {
-    value.cast::<PyString>().map_err(|_| {
-        PyTypeError::new_err(format!("{name} must be a str, not {}", value.get_type()))
-    })
+    match value.cast::<PyString>() {
+        Ok(text) => Ok(text),
+        Err(_) => Err(PyTypeError::new_err(format!(
+            "{name} must be a str, not {}",
+            value.get_type().name()?
+        ))),
+    }
 }

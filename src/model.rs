@@ -6,6 +6,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString};
 
+use crate::class;
+
 /// What `model.model_dump(mode="json", by_alias=True)` gives, as `jsonable_encoder` calls it.
 /// `None` where `value` is no model, or one with a `model_dump` of its own.
 ///
@@ -98,7 +100,7 @@ fn inherits(
 ) -> PyResult<bool> {
     let class = value.get_type();
     Ok(class.getattr_opt(name)?.is_some_and(|found| found.is(own))
-        && class.mro().iter().any(|class| class.is(&methods.model)))
+        && class::has_base(&class, &methods.model))
 }
 
 fn serializer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

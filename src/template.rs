@@ -182,13 +182,13 @@ impl EventTemplate {
         if slot.place == Place::Data {
             return write_data(value, self.values.spelling(), &mut field);
         }
-        let text = value.cast::<PyString>().map_err(|_| {
-            PyTypeError::new_err(format!(
+        let Ok(text) = value.cast::<PyString>() else {
+            return Err(PyTypeError::new_err(format!(
                 "slot '{}' takes a str, not {}",
                 slot.name,
-                value.get_type()
-            ))
-        })?;
+                value.get_type().name()?
+            )));
+        };
         if slot.place == Place::Event {
             field.event(text.to_str()?)?;
         } else {

@@ -15,7 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError, field_validator
 
-from fastapi_sse_fast import EncodedEvent, ServerSentEvent, encode_event
+from fastapi_sse_fast import (
+    EncodedEvent,
+    EventTemplate,
+    ServerSentEvent,
+    Slot,
+    encode_event,
+    format_sse_event,
+)
 from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 
 from . import reference, releases, values
@@ -348,6 +355,13 @@ def test_an_encoded_event_can_be_pickled_and_copied(protocol: int) -> None:
     assert copy.copy(event) == copy.deepcopy(event) == event
 
 
+@pytest.mark.parametrize("frame", [b"rubbish", b"id: 1\n", b"data: \xff\n\n", "text"])
+def test_a_pickle_of_something_else_is_refused(frame: Any) -> None:
+    restore, _ = EncodedEvent().__reduce__()
+    with pytest.raises((ValueError, TypeError)):
+        restore(frame)
+
+
 def test_an_encoded_event_refuses_unknown_arguments() -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'evnt'"):
         EncodedEvent(evnt="x")  # type: ignore[call-arg]
@@ -459,3 +473,51 @@ def test_only_bytes_are_taken_for_frames() -> None:
     for wrong in ("data: x\n\n", bytearray(b"data: x\n\n"), None):
         with pytest.raises(TypeError):
             EncodedEvent.from_bytes(wrong)  # type: ignore[arg-type]
+
+
+class Blank(type):
+    """A metaclass of classes without a name to show."""
+
+    def __str__(cls) -> str:
+        raise ZeroDivisionError
+
+    __repr__ = __str__
+
+
+class Nameless(metaclass=Blank):
+    def model_dump_json(self) -> Nameless:
+        return self
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: EncodedEvent(data=value),
+        lambda value: EventTemplate(1, id=Slot("id"))(value),
+        lambda value: format_sse_event(comment=value),
+    ],
+)
+def test_errors_name_a_class_without_its_help(make: Any) -> None:
+    with pytest.raises(TypeError, match="must return|takes a str|must be a str") as caught:
+        make(Nameless())
+    assert str(caught.value).endswith(", not Nameless")
+
+
+def test_a_class_that_is_not_finished_is_no_event() -> None:
+    class Before:
+        pass
+
+    raised: list[BaseException] = []
+
+    class Meta(type):
+        def mro(cls) -> list[type]:
+            value: Any = Before()
+            value.__class__ = cls
+            for make in (encode_event, lambda value: EncodedEvent(data=value)):
+                with pytest.raises(ValueError, match="not iterable") as caught:
+                    make(value)
+                raised.append(caught.value)
+            return super().mro()
+
+    Meta("Unfinished", (), {})
+    assert len(raised) == 2
