@@ -141,7 +141,7 @@ def test_a_bad_ping_interval_is_refused_where_it_is_set(value: Any) -> None:
 
 @pytest.mark.parametrize("option", [{"ping": "\ud800"}, {"retry": 10**5000}])
 def test_what_could_never_be_sent_is_refused_where_it_is_set(option: Any) -> None:
-    with pytest.raises(ValueError, match="surrogates|Exceeds the limit"):
+    with pytest.raises(ValueError, match=r"surrogates|Exceeds the limit"):
         EventSourceResponse.with_options(**option)
 
 

@@ -272,7 +272,7 @@ class Written:
     ids=lambda data: str(getattr(data, "json", data)).replace(MARK, "…"),
 )
 def test_what_is_left_of_a_slot_is_none(data: Any) -> None:
-    with pytest.raises(ValueError, match="is part of a longer text|is a key"):
+    with pytest.raises(ValueError, match=r"is part of a longer text|is a key"):
         EventTemplate(data)
 
 
