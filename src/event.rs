@@ -293,22 +293,22 @@ pub(crate) fn write_data(
     json: Spelling,
     frame: &mut Frame<'_>,
 ) -> PyResult<()> {
-    if !is_plain(data) {
-        if let Some(json) = model::dumped_json(data)? {
+    if !is_plain(data)
+        && let Some(dump) = json_method(data)?
+    {
+        if let Some(json) = model::dumped_json(&dump)? {
             frame.data(json.as_bytes());
             return Ok(());
         }
-        if let Some(dump) = json_method(data)? {
-            let json = dump.call0()?;
-            let Ok(text) = json.cast::<PyString>() else {
-                return Err(PyTypeError::new_err(format!(
-                    "model_dump_json() must return a str, not {}",
-                    json.get_type().name()?
-                )));
-            };
-            frame.data(text.to_str()?.as_bytes());
-            return Ok(());
-        }
+        let json = dump.call0()?;
+        let Ok(text) = json.cast::<PyString>() else {
+            return Err(PyTypeError::new_err(format!(
+                "model_dump_json() must return a str, not {}",
+                json.get_type().name()?
+            )));
+        };
+        frame.data(text.to_str()?.as_bytes());
+        return Ok(());
     }
     frame.data_line(|out| json::write(data, json, out))
 }

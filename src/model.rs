@@ -4,7 +4,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString};
+use pyo3::types::{IntoPyDict, PyBytes, PyDict};
 
 use crate::class;
 
@@ -18,37 +18,43 @@ pub(crate) fn dumped<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'p
     static KEYWORDS: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
     let py = value.py();
     let methods = Methods::of(py)?;
-    if !inherits(value, intern!(py, "model_dump"), methods, &methods.dump)? {
+    if !class::has_base(&value.get_type(), &methods.model) {
         return Ok(None);
     }
+    let Some(dump) = value.getattr_opt(intern!(py, "model_dump"))? else {
+        return Ok(None);
+    };
+    let Some(model) = model_of(&dump, &methods.dump)? else {
+        return Ok(None);
+    };
     let keywords = KEYWORDS.get_or_try_init(py, || {
         let by_alias = [("by_alias", true)].into_py_dict(py)?;
         by_alias.set_item("mode", "json")?;
         PyResult::Ok(by_alias.unbind())
     })?;
-    let serialize = serializer(value)?.getattr(intern!(py, "to_python"))?;
-    serialize.call((value,), Some(keywords.bind(py))).map(Some)
+    let serialize = serializer(&model)?.getattr(intern!(py, "to_python"))?;
+    serialize.call((model,), Some(keywords.bind(py))).map(Some)
 }
 
-/// The bytes of `model.model_dump_json()`. `None` as for [`dumped`].
+/// The bytes of what `model_dump_json()` returns, a method of a model. `None` where it is not
+/// `BaseModel`'s.
 ///
 /// # Errors
 ///
 /// What the serializer raises.
-pub(crate) fn dumped_json<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-    let py = value.py();
+pub(crate) fn dumped_json<'py>(
+    model_dump_json: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let py = model_dump_json.py();
     let methods = Methods::of(py)?;
-    if !inherits(
-        value,
-        intern!(py, "model_dump_json"),
-        methods,
-        &methods.dump_json,
-    )? {
+    let Some(model) = model_of(model_dump_json, &methods.dump_json)? else {
         return Ok(None);
-    }
-    let serialize = serializer(value)?.getattr(intern!(py, "to_json"))?;
-    let keywords = methods.json_keywords.as_ref();
-    let json = serialize.call((value,), keywords.map(|keywords| keywords.bind(py)))?;
+    };
+    let serialize = serializer(&model)?.getattr(intern!(py, "to_json"))?;
+    let json = match &methods.json_keywords {
+        Some(keywords) => serialize.call((model,), Some(keywords.bind(py)))?,
+        None => serialize.call1((model,))?,
+    };
     Ok(Some(json.cast_into()?))
 }
 
@@ -91,20 +97,19 @@ impl Methods {
     }
 }
 
-/// Whether `value` is a model whose method of this name is `BaseModel`'s own.
-fn inherits(
-    value: &Bound<'_, PyAny>,
-    name: &Bound<'_, PyString>,
-    methods: &Methods,
+/// The model that `method` is bound to, if it is `own`. Asked for on the class, a method would
+/// cost twice as much: there pydantic's metaclass answers.
+fn model_of<'py>(
+    method: &Bound<'py, PyAny>,
     own: &Py<PyAny>,
-) -> PyResult<bool> {
-    let class = value.get_type();
-    Ok(class.getattr_opt(name)?.is_some_and(|found| found.is(own))
-        && class::has_base(&class, &methods.model))
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = method.py();
+    match method.getattr_opt(intern!(py, "__func__"))? {
+        Some(function) if function.is(own) => method.getattr(intern!(py, "__self__")).map(Some),
+        _ => Ok(None),
+    }
 }
 
-fn serializer<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    value
-        .get_type()
-        .getattr(intern!(value.py(), "__pydantic_serializer__"))
+fn serializer<'py>(model: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    model.getattr(intern!(model.py(), "__pydantic_serializer__"))
 }
