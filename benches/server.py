@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import chart
 import curves
+import encoder
 import many
 import messages
 import startup
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).with_name("RESULTS.md")
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
-ROWS = rows_of(bursts, paced, many, startup, curves, messages)
+ROWS = rows_of(bursts, paced, many, encoder, startup, curves, messages)
 
 
 def main(arguments: Sequence[str]) -> None:

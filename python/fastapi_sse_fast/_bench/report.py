@@ -91,12 +91,30 @@ class Target(NamedTuple):
 BY_HAND = "StreamingResponse, model_dump_json"
 
 TARGETS: dict[tuple[str, str], Target] = {
+    ("pydantic model, typed route", "fastapi.sse"): Target(1 / 25),
+    ("pydantic model, typed route", BY_HAND): Target(1 / 4),
+    ("pydantic model, typed route", "sse-starlette, ready JSON"): Target(1 / 9),
+    ("dict", "fastapi.sse"): Target(1 / 60),
+    ("dict", "StreamingResponse, orjson"): Target(1 / 4),
+    ("ServerSentEvent(data=model, event=, id=)", "fastapi.sse"): Target(1 / 20),
+    ("ServerSentEvent(raw_data=token)", "fastapi.sse"): Target(1 / 35),
+    ("EncodedEvent(raw_data=token)", "fastapi.sse, ServerSentEvent"): Target(1 / 90),
+    ("EventTemplate", "fastapi.sse, model"): Target(1 / 100),
+    ("pydantic model, sync generator", "fastapi.sse"): Target(1 / 55),
     ("paced streams", "plain ASGI, ready bytes"): Target(1.12),
     ("paced streams", "fastapi.sse, model"): Target(1 / 5),
     ("latency, p50", BY_HAND): Target(1.1),
     ("latency, p99", BY_HAND): Target(1.1),
     ("idle stream", BY_HAND): Target(1.1),
     ("one-event streams", BY_HAND): Target(0.97, at_least=True),
+    ("JSON of a dict", "orjson.dumps"): Target(1.5),
+    ("the same, compact", "orjson.dumps"): Target(1.2),
+    ("JSON of a model, typed route", "SchemaSerializer.to_json"): Target(1.15),
+    ("EventTemplate with a slot", "fastapi_sse_fast"): Target(110),
+    ("EventTemplate with a slot", "f-string of model_dump_json()"): Target(1 / 8),
+    ("EventTemplate with a slot", "the same, of a model built for it"): Target(1 / 25),
+    ("EncodedEvent(raw_data=) of 16 KiB", "a copy of its bytes"): Target(4),
+    ("EncodedEvent(raw_data=) of 1 MiB", "a copy of its bytes"): Target(4),
     ("import", "fastapi_sse_fast"): Target(15),
 }
 """By the title of a comparison and the name of a contestant.
