@@ -194,6 +194,14 @@ ROWS = {
             other("fastapi.sse, ServerSentEvent", "fastapi.sse", "raw"),
         ],
     ),
+    "template": row(
+        "EventTemplate",
+        CHUNKS,
+        [
+            ours("filled"),
+            other("fastapi.sse, model built for it", "fastapi.sse", "built"),
+        ],
+    ),
     "sync": row(
         "pydantic model, sync generator",
         CHUNKS,

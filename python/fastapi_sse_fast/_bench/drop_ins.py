@@ -13,11 +13,27 @@ from typing import Any
 from fastapi import FastAPI
 
 from .controls import PACE, STAMP_PACE, add_controls, over_and_over
-from .samples import DICTS, IDS, JSON_TEXTS, MODELS, TOKENS, Chunk, Stamp, text_of
+from .samples import (
+    DICTS,
+    IDS,
+    JSON_TEXTS,
+    MODELS,
+    TOKENS,
+    Chunk,
+    Stamp,
+    chunk,
+    text_of,
+)
 
 
 def fastapi_sse_fast_app() -> FastAPI:
-    from fastapi_sse_fast import EncodedEvent, EventSourceResponse, ServerSentEvent
+    from fastapi_sse_fast import (
+        EncodedEvent,
+        EventSourceResponse,
+        EventTemplate,
+        ServerSentEvent,
+        Slot,
+    )
 
     app = FastAPI()
     add_event_streams(app, EventSourceResponse, ServerSentEvent)
@@ -26,6 +42,13 @@ def fastapi_sse_fast_app() -> FastAPI:
     async def encoded(laps: int) -> AsyncIterator[EncodedEvent]:
         for token in over_and_over(TOKENS, laps):
             yield EncodedEvent(raw_data=token)
+
+    template = EventTemplate(chunk(Slot("content")))
+
+    @app.get("/filled/{laps}", response_class=EventSourceResponse, response_model=None)
+    async def filled(laps: int) -> AsyncIterator[EncodedEvent]:
+        for token in over_and_over(TOKENS, laps):
+            yield template(token)
 
     @app.get("/encoded-paced", response_class=EventSourceResponse, response_model=None)
     async def encoded_paced() -> AsyncIterator[EncodedEvent]:
@@ -69,6 +92,11 @@ def add_event_streams(app: FastAPI, response_class: Any, event_class: Any) -> No
     async def typed(laps: int) -> AsyncIterator[Chunk]:
         for model in over_and_over(MODELS, laps):
             yield model
+
+    @app.get("/built/{laps}", response_class=response_class)
+    async def built(laps: int) -> AsyncIterator[Chunk]:
+        for token in over_and_over(TOKENS, laps):
+            yield chunk(token)
 
     @app.get("/sync/{laps}", response_class=response_class)
     def sync(laps: int) -> Iterator[Chunk]:
