@@ -19,6 +19,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    _get_handler: Callable[[int], Any]
+    _set_handler: Callable[[int, Any], Any]
+else:
+    try:
+        from _signal import getsignal as _get_handler
+        from _signal import signal as _set_handler
+    except ImportError:
+        # The same, but every handler is first looked up in an enum, whose error message
+        # has the `repr` of all of the server: 20 µs a call, and some calls a stream.
+        from signal import getsignal as _get_handler
+        from signal import signal as _set_handler
+
 _SIGNALS = [
     getattr(signal, name)
     for name in ("SIGTERM", "SIGINT", "SIGBREAK")
@@ -79,18 +91,18 @@ def _in_main_thread() -> bool:
 
 def _stand_before_the_servers_handlers() -> None:
     for number in _SIGNALS:
-        handler = signal.getsignal(number)
+        handler = _get_handler(number)
         # Without a handler there is no server that would wait for its streams.
         if callable(handler) and handler not in (_handle, signal.default_int_handler):
             _below.setdefault(number, []).append(handler)
-            signal.signal(number, _handle)
+            _set_handler(number, _handle)
 
 
 def _step_aside() -> None:
     for number, handlers in _below.items():
-        if handlers and signal.getsignal(number) is _handle:
+        if handlers and _get_handler(number) is _handle:
             # In this order: a signal may come between the two.
-            signal.signal(number, handlers[-1])
+            _set_handler(number, handlers[-1])
             handlers.pop()
 
 
