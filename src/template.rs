@@ -106,6 +106,8 @@ impl EventTemplate {
         values: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<EncodedEvent> {
         let mut frame = Vec::new();
+        // `template(*args, **{})` has keyword arguments, but none.
+        let values = values.filter(|values| !values.is_empty());
         if let ([slot], None, 1) = (&self.slots[..], values, args.len()) {
             let value = args.get_borrowed_item(0)?;
             frame.reserve_exact(slot.before.len() + size_of(&value) + self.rest.len());

@@ -86,6 +86,11 @@ def around(value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     )
 
 
+def test_keywords_that_are_none_do_not_count() -> None:
+    template = EventTemplate({"token": Slot("token")})
+    assert template(*[1], **{}) == template(1) == template(token=1)
+
+
 @given(around(JSON), values.ANY, SPELLINGS)
 def test_a_filled_template_equals_the_encoded_whole(
     shape: Callable[[Any], Any], recipe: values.Recipe, json: Any
