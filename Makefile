@@ -68,7 +68,7 @@ bench-server: build ## Compare whole streams over real sockets, side by side
 	$(BIN)/python benches/server.py
 
 demo: build ## Serve the demo page
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m fastapi_sse_fast demo
 
 docs: install ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -14,12 +14,14 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk
 
+import fastapi_sse_fast
 from fastapi_sse_fast import shutdown
 
 from .server import TIMEOUT, serve, wait_until
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-REPLY = (EXAMPLES / "reply.txt").read_text(encoding="utf-8").strip()
+DEMO = Path(fastapi_sse_fast.__file__).parent / "_demo"
+REPLY = (DEMO / "reply.txt").read_text(encoding="utf-8").strip()
 FAST = 10_000.0
 """Tokens a second."""
 
@@ -34,7 +36,7 @@ def url() -> Iterator[str]:
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """What the application says of its streams."""
-    caplog.set_level(logging.INFO, logger="chat")
+    caplog.set_level(logging.INFO, logger="fastapi_sse_fast._demo.chat")
     return caplog
 
 

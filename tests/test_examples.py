@@ -19,6 +19,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import httpx
 import pytest
 
+import fastapi_sse_fast
+
 from .eventsource import EventSource, parse
 from .server import Client, serve, wait_until
 
@@ -30,8 +32,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PAGE = EXAMPLES / "page"
-REPLY = (EXAMPLES / "reply.txt").read_text(encoding="utf-8").strip()
+DEMO = Path(fastapi_sse_fast.__file__).parent / "_demo"
+PAGE = DEMO / "page"
+REPLY = (DEMO / "reply.txt").read_text(encoding="utf-8").strip()
 EVENT_STREAM = "text/event-stream; charset=utf-8"
 DEADLINE = 20.0
 """Seconds after which a demo that does not start or stop is killed."""
@@ -52,7 +55,7 @@ class Demo(NamedTuple):
 
 @contextlib.contextmanager
 def running_demo() -> Iterator[Demo]:
-    command = [sys.executable, "-W", "error", str(EXAMPLES / "demo.py")]
+    command = [sys.executable, "-W", "error", "-m", "fastapi_sse_fast", "demo"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

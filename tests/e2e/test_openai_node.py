@@ -79,7 +79,7 @@ def test_an_error_in_mid_stream_comes_after_the_tokens_before_it(ask: Ask) -> No
 
 
 def test_leaving_stops_the_model(ask: Ask, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, logger="chat")
+    caplog.set_level(logging.INFO, logger="fastapi_sse_fast._demo.chat")
     assert len(ask(rate=50, most=3)["tokens"]) == 3
     wait_until(lambda: len(caplog.messages) == 2)
     generated, ended = caplog.messages

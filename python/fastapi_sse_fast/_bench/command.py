@@ -34,12 +34,12 @@ def run(names: Sequence[str], rounds: int | None) -> None:
         names: Of rows; all if there is none.
         rounds: Of each row; without it as many as a minute has time for.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the servers too
     if machine.is_debug_build():
         sys.exit(machine.DEBUG_BUILD)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the servers too
     file_limit = raise_file_limit()
     cores = pin()
-    print("\n".join(machine.description()))
+    print("\n".join(machine.description()), flush=True)
     rows = {name: ROWS[name] for name in ROWS if name in (names or ROWS)}
     with Bench(cores, file_limit, lambda row: rounds or row.quick) as bench:
         measured = bench.run(rows)

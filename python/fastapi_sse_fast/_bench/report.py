@@ -198,7 +198,7 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
         if len(line.values) > 1:
             spread = f"  {number(min(line.values))} to {number(max(line.values))}"
         name = f"  {line.name}"
-        yield f"{name:{NAMES}}{number(line.median):>14}{ratio:>8}{spread}"
+        yield f"{name:{NAMES}}{number(line.median):>14}{ratio:>8}{spread}".rstrip()
 
 
 def times(ratio: float) -> str:

@@ -1,7 +1,8 @@
 """A contestant of the demo's race: a server in a process of its own.
 
-`python race.py fastapi.sse` serves the streams below with one of the two packages. They
-differ in nothing but that import.
+`python race.py 127.0.0.1 fastapi.sse` serves the streams below with one of the two
+packages. They differ in nothing but that import; so this is run as a file, not as a
+module of ours.
 """
 
 import asyncio
@@ -24,8 +25,6 @@ import uvicorn
 from fastapi import FastAPI, Query
 from fastapi.middleware.cors import CORSMiddleware
 from pydantic import BaseModel
-
-HOST = "127.0.0.1"
 
 PORTS = 8
 """Of each contestant: a browser opens no more than six connections to one of them."""
@@ -86,11 +85,11 @@ def contestant(package: str) -> FastAPI:
     return app
 
 
-def serve(package: str) -> None:
+def serve(host: str, package: str) -> None:
     app = contestant(package)
     with ExitStack() as stack:
         sockets = [
-            stack.enter_context(socket.create_server((HOST, 0))) for _ in range(PORTS)
+            stack.enter_context(socket.create_server((host, 0))) for _ in range(PORTS)
         ]
         print(json.dumps([sock.getsockname()[1] for sock in sockets]), flush=True)
         threading.Thread(target=exit_with_parent, daemon=True).start()
@@ -104,13 +103,13 @@ def exit_with_parent() -> None:
 
 
 @contextmanager
-def contestants(*packages: str) -> Iterator[dict[str, list[int]]]:
+def contestants(host: str, *packages: str) -> Iterator[dict[str, list[int]]]:
     """Servers with some packages; yields the ports of each."""
     with ExitStack() as stack:
         processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, __file__, package],
+                    [sys.executable, __file__, host, package],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     start_new_session=True,  # Ctrl-C is for the demo to see
@@ -126,4 +125,4 @@ def contestants(*packages: str) -> Iterator[dict[str, list[int]]]:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

@@ -1,26 +1,25 @@
-"""Serves the demo page: `python examples/demo.py`, or `make demo`."""
+"""Serves the demo page."""
 
 import asyncio
 import contextlib
 import itertools
 import platform
 import socket
+import sys
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import app as tutorial
-import chat
 import fastapi
-import race
 import uvicorn
 from fastapi import FastAPI, Header, Request
 from fastapi.staticfiles import StaticFiles
 
-from fastapi_sse_fast import EventSourceResponse, ServerSentEvent
+from .. import EventSourceResponse, ServerSentEvent
+from . import app as tutorial
+from . import chat, race
 
-HOST = "127.0.0.1"
 PORT = 8000
 
 app = FastAPI(title="fastapi_sse_fast demo")
@@ -79,24 +78,27 @@ app.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))
 server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
 
 
-def listen() -> socket.socket:
-    """Listens on the usual port or, where that is taken, on any free one."""
-    # Both need `listen` and not only `bind`, or two demos could bind the same port.
+def listen(host: str, port: int | None) -> socket.socket:
+    """Listens on a port; on the usual one, or any free one, if none is asked for."""
+    # All need `listen` and not only `bind`, or two demos could bind the same port.
+    if port is not None:
+        return socket.create_server((host, port))
     try:
-        return socket.create_server((HOST, PORT))
+        return socket.create_server((host, PORT))
     except OSError:
-        return socket.create_server((HOST, 0))
+        return socket.create_server((host, 0))
 
 
-def main() -> None:
-    with listen() as sock, race.contestants(*CONTESTANTS) as app.state.ports:
-        port = sock.getsockname()[1]
-        taken = "" if port == PORT else f"Port {PORT} is taken. "
-        print(f"{taken}Serving http://{HOST}:{port} (Ctrl-C stops it)", flush=True)
+def main(host: str, port: int | None) -> None:
+    """Serves the page until Ctrl-C."""
+    try:
+        sock = listen(host, port)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"Cannot listen there: {error}")
+    with sock, race.contestants(host, *CONTESTANTS) as app.state.ports:
+        got = sock.getsockname()[1]
+        taken = f"Port {PORT} is taken. " if port is None and got != PORT else ""
+        print(f"{taken}Serving http://{host}:{got} (Ctrl-C stops it)", flush=True)
         # uvicorn raises the Ctrl-C that it stopped for once more when it is done.
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[sock])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,249 @@
+"""A chat completion API that OpenAI's clients can talk to; a text stands for the model.
+
+`uvicorn fastapi_sse_fast._demo.chat:app` serves it, and `base_url` is then
+`http://127.0.0.1:8000/v1`. The demo page talks to it, too.
+"""
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import AliasChoices, BaseModel, Field
+
+from fastapi_sse_fast import (
+    EncodedEvent,
+    EventSourceResponse,
+    EventTemplate,
+    Slot,
+    StreamSummary,
+)
+
+logger = logging.getLogger(__name__)
+
+app = FastAPI(title="Chat completions")
+
+
+# What is asked
+
+
+class Message(BaseModel):
+    role: str
+    content: str
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class ChatRequest(BaseModel):
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    seed: int | None = None
+    max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        validation_alias=AliasChoices("max_completion_tokens", "max_tokens"),
+    )
+
+
+# What goes wrong: OpenAI's clients make an exception of it, as a response or an event
+
+
+class ChatError(Exception):
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "code": code}}
+
+
+@app.exception_handler(ChatError)
+async def answer(_: Request, error: ChatError) -> JSONResponse:
+    return JSONResponse(error.body, error.status)
+
+
+@app.exception_handler(RequestValidationError)
+async def answer_to_bad_body(_: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    bad = ChatError(400, "invalid_request", f"{where}: {first['msg']}")
+    return JSONResponse(bad.body, bad.status)
+
+
+# The model
+
+REPLY = (Path(__file__).parent / "reply.txt").read_text(encoding="utf-8").strip()
+
+MODELS = {
+    "replay": "replies",
+    "replay-busy": "fails before its first token",
+    "replay-broken": "fails after ten tokens",
+}
+
+
+def split(text: str, chance: random.Random) -> Iterator[str]:
+    """Cuts a text into what could be tokens."""
+    start = 0
+    while start < len(text):
+        end = start + chance.randint(1, 6)
+        yield text[start:end]
+        start = end
+
+
+async def generate(request: ChatRequest, rate: float) -> AsyncGenerator[str, None]:
+    """The tokens of the reply, so many a second."""
+    chance = random.Random(request.seed)
+    count = 0
+    try:
+        for token in split(REPLY, chance):
+            await asyncio.sleep(chance.uniform(0.5, 1.5) / rate)
+            if request.model == "replay-busy":
+                raise ChatError(429, "rate_limit_exceeded", "The model is busy.")
+            if request.model == "replay-broken" and count == 10:
+                raise ChatError(500, "model_failed", "The model has failed.")
+            if count == request.max_tokens:
+                break
+            yield token
+            count += 1
+    finally:
+        # Here a real model is told to stop, also when the client has left.
+        logger.info("generated %d tokens", count)
+
+
+def usage(request: ChatRequest, completion_tokens: int) -> dict[str, int]:
+    prompt = sum(len(message.content) for message in request.messages)
+    prompt_tokens = -(-prompt // 4)  # four characters each, as a rule of thumb
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    }
+
+
+def finish_reason(request: ChatRequest, completion_tokens: int) -> str:
+    return "length" if completion_tokens == request.max_tokens else "stop"
+
+
+# The stream. All of an event that is the same for every request is encoded once, when
+# the module is loaded; all that is the same for a request once for each request.
+
+
+def template(choices: list[dict[str, Any]], **fields: Any) -> EventTemplate:
+    return EventTemplate(
+        {
+            "id": Slot("id"),
+            "object": "chat.completion.chunk",
+            "created": Slot("created"),
+            "model": Slot("model"),
+            "choices": choices,
+            **fields,
+        },
+        json="compact",
+    )
+
+
+def choice(delta: dict[str, Any], finish_reason: Slot | None = None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "finish_reason": finish_reason}
+
+
+ROLE = template([choice({"role": "assistant", "content": ""})])
+TOKEN = template([choice({"content": Slot("content")})])
+LAST = template([choice({}, finish_reason=Slot("finish_reason"))])
+USAGE = template([], usage=Slot("usage"))
+DONE = EncodedEvent(raw_data="[DONE]")
+
+
+def own_fields(request: ChatRequest) -> dict[str, Any]:
+    """What all chunks of one reply have in common."""
+    return {
+        "id": f"chatcmpl-{uuid.uuid4().hex}",
+        "created": int(time.time()),
+        "model": request.model,
+    }
+
+
+async def events(request: ChatRequest, rate: float) -> AsyncIterator[EncodedEvent]:
+    # None of them has an id: with one, OpenAI's clients would take the blank line after
+    # a ping for an event.
+    own = own_fields(request)
+    token_event = TOKEN.partial(**own)
+    count = 0
+    # A generator that is left in the middle is only closed at once by `aclosing`.
+    async with aclosing(generate(request, rate)) as tokens:
+        async for token in tokens:
+            if count == 0:
+                # Not before: until the first event an error is an error response.
+                yield ROLE(**own)
+            yield token_event(token)
+            count += 1
+    yield LAST(**own, finish_reason=finish_reason(request, count))
+    if request.stream_options is not None and request.stream_options.include_usage:
+        yield USAGE(**own, usage=usage(request, count))
+    yield DONE
+
+
+def error_event(error: Exception) -> EncodedEvent:
+    if not isinstance(error, ChatError):
+        error = ChatError(500, "internal_error", "The server has failed.")
+    return EncodedEvent(data=error.body, json="compact")
+
+
+def log(summary: StreamSummary) -> None:
+    logger.info("%s after %d events", summary.reason, summary.events)
+
+
+ChatResponse = EventSourceResponse.with_options(
+    # A model may take a while to its first token. An error meanwhile has its status.
+    error_window=5.0,
+    on_error=error_event,
+    on_close=log,
+    # Without it a reply that the server's end cuts off would look complete.
+    farewell=error_event(ChatError(503, "stopping", "The server is stopping.")),
+)
+
+
+# The routes
+
+
+@app.post("/v1/chat/completions", response_model=None)
+async def complete(
+    request: ChatRequest,
+    rate: Annotated[float, Query(gt=0, description="Tokens per second")] = 30.0,
+) -> Response | dict[str, Any]:
+    if request.model not in MODELS:
+        raise ChatError(404, "model_not_found", f"There is no model {request.model!r}.")
+    if request.stream:
+        return ChatResponse(events(request, rate))
+    tokens = [token async for token in generate(request, rate)]
+    return {
+        **own_fields(request),
+        "object": "chat.completion",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "".join(tokens)},
+                "finish_reason": finish_reason(request, len(tokens)),
+            }
+        ],
+        "usage": usage(request, len(tokens)),
+    }
+
+
+@app.get("/v1/models")
+async def models() -> dict[str, Any]:
+    listed = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "examples"}
+        for name in MODELS
+    ]
+    return {"object": "list", "data": listed}

@@ -1,0 +1,129 @@
+"""The command line as its user sees it: a process, what it prints, how it ends."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+DEADLINE = 60.0
+COMMAND = (sys.executable, "-W", "error", "-m", "fastapi_sse_fast")
+
+on_unix = pytest.mark.skipif(sys.platform == "win32", reason="stopped with SIGINT")
+
+
+def run(
+    *arguments: str, without: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command, where some packages are not installed."""
+    command = COMMAND
+    if without:
+        program = (
+            "import runpy, sys\n"
+            f"sys.modules.update(dict.fromkeys({without!r}))\n"
+            "runpy.run_module('fastapi_sse_fast', run_name='__main__')\n"
+        )
+        command = (sys.executable, "-W", "error", "-c", program)
+    return subprocess.run(
+        [*command, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+
+def test_help_tells_of_both_commands() -> None:
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search("^    demo ", done.stdout, re.M)
+    assert re.search("^    bench ", done.stdout, re.M)
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [("demo", "--port"), ("bench", "--rounds")]
+)
+def test_help_of_a_command_tells_what_it_needs(command: str, option: str) -> None:
+    done = run(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert option in done.stdout
+    assert f'\n    pip install "fastapi_sse_fast[{command}]"\n' in done.stdout
+
+
+def test_version() -> None:
+    done = run("--version")
+    assert done.returncode == 0
+    assert done.stdout == f"fastapi_sse_fast {version('fastapi_sse_fast')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["bench", "nothing"], "no such row: nothing"),
+        (["bench", "--rounds", "0"], "there must be a round"),
+    ],
+)
+def test_what_cannot_be_is_said(arguments: list[str], message: str) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: python -m fastapi_sse_fast")
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("command", ["demo", "bench"])
+def test_without_uvicorn_a_command_says_what_to_install(command: str) -> None:
+    done = run(command, without=("uvicorn",))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"python -m fastapi_sse_fast {command} needs uvicorn, which is not installed. "
+        f'With pip:\n\n    pip install "fastapi_sse_fast[{command}]"\n'
+    )
+
+
+def test_a_port_that_is_taken_is_an_error_to_who_asked_for_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("demo", "--port", str(taken.getsockname()[1]))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Cannot listen there: ")
+    assert done.stderr.count("\n") == 1
+
+
+ROW = re.compile(r"^  (\S.*?)  +([\d.]+)(?: +([\d.]+)x)?$", re.M)
+"""A contestant, what an event costs with it, and how many times ours that is."""
+
+
+def test_bench_measures_what_can_be_measured() -> None:
+    done = run("bench", "dict", "--rounds", "1", without=("orjson", "sse_starlette"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == (
+        "Left out, for want of a package: orjson, sse-starlette. "
+        'All there is: pip install "fastapi_sse_fast[bench]"\n\n'
+    )
+    assert f"fastapi_sse_fast {version('fastapi_sse_fast')}, " in done.stdout
+    ours, theirs = ROW.findall(done.stdout)
+    assert (ours[0], theirs[0]) == ("fastapi_sse_fast", "fastapi.sse")
+    assert float(theirs[2]) == pytest.approx(float(theirs[1]) / float(ours[1]), rel=0.1)
+
+
+@on_unix
+def test_ctrl_c_ends_bench_and_its_servers() -> None:
+    with subprocess.Popen(
+        [*COMMAND, "bench", "typed", "--rounds", "100"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # of what machine it is
+        process.send_signal(signal.SIGINT)
+        # Both are at their end only when no server has them any more.
+        stdout, stderr = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    assert stderr == ""
+    assert "pydantic model" not in stdout
