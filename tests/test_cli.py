@@ -52,6 +52,7 @@ def test_help_of_a_command_tells_what_it_needs(command: str, option: str) -> Non
     done = run(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert option in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
     assert f'\n    pip install "fastapi_sse_fast[{command}]"\n' in done.stdout
 
 

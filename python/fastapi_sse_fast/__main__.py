@@ -49,7 +49,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "demo",
         help="serve a page with a chat, a race against fastapi.sse, and raw frames",
         description="Serves a page with a streaming chat, a race against fastapi.sse, "
-        "and the raw frames of a stream. Ctrl-C stops it.",
+        "and the raw\nframes of a stream. Ctrl-C stops it.",
         epilog=f"It needs uvicorn:\n\n    {_installing('demo')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -71,7 +71,7 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "bench",
         help="measure on this machine what an event costs, beside other packages",
         description="Measures what an event costs a server on this machine, beside "
-        "fastapi.sse and others: the server benchmark in about a minute.",
+        "fastapi.sse and\nothers: the server benchmark in about a minute.",
         epilog="It needs uvicorn; what others it has depends on their packages:\n\n"
         f"    {_installing('bench')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -160,6 +160,46 @@ const scenarios = {
     return page.evaluate(sizes);
   },
 
+  // Least contrast of any text that is shown with what it stands on, in both schemes
+  async contrast(page) {
+    await scenarios.tutorial(page);
+    await scenarios.brokenChats(page);
+    await page.locator("#wire form button").first().click();
+    await reach(page, "events", 1);
+    await page.locator(CUT).click();
+    await reach(page, "reconnects", 1);
+    const least = () => {
+      const channels = (colour) => colour.match(/[\d.]+/g).map(Number);
+      const luminance = (colour) =>
+        channels(colour)
+          .slice(0, 3)
+          .map((one) => one / 255)
+          .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+          .reduce((sum, one, index) => sum + one * [0.2126, 0.7152, 0.0722][index], 0);
+      const ground = (element) => {
+        const { backgroundColor } = getComputedStyle(element);
+        return channels(backgroundColor)[3] === 0 ? ground(element.parentElement) : backgroundColor;
+      };
+      const ratio = (element) => {
+        const pair = [getComputedStyle(element).color, ground(element)].map(luminance);
+        return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+      };
+      const said = (element) =>
+        [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+      const shown = [...document.body.querySelectorAll("*")].filter(
+        (element) => said(element) && element.checkVisibility() && element.ariaDisabled !== "true",
+      );
+      return Math.min(...shown.map(ratio));
+    };
+    const seen = {};
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+      seen[colorScheme] = { ground, least: await page.evaluate(least) };
+    }
+    return seen;
+  },
+
   async unlabelled(page) {
     const names = await page.locator("input, select, button, progress, svg, [tabindex]");
     const nameless = (all) =>
@@ -194,14 +234,17 @@ const scenarios = {
     await reach(page, "events", 12);
     await until(page, "#chat", "done");
     await page.setViewportSize({ width: 1200, height: 1200 });
-    const { y, height } = await page.locator("#race").boundingBox();
-    await shoot("demo", "light", 1200, Math.ceil(y + height) + 24, "body");
+    const end = await page
+      .locator("#race")
+      .evaluate((race) => Math.ceil(race.getBoundingClientRect().bottom + scrollY));
+    await shoot("demo-light", "light", 1200, end + 24, "body");
+    await shoot("demo-dark", "dark", 1200, end + 24, "body");
     return {};
   },
 };
 
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
-const page = await browser.newPage({ deviceScaleFactor: 2 });
+const page = await browser.newPage({ deviceScaleFactor: 1.5 });
 page.setDefaultTimeout(TIMEOUT);
 const errors = [];
 page.on("console", (line) => line.type() === "error" && errors.push(line.text()));

@@ -147,6 +147,14 @@ def test_everything_to_use_or_to_read_has_a_label(see: Page) -> None:
     assert see("unlabelled") == {"nameless": [], "errors": []}
 
 
+def test_text_can_be_read_in_light_and_dark(see: Page) -> None:
+    seen = see("contrast")
+    assert seen["light"]["ground"] != seen["dark"]["ground"]
+    # What WCAG asks for text of this size.
+    assert seen["light"]["least"] >= 4.5
+    assert seen["dark"]["least"] >= 4.5
+
+
 def test_a_narrow_screen_does_not_scroll_sideways(see: Page) -> None:
     assert see("narrow") == {"scrolled": 360, "visible": 360, "errors": []}
 
@@ -154,5 +162,5 @@ def test_a_narrow_screen_does_not_scroll_sideways(see: Page) -> None:
 def test_pictures_of_the_page(see: Page, tmp_path: Path) -> None:
     assert see("pictures")["errors"] == [LOST]
     directory = Path(os.environ.get("DEMO_PICTURES", tmp_path))
-    for name in ("demo.png", "demo-phone.png"):
+    for name in ("demo-light.png", "demo-dark.png", "demo-phone.png"):
         assert (directory / name).read_bytes().startswith(b"\x89PNG")

@@ -53,7 +53,7 @@ class Contestant {
     this.expected = expected;
     this.received = 0;
     this.seconds = null; // to the last event
-    this.sampled = { seconds: 0, received: 0 };
+    this.samples = [{ seconds: 0, received: 0 }];
     this.speed = { name: this.name, points: [[0, 0]] };
     this.cpu = { name: this.name, points: [[0, 0]] };
     this.usage = [];
@@ -105,12 +105,7 @@ class Contestant {
 
   sample() {
     const seconds = this.seconds ?? this.elapsed();
-    const passed = seconds - this.sampled.seconds;
-    if (passed > 0) {
-      const speed = (this.received - this.sampled.received) / passed;
-      this.speed.points.push([seconds, speed]);
-      this.sampled = { seconds, received: this.received };
-    }
+    if (seconds > this.samples.at(-1).seconds) this.takeSpeed(seconds);
     this.bar.value = this.received / this.expected;
     this.time.textContent = `${seconds.toFixed(2)} s`;
     const average = whole.format(this.received / seconds);
@@ -118,6 +113,19 @@ class Contestant {
     this.rest.textContent =
       `${this.received.toLocaleString("en")} events, ${average} per second; ` +
       `${cost} µs of server CPU for each`;
+  }
+
+  takeSpeed(seconds) {
+    const passed = seconds - this.samples.at(-1).seconds;
+    // No speed is seen in a few milliseconds: they go with those before.
+    if (passed < SAMPLE / 2000 && this.samples.length > 1) {
+      this.samples.pop();
+      this.speed.points.pop();
+    }
+    const before = this.samples.at(-1);
+    const speed = (this.received - before.received) / (seconds - before.seconds);
+    this.speed.points.push([seconds, speed]);
+    this.samples.push({ seconds, received: this.received });
   }
 
   microseconds() {
@@ -132,9 +140,11 @@ async function race(contestants, asked) {
   say(status, "busy", "Racing …");
   const draw = () => {
     for (const contestant of contestants) contestant.sample();
-    const seconds = Math.max(...contestants.map(({ sampled }) => sampled.seconds));
-    speedChart.draw(contestants.map(({ speed }) => speed), seconds);
-    cpuChart.draw(contestants.map(({ cpu }) => cpu), seconds);
+    const speeds = contestants.map(({ speed }) => speed);
+    const cpus = contestants.map(({ cpu }) => cpu);
+    const seconds = Math.max(...[...speeds, ...cpus].map(({ points }) => points.at(-1)[0]));
+    speedChart.draw(speeds, seconds);
+    cpuChart.draw(cpus, seconds);
   };
   let timer;
   try {
