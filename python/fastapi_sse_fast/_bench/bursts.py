@@ -200,6 +200,9 @@ ROWS = {
         [
             ours("filled"),
             other("fastapi.sse, model built for it", "fastapi.sse", "built"),
+            other(
+                "StreamingResponse, model built for it", "StreamingResponse", "built"
+            ),
         ],
     ),
     "sync": row(

@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .controls import PACE, STAMP_PACE, add_controls, over_and_over
-from .samples import DICTS, JSON_TEXTS, MODELS, Stamp, text_of
+from .samples import DICTS, JSON_TEXTS, MODELS, TOKENS, Stamp, chunk, text_of
 
 
 def streaming_response_app() -> FastAPI:
@@ -35,6 +35,14 @@ def streaming_response_app() -> FastAPI:
         async def body() -> AsyncIterator[str]:
             for model in over_and_over(MODELS, laps):
                 yield f"data: {model.model_dump_json()}\n\n"
+
+        return streaming(body())
+
+    @app.get("/built/{laps}")
+    async def built(laps: int) -> Response:
+        async def body() -> AsyncIterator[str]:
+            for token in over_and_over(TOKENS, laps):
+                yield f"data: {chunk(token).model_dump_json()}\n\n"
 
         return streaming(body())
 
