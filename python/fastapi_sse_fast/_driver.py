@@ -538,9 +538,10 @@ class Stream:
         if self._closing or throw is None:
             raise error
         try:
-            self._buffer.push(await throw(error))
+            item = await throw(error)
         except StopAsyncIteration:
             return False
+        self._buffer.push(item)
         return True
 
 
