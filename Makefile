@@ -8,10 +8,10 @@ NODE_CLIENTS := tests/e2e/node_modules/.package-lock.json
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-rust e2e soak upstream-tests bench bench-server demo docs check clean
+.PHONY: help install build format lint test test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server demo docs check clean
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,7 +43,10 @@ lint: build ## Check formatting, lints and types
 test: build test-rust ## Run the Rust and Python tests
 	$(BIN)/pytest
 
-test-rust: install
+test-matrix: ## Run the tests on all Pythons here and on older releases, or ONLY="python-3.12 oldest"
+	$(PYTHON) tests/matrix.py $(ONLY)
+
+test-rust: install ## Run the Rust tests
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo test --quiet
 
 $(NODE_CLIENTS): tests/e2e/package-lock.json
@@ -61,6 +64,23 @@ soak: build ## Run thousands of streams with every ending; some minutes
 upstream-tests: build ## Run FastAPI's own SSE tests against this package
 	$(BIN)/python tests/upstream.py
 
+dist: install ## Build the source distribution, a wheel from it alone, and test that
+	rm -rf dist build/dist
+	mkdir -p build/dist
+	$(BIN)/maturin sdist --out dist
+	tar xzf dist/*.tar.gz --strip-components 1 -C build/dist
+	@if grep -rIF "$(CURDIR)" build/dist; then echo "the archive tells where it was made"; exit 1; fi
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist dist/*.tar.gz
+	$(BIN)/twine check --strict dist/*
+	@wc --bytes dist/*
+	$(BIN)/python build/dist/tests/matrix.py --wheels dist current
+
+audit: install ## Look for known weaknesses, unwelcome licences, and workflows that can be abused
+	$(BIN)/zizmor --offline .github
+	command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
+	cargo deny check
+	$(BIN)/pip-audit --path $(VENV)/lib/python*/site-packages --skip-editable
+
 bench: build ## Run the micro benchmarks
 	$(BIN)/pytest benches --benchmark-columns=min,median,iqr --benchmark-sort=name
 
@@ -73,7 +93,7 @@ demo: build ## Serve the demo page
 docs: install ## Build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-check: lint test ## Everything CI runs
+check: lint test ## Lint and test, as before every commit
 
 clean: ## Remove what was built
-	rm -rf $(VENV) target build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-matrix target build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 import uvicorn
 from typing_extensions import Self
 
@@ -31,9 +32,12 @@ def wait_until(condition: Callable[[], Any], timeout: float = TIMEOUT) -> None:
 @contextlib.contextmanager
 def serve(app: Any, **config: Any) -> Iterator[int]:
     """uvicorn in a thread of its own. Yields its port."""
+    for optional in ("httptools", "uvloop"):  # not there on Windows
+        if optional in config.values():
+            pytest.importorskip(optional)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    settings = {"log_level": "critical", "lifespan": "off", "http": "httptools"}
+    settings = {"log_level": "critical", "lifespan": "off"}
     server = uvicorn.Server(uvicorn.Config(app, **{**settings, **config}))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -128,6 +132,8 @@ class Server:
 @contextlib.contextmanager
 def serve_process(name: str, app: str, ready: str) -> Iterator[Server]:
     """A server of `COMMANDS`, once a path of its application has answered."""
+    if sys.platform == "win32":
+        pytest.skip("the server is given a socket and a signal of Unix")
     server = Server(name, app)
     try:
         server.wait_until_ready(ready)

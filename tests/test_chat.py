@@ -7,17 +7,21 @@ import logging
 import runpy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 import pytest
-from openai.types.chat import ChatCompletionChunk
 
 import fastapi_sse_fast
 from fastapi_sse_fast import shutdown
 
 from .server import TIMEOUT, serve, wait_until
+
+if TYPE_CHECKING:
+    import openai
+    from openai.types.chat import ChatCompletionChunk
+else:  # it has no build for some Pythons
+    openai = pytest.importorskip("openai", exc_type=ImportError)
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 DEMO = Path(fastapi_sse_fast.__file__).parent / "_demo"

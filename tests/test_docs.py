@@ -28,7 +28,7 @@ from fastapi_sse_fast import EventSourceResponse, StreamOptions
 from .asgi import fetch
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "python" / "fastapi_sse_fast"
+PACKAGE = Path(fastapi_sse_fast.__file__).parent
 MODULES = [module.name for module in pkgutil.iter_modules([str(PACKAGE)])]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]

@@ -430,7 +430,7 @@ def test_an_event_encodes_itself() -> None:
     assert event.encode(json="compact") == EncodedEvent(**fields, json="compact")
     assert event.encode() == encode_event(event) != event.encode(json="compact")
     event.id = "a\nb"
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValueError, match="SSE 'id' must be a single line"):
         event.encode()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.util
 import json
 import math
 import struct
@@ -10,7 +11,6 @@ import sys
 import uuid
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -248,14 +248,25 @@ ORJSON = st.recursive(
 )
 
 
+needs_orjson = pytest.mark.skipif(
+    importlib.util.find_spec("orjson") is None, reason="no build for this Python"
+)
+
+
+@needs_orjson
 @given(ORJSON)
 @settings(max_examples=500, deadline=None)
 def test_compact_json_equals_orjsons(value: Any) -> None:
+    import orjson
+
     assert encode_compact(value) == b"data: " + orjson.dumps(value) + b"\n\n"
 
 
+@needs_orjson
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=200))
 def test_compact_floats_of_any_bits_equal_orjsons(patterns: list[int]) -> None:
+    import orjson
+
     numbers = [struct.unpack("<d", struct.pack("<Q", bits))[0] for bits in patterns]
     assert encode_compact(numbers) == b"data: " + orjson.dumps(numbers) + b"\n\n"
 
