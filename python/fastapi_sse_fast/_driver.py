@@ -29,17 +29,21 @@ import contextvars
 import functools
 import logging
 import math
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+import sys
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ._core import EventBuffer, ItemEncoder, encode_event
+from ._core import EventBuffer, ItemEncoder
 from ._shutdown import ended_at_shutdown
 from ._wakeup import AsyncioAlarm, AsyncioSleep, TrioAlarm, TrioSleep
 from .options import CloseHook, Reason, StreamOptions, StreamSummary
+
+if sys.version_info < (3, 11):
+    from exceptiongroup import BaseExceptionGroup  # which anyio needs too
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Send
@@ -108,12 +112,14 @@ class Stream:
         "_bytes",
         "_cancel_producer",
         "_clock",
+        "_close_by",
         "_closing",
         "_encoder",
         "_ends_at",
         "_error",
         "_finished",
         "_first_event_at",
+        "_given_up",
         "_head",
         "_is_async",
         "_items",
@@ -135,8 +141,8 @@ class Stream:
     _buffer: EventBuffer
     _cancel_producer: Callable[[], object]
     _clock: Callable[[], float]
+    _close_by: float
     _ends_at: float
-    _over_at: float
     _pending: Sleep
     _room: Sleep
     _run_in_loop: Callable[[Callable[[], object]], object]
@@ -160,9 +166,11 @@ class Stream:
         self._options = options
         self._items: Any = None  # the iterator of the source
         self._closing = False  # the generator
+        self._given_up = False  # which does not close
         self._finished = False  # the generator, however it ended
         self._error: Exception | None = None
         self._reason: Reason = "finished"
+        self._over_at: float | None = None
         self._bytes = 0
         self._first_event_at: float | None = None
         self._send_timeout = options.seconds_to_send
@@ -178,25 +186,30 @@ class Stream:
         run = self._run_asyncio if _in_asyncio_task() else self._run_trio
         try:
             await run(receive, send)
-        except Exception:
-            self._reason = "error"
-            raise
         except BaseException:
             self._reason = "cancelled"
+            # What cancels all tasks of a loop cancels the producer too.
+            if self._error is not None and not _is_cancelled(self._error.__cause__):
+                self._log_unraised(self._error)
             raise
         finally:
             self._over_at = self._clock()
-        error, self._error = self._error, None
-        if error is not None:
-            self._reason = "error"
-            try:
+            # So that nothing of the stream is left to the garbage collector.
+            self._cancel_producer = _nothing
+            for waiting in (self._alarm, self._pending, self._room):
+                waiting.close()
+            error, self._error = self._error, None
+        try:
+            if error is not None:
+                self._reason = "error"
                 raise error
-            finally:
-                del error  # it holds this frame, through its traceback
+        finally:
+            del error  # it holds this frame, through its traceback
 
     def summary(self) -> StreamSummary:
         """What became of the stream, once it is over."""
         first = self._first_event_at
+        assert self._over_at is not None
         return StreamSummary(
             reason=self._reason,
             events=self._buffer.taken_events,
@@ -212,13 +225,15 @@ class Stream:
 
     def _shut_down(self) -> None:
         ends_at = self._clock() + self._options.shutdown_grace
-        if ends_at < self._ends_at and not self._finished:
+        if ends_at < self._ends_at:  # not the second time
             self._ends_at = ends_at
-            self._over("shutdown")
-            self._pending.wake()
+            if not self._finished:
+                self._over("shutdown")
+                self._pending.wake()
         # A client that does not read must not keep the generator.
         self._send_timeout = min(self._send_timeout, LAST_SEND_TIMEOUT)
-        self._alarm.set(ends_at + self._send_timeout)
+        if not self._closing:
+            self._alarm.set(self._ends_at + self._send_timeout)
 
     async def _run_asyncio(self, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
@@ -234,15 +249,19 @@ class Stream:
         # A task that is cancelled before its first step does not run at all.
         producer.add_done_callback(self._end)
         watcher = loop.create_task(self._watch(receive))
+
+        async def end() -> None:
+            await self._close_generator()
+            await asyncio.wait([watcher, producer] if self._finished else [watcher])
+            if producer.done() and not producer.cancelled():
+                producer.exception()  # the loop has raised it, if there is one
+
         try:
             await self._write(send)
         finally:
             watcher.cancel()
             with anyio.CancelScope(shield=True):
-                await self._close_generator()
-                await asyncio.wait([watcher, producer] if self._finished else [watcher])
-                if producer.done() and not producer.cancelled():
-                    producer.exception()  # the loop has raised it, if there is one
+                await _uncancelled(end)
 
     async def _run_trio(self, receive: Receive, send: Send) -> None:
         from trio.lowlevel import current_trio_token  # it is there: we run in it
@@ -271,8 +290,6 @@ class Stream:
             tasks.start_soon(produce)
             try:
                 await self._write(send)
-            except Exception as error:
-                self._error = error  # raised by `run`, out of the group's wrapping
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._close_generator()
@@ -304,6 +321,8 @@ class Stream:
                 # end; but anything around us that fails with one would say the same.
                 logger.debug("send failed: %r", error)
                 self._over("disconnected")
+            except Exception as error:
+                self._fail(error)
 
     async def _send_all(self, send: Send) -> None:
         options = self._options
@@ -325,7 +344,8 @@ class Stream:
                     await self._pending.until(min(deadline, self._ends_at))
                     continue
                 if started:
-                    body = options.ping_frame()
+                    with _logged("ping"):
+                        body = options.ping_frame()
             failed = self._error is not None
             if not started:
                 if failed and not body:
@@ -363,7 +383,8 @@ class Stream:
         """
         self._over("max_duration")
         if self._reason == "shutdown":
-            body += self._options.farewell_frame()
+            with _logged("farewell"):
+                body += self._options.farewell_frame()
         if body:
             await self._send(send, body)
         await self._close_generator()
@@ -375,14 +396,11 @@ class Stream:
         hook = self._options.on_error
         if hook is None or self._error is None:
             return
-        try:
+        body = b""
+        with _logged("on_error"):
             event = await _awaited(hook(self._error))
-            body = b""
             if event is not None:
-                body = bytes(encode_event(event, json=self._options.json))
-        except Exception:
-            logger.exception("on_error failed")
-            return
+                body = self._options.frame("on_error", event)
         if body:
             await self._send(send, body)
 
@@ -392,6 +410,16 @@ class Stream:
         """Notes why the stream is over, if nothing else ended it before."""
         if self._reason == "finished":
             self._reason = reason
+
+    def _fail(self, error: Exception) -> None:
+        """Has `run` raise an error; one that comes too late for that is logged."""
+        if self._error is None and not self._given_up:
+            self._error = error
+        else:
+            self._log_unraised(error)
+
+    def _log_unraised(self, error: Exception) -> None:
+        logger.error("%r failed besides", self._source, exc_info=error)
 
     def _overdue(self) -> None:
         self._over("send_timeout")
@@ -404,7 +432,7 @@ class Stream:
                 if message["type"] in ("http.disconnect", "websocket.disconnect"):
                     break
         except Exception as error:
-            self._error = error
+            self._fail(error)
         self._over("disconnected")
         self._sending.cancel()
 
@@ -412,37 +440,41 @@ class Stream:
 
     async def _close_generator(self) -> None:
         """Has the producer close the generator, wherever it is, and waits for that."""
-        self._closing = True
-        self._buffer.close()
-        self._alarm.close()
-        self._room.wake()
-        # A thread cannot be interrupted; it closes the generator when it comes back.
-        interrupt = self._cancel_producer if self._is_async else _nothing
-        deadline = self._clock() + CLOSE_TIMEOUT
-        if not self._finished:
-            interrupt()
-        while not self._finished:
-            await self._pending.until(deadline)
-            if self._clock() >= deadline:
+        if not self._closing:
+            self._closing = True
+            self._close_by = self._clock() + CLOSE_TIMEOUT
+            self._buffer.close()
+            self._alarm.set(math.inf)
+            self._room.wake()
+            self._interrupt()
+        # This may have been cancelled in the middle, and is called again.
+        while not (self._finished or self._given_up):
+            await self._pending.until(self._close_by)
+            if not self._finished and self._clock() >= self._close_by:
+                self._given_up = True
                 logger.warning(
                     "%r did not close within %g seconds", self._source, CLOSE_TIMEOUT
                 )
-                interrupt()
-                break
-        self._pending.close()
+                self._interrupt()
+
+    def _interrupt(self) -> None:
+        # A thread cannot be interrupted; it closes the generator when it comes back.
+        if self._is_async and not self._finished:
+            self._cancel_producer()
 
     async def _produce(self) -> None:
         try:
             await self._iterate_and_close()
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except Exception as error:
-            self._error = error
+            self._fail(error)
         except BaseException as error:
-            if not self._closing:
-                self._error = RuntimeError("the generator cancelled its own stream")
-                self._error.__cause__ = error
-            raise
+            cancelled = _is_cancelled(error)
+            if not (cancelled and self._closing):
+                failure = RuntimeError(f"{self._source!r} raised {error!r}")
+                failure.__cause__ = error
+                self._fail(failure)
+            if cancelled or isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
         finally:
             self._end()
 
@@ -493,7 +525,7 @@ class Stream:
         try:
             await (close() if self._is_async else anyio.to_thread.run_sync(run, close))
         except BaseException as error:
-            if not _is_generator_exit(error):
+            if not _is_only(error, GeneratorExit):
                 raise
 
     def _push_batch(self, source: Iterable[Any]) -> bool:
@@ -553,26 +585,57 @@ async def send_head_only(head: Head, send: Send) -> None:
 
 async def call_on_close(hook: CloseHook, summary: StreamSummary) -> None:
     """Calls the hook, also where the task has been cancelled; its errors are logged."""
+    with anyio.CancelScope(shield=True), _logged("on_close"):
+        await _awaited(hook(summary))
+
+
+@contextlib.contextmanager
+def _logged(name: str) -> Iterator[None]:
+    """Stands around a hook, which must not hold up or break what it is called for."""
     try:
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-            await _awaited(hook(summary))
+        with anyio.move_on_after(CLOSE_TIMEOUT) as time:
+            yield
+        if time.cancelled_caught:
+            logger.warning("%s did not end within %g seconds", name, CLOSE_TIMEOUT)
     except Exception:
-        logger.exception("on_close failed")
+        logger.exception("%s failed", name)
 
 
 async def _awaited(value: T | Awaitable[T]) -> T:
     return await value if isinstance(value, Awaitable) else value
 
 
-def _is_generator_exit(error: BaseException) -> bool:
-    """Whether an error is only what closing a generator throws into it.
+async def _uncancelled(step: Callable[[], Awaitable[object]]) -> None:
+    """Repeats a step until it is done, and only then is cancelled itself.
 
-    A task group around the `yield` wraps that into an exception group.
+    No scope is a shield against `task.cancel()`.
     """
-    parts = getattr(error, "exceptions", None)
-    if parts is None:
-        return isinstance(error, GeneratorExit)
-    return all(map(_is_generator_exit, parts))
+    cancelled = None
+    while True:
+        try:
+            await step()
+            break
+        except asyncio.CancelledError as error:
+            cancelled = error
+    try:
+        if cancelled is not None:
+            raise cancelled
+    finally:
+        del cancelled  # it holds this frame, through its traceback
+
+
+def _is_cancelled(error: BaseException | None) -> bool:
+    return _is_only(error, anyio.get_cancelled_exc_class())
+
+
+def _is_only(error: BaseException | None, kind: type[BaseException]) -> bool:
+    """Whether an error is of a kind, if need be in the exception groups around it.
+
+    That is what a task group around a `yield` makes of what is thrown into it.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(kind)[1] is None
+    return isinstance(error, kind)
 
 
 def _nothing() -> None:

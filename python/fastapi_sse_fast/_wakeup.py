@@ -22,7 +22,8 @@ class Alarm(Protocol):
     def set(self, deadline: float) -> None:
         """Moves the deadline; infinity for none."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Forgets what to call, for good: the two may keep each other."""
 
 
 class AsyncioAlarm:
@@ -42,12 +43,16 @@ class AsyncioAlarm:
         self._deadline = deadline
         if deadline < math.inf:
             if self._timer is not None and self._fires_at > deadline:
-                self.close()
+                self._cancel()
             if self._timer is None:
                 self._fires_at = deadline
                 self._timer = self._loop.call_at(deadline, self._fire)
 
     def close(self) -> None:
+        self._cancel()
+        self._ring = _nothing
+
+    def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -73,7 +78,7 @@ class TrioAlarm:
         self._scope.deadline = deadline
 
     def close(self) -> None:
-        pass
+        self._ring = _nothing
 
     async def run(self) -> None:
         with self._scope:
@@ -140,3 +145,7 @@ class TrioSleep:
 
     def close(self) -> None:
         pass
+
+
+def _nothing() -> None:
+    pass

@@ -25,7 +25,7 @@ from ._core import EncodedEvent, ItemEncoder, encode_event
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from typing_extensions import Self
+    from typing_extensions import Self, TypeIs
 
 Event: TypeAlias = fastapi.sse.ServerSentEvent | EncodedEvent
 """What an option can send: one event, ready or not."""
@@ -240,19 +240,35 @@ class StreamOptions:
         return bytes(EncodedEvent(retry=self.retry)).removesuffix(b"\n")
 
     def ping_frame(self) -> bytes:
-        """What one ping sends."""
+        """What one ping sends.
+
+        Raises:
+            TypeError: `ping` has made something else than an event.
+        """
         if isinstance(self.ping, str):
             block = bytes(EncodedEvent(comment=self.ping))
             return block if self.ping_form == "block" else block.removesuffix(b"\n")
-        return self._frame(self.ping)
+        return self._made("ping", self.ping)
 
     def farewell_frame(self) -> bytes:
-        """What the stream ends with when the server stops."""
-        return b"" if self.farewell is None else self._frame(self.farewell)
+        """What the stream ends with when the server stops.
 
-    def _frame(self, event: Event | Callable[[], Event]) -> bytes:
-        if not isinstance(event, (fastapi.sse.ServerSentEvent, EncodedEvent)):
-            event = event()
+        Raises:
+            TypeError: `farewell` has made something else than an event.
+        """
+        return b"" if self.farewell is None else self._made("farewell", self.farewell)
+
+    def _made(self, name: str, event: Event | Callable[[], Event]) -> bytes:
+        return self.frame(name, event if _is_event(event) else event())
+
+    def frame(self, name: str, event: object) -> bytes:
+        """What the event of an option sends.
+
+        Raises:
+            TypeError: It is not an event.
+        """
+        if not _is_event(event):
+            raise TypeError(f"{name} must make an event, not {event!r}")
         return bytes(encode_event(event, json=self.json))
 
 
@@ -281,8 +297,12 @@ def _check_count(name: str, value: Any, *, least: int) -> None:
         raise ValueError(f"{name} must be an integer from {least} up, not {value!r}")
 
 
+def _is_event(value: object) -> TypeIs[Event]:
+    return isinstance(value, (fastapi.sse.ServerSentEvent, EncodedEvent))
+
+
 def _check_event(name: str, value: Any) -> None:
-    if isinstance(value, (fastapi.sse.ServerSentEvent, EncodedEvent)):
+    if _is_event(value):
         encode_event(value)  # raises what is wrong with it
     elif not callable(value):
         raise ValueError(f"{name} must be an event or make one, not {value!r}")

@@ -159,16 +159,15 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         background: BackgroundTask | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
-        self._items = _checked_content(content)
-        self.body_iterator = self._body = _Body(self)
+        self.body_iterator = self._body = _Body(_checked_content(content))
         self.status_code = status_code
         if media_type is not None:
             self.media_type = media_type
         self.background = background
         self.init_headers(headers)
-        self._encoder_for: EncoderFactory = _chunks
         if options:
             self._options = self._options.replace(options)  # type: ignore[misc]
+        self._body.json = self._options.json
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         """Adds the headers of an event stream to those given."""
@@ -180,7 +179,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
 
     def encode_items_with(self, encoder_for: EncoderFactory) -> Self:
         """Has items encoded by what `encoder_for` returns for a request."""
-        self._encoder_for = encoder_for
+        self._body.encoder_for = encoder_for
         return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -202,7 +201,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
                 await self.background()
             return
         if self.body_iterator is self._body:
-            source, encoder_for = self._items, self._encoder_for
+            source, encoder_for = self._body.items, self._body.encoder_for
         else:  # somebody wrapped it, and has bytes for us
             source, encoder_for = self.body_iterator, _chunks
         encoder = encoder_for(scope, self._options.json)
@@ -238,19 +237,20 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
 class _Body:
     """The body as bytes, for who looks at `body_iterator` as at that of any response.
 
-    The response itself streams its items, unless it finds another iterator in its
-    place.
+    The response itself streams the items, unless it finds another iterator in its
+    place. It is not known here: the two would keep each other.
     """
 
-    def __init__(self, response: EventSourceResponse) -> None:
-        self._response = response
+    def __init__(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
+        self.items = items
+        self.encoder_for: EncoderFactory = _chunks
+        self.json: Json = "fastapi"
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        response = self._response
-        items = response._items
+        items = self.items
         if not isinstance(items, AsyncIterable):
             items = iterate_in_threadpool(items)
-        encoder = response._encoder_for({}, response._options.json)
+        encoder = self.encoder_for({}, self.json)
         buffer = EventBuffer(encoder, lambda: None, high_water=1, time_slice=0.0)
         async for item in items:
             buffer.push(item)

@@ -1,0 +1,733 @@
+"""Generators, hooks, servers and loops that behave badly: a stream still ends well."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import threading
+import time
+import types
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import Depends, FastAPI
+
+from fastapi_sse_fast import (
+    EncodedEvent,
+    EventSourceResponse,
+    ServerSentEvent,
+    shutdown,
+)
+from fastapi_sse_fast import _driver as driver
+
+from .asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
+from .test_lifecycle import MS, Summaries, app_of
+
+KINDS = ["async", "sync"]
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, Any]]:
+    """What the package has logged, and about which errors."""
+    return [
+        (record.getMessage(), record.exc_info and record.exc_info[0])
+        for record in caplog.records
+        if record.name == "fastapi_sse_fast" and record.levelno >= logging.WARNING
+    ]
+
+
+# Cancelled again and again
+
+
+@pytest.mark.parametrize("cancels", [1, 2, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_cancelling_more_than_once(kind: str, cancels: int) -> None:
+    log: list[str] = []
+    closing = threading.Event()
+
+    async def resource() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            log.append("dependency")
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(3600)
+        finally:
+            closing.set()
+            await asyncio.sleep(20 * MS)
+            log.append("generator")
+
+    def sync_items() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+                time.sleep(MS)
+        finally:
+            closing.set()
+            time.sleep(20 * MS)
+            log.append("generator")
+
+    app = FastAPI()
+    app.get(
+        "/",
+        response_class=EventSourceResponse.with_options(
+            on_close=lambda summary: log.append(summary.reason)
+        ),
+        dependencies=[Depends(resource)],
+    )(items if kind == "async" else sync_items)
+
+    async def main() -> None:
+        task = asyncio.create_task(call(app))
+        await asyncio.sleep(20 * MS)
+        for _ in range(cancels):
+            task.cancel()
+            while not closing.is_set():
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert log == ["generator", "dependency", "cancelled"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", ["disconnected", "max_duration"])
+def test_cancelling_while_the_generator_closes(ending: str, kind: str) -> None:
+    log: list[str] = []
+    closing = threading.Event()
+
+    async def resource() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            log.append("dependency")
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+                await asyncio.sleep(MS)
+        finally:
+            closing.set()
+            await asyncio.sleep(20 * MS)
+            log.append("generator")
+
+    def sync_items() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+                time.sleep(MS)
+        finally:
+            closing.set()
+            time.sleep(20 * MS)
+            log.append("generator")
+
+    app = FastAPI()
+    app.get(
+        "/",
+        response_class=EventSourceResponse.with_options(
+            max_duration=5 * MS if ending == "max_duration" else None
+        ),
+        dependencies=[Depends(resource)],
+    )(items if kind == "async" else sync_items)
+
+    async def main() -> None:
+        leave = 1 if ending == "disconnected" else None
+        task = asyncio.create_task(call(app, disconnect_after=leave))
+        while not closing.is_set():
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert log == ["generator", "dependency"]
+
+
+# Hanging
+
+
+@pytest.mark.parametrize("ending", ["max_duration", "shutdown"])
+def test_a_generator_that_hangs_is_given_up_once(
+    ending: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(driver, "CLOSE_TIMEOUT", 50 * MS)
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            if ending == "shutdown":
+                shutdown()
+            await anyio.sleep(3600)
+        finally:
+            await anyio.sleep(3600)
+
+    summaries = Summaries()
+    limit = 10 * MS if ending == "max_duration" else None
+    app = app_of(items, max_duration=limit, on_close=summaries)
+
+    async def main() -> Reply:
+        with anyio.fail_after(5):
+            return await call(app)
+
+    reply = anyio.run(main)
+    assert reply.complete
+    assert summaries.reasons == [ending]
+    assert summaries[0].seconds_open < 95 * MS
+    assert len(logged(caplog)) == 1
+
+
+def test_a_generator_that_closes_slowly_at_shutdown(anyio_backend: str) -> None:
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            shutdown()
+            await anyio.sleep(3600)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(60 * MS)
+
+    app = app_of(items)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "LAST_SEND_TIMEOUT", 10 * MS)
+        reply = fetch(app, backend=anyio_backend)
+    assert reply.complete
+
+
+def test_an_error_of_a_generator_that_was_given_up_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(driver, "CLOSE_TIMEOUT", 10 * MS)
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(3600)
+        finally:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+            raise LookupError("late")
+
+    async def main() -> None:
+        reply = await call(app_of(items), disconnect_after=1)
+        assert reply.error is None  # nobody waits for it any more
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(MS)
+
+    asyncio.run(main())
+    assert [error for _, error in logged(caplog)] == [None, LookupError]
+
+
+@pytest.mark.parametrize("hook", ["on_error", "on_close"])
+def test_a_hook_that_hangs_is_given_up(
+    hook: str,
+    anyio_backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(driver, "CLOSE_TIMEOUT", 20 * MS)
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise LookupError
+
+    async def hang(argument: object) -> None:
+        await anyio.sleep(3600)
+
+    options: Any = {hook: hang}
+    reply = fetch(app_of(items, **options), backend=anyio_backend)
+    assert isinstance(reply.error, LookupError)
+    assert reply.body == b"data: 1\n\n"
+    assert [message for message, _ in logged(caplog)] == [
+        f"{hook} did not end within 0.02 seconds"
+    ]
+
+
+# Failing
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError])
+def test_a_ping_that_fails_is_logged_and_the_stream_goes_on(
+    error: type[Exception], anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[int] = []
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        while len(asked) < 2:
+            await anyio.sleep(MS)
+        yield 2
+
+    def ping() -> ServerSentEvent:
+        asked.append(1)
+        if len(asked) == 1:
+            raise error
+        return ServerSentEvent(comment="ping")
+
+    app = app_of(items, ping=ping, ping_interval=5 * MS)
+    reply = fetch(app, backend=anyio_backend)
+    assert reply.complete
+    assert reply.body.startswith(b"data: 1\n\n: ping\n\n")
+    assert reply.body.endswith(b"data: 2\n\n")
+    assert logged(caplog) == [("ping failed", error)]
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError])
+def test_a_farewell_that_fails_is_logged_and_loses_nothing(
+    error: type[Exception], anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        shutdown()
+        yield 2
+        await anyio.sleep(3600)
+
+    def farewell() -> ServerSentEvent:
+        raise error
+
+    reply = fetch(app_of(items, farewell=farewell), backend=anyio_backend)
+    assert reply.complete
+    assert reply.body == b"data: 1\n\ndata: 2\n\n"
+    assert logged(caplog) == [("farewell failed", error)]
+
+
+@pytest.mark.parametrize("made", [None, 5, "text", {"data": 1}])
+def test_what_an_option_makes_has_to_be_an_event(
+    made: Any, anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep(20 * MS)
+        shutdown()
+        await anyio.sleep(3600)
+
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        raise LookupError
+
+    options: Any = {"ping": lambda: made, "farewell": lambda: made}
+    app = app_of(items, ping_interval=15 * MS, **options)
+    reply = fetch(app, backend=anyio_backend)
+    assert (reply.body, reply.complete) == (b"data: 1\n\n", True)
+    assert set(logged(caplog)) == {
+        ("ping failed", TypeError),
+        ("farewell failed", TypeError),
+    }
+    assert f"ping must make an event, not {made!r}" in caplog.text
+
+    caplog.clear()
+    options = {"on_error": lambda error: made}
+    reply = fetch(app_of(broken, **options), backend=anyio_backend)
+    assert isinstance(reply.error, LookupError)
+    assert reply.body == b"data: 1\n\n"
+    expected = [] if made is None else [("on_error failed", TypeError)]
+    assert logged(caplog) == expected
+
+
+def test_an_error_that_only_looks_like_a_group_is_not_lost() -> None:
+    class BatchError(Exception):
+        exceptions: tuple[Exception, ...] = ()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+                await asyncio.sleep(MS)
+        finally:
+            raise BatchError
+
+    reply = fetch(app_of(items), disconnect_after=1)
+    assert isinstance(reply.error, BatchError)
+
+
+def test_an_error_while_cancelled_is_logged(
+    anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await anyio.sleep(3600)
+        finally:
+            raise LookupError("in finally")
+
+    async def main() -> None:
+        with anyio.move_on_after(20 * MS) as around:
+            await call(app_of(items))
+        assert around.cancelled_caught
+
+    anyio.run(main, backend=anyio_backend)
+    assert [error for _, error in logged(caplog)] == [LookupError]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_request_that_is_cancelled_is_no_error_to_log(
+    kind: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep(3600)
+
+    def sync_items() -> Iterator[int]:
+        while True:
+            yield 1
+            time.sleep(MS)
+
+    async def main() -> None:
+        with anyio.move_on_after(20 * MS):
+            await call(app_of(items if kind == "async" else sync_items))
+
+    for _ in range(5):  # the order of tasks is random on trio
+        anyio.run(main, backend=anyio_backend)
+    assert logged(caplog) == []
+
+
+def test_a_loop_that_ends_beside_a_stream_is_no_error_to_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`asyncio.run` cancels all of its tasks, also the stream's own."""
+    closed: list[bool] = []
+    tasks = []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(3600)
+        finally:
+            closed.append(True)
+
+    async def main() -> None:
+        tasks.append(asyncio.create_task(call(app_of(items))))
+        await asyncio.sleep(20 * MS)
+
+    asyncio.run(main())
+    assert closed == [True]
+    assert logged(caplog) == []
+
+
+def test_of_two_errors_one_is_raised_and_one_is_logged(
+    anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await anyio.sleep(3600)
+        finally:
+            raise LookupError("in finally")
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        with pytest.raises(ZeroDivisionError):
+            await EventSourceResponse(items())(scope(), receive_nothing, send)
+
+    anyio.run(main, backend=anyio_backend)
+    assert [error for _, error in logged(caplog)] == [LookupError]
+
+
+def test_a_receive_that_fails_hides_no_error(
+    anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise LookupError("mid-stream")
+
+    failing = anyio.Event()
+
+    async def receive() -> Any:
+        await failing.wait()
+        raise ZeroDivisionError
+
+    async def on_error(error: Exception) -> None:
+        failing.set()
+        await anyio.sleep(3600)
+
+    async def main() -> None:
+        response = EventSourceResponse(items(), on_error=on_error)
+
+        async def send(message: Any) -> None:
+            pass
+
+        with pytest.raises(LookupError):
+            await response(scope(), receive, send)
+
+    anyio.run(main, backend=anyio_backend)
+    assert [error for _, error in logged(caplog)] == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_interrupt_in_a_generator_stops_the_loop_and_completes_nothing(
+    kind: str, error: type[BaseException]
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(5 * MS)
+        raise error
+
+    def sync_items() -> Iterator[int]:
+        yield 1
+        time.sleep(5 * MS)
+        raise error
+
+    app = app_of(items if kind == "async" else sync_items)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(call(app))
+    with pytest.raises(error):
+        loop.run_until_complete(task)
+    # As in a notebook, whose loop goes on.
+    reply = loop.run_until_complete(task)
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+    assert reply.body == b"data: 1\n\n"
+    assert not reply.complete
+    assert isinstance(reply.error, RuntimeError)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_generator_that_ignores_its_end(kind: str, anyio_backend: str) -> None:
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            yield 2
+
+    def sync_items() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            yield 2
+
+    app = app_of(items if kind == "async" else sync_items)
+    reply = fetch(app, backend=anyio_backend, disconnect_after=1)
+    assert "ignored GeneratorExit" in str(reply.error)
+    assert b"2" not in reply.body
+    gc.collect()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_streams_of_one_generator(kind: str) -> None:
+    async def items() -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+            await asyncio.sleep(20 * MS)
+
+    def sync_items() -> Iterator[int]:
+        for number in range(3):
+            yield number
+            time.sleep(20 * MS)
+
+    async def main() -> list[Reply]:
+        shared = items() if kind == "async" else sync_items()
+        return await asyncio.gather(
+            *(call(EventSourceResponse(shared)) for _ in range(2))
+        )
+
+    replies = asyncio.run(main())
+    errors = [reply.error for reply in replies]
+    assert any(isinstance(error, (RuntimeError, ValueError)) for error in errors)
+
+
+def test_a_frozen_client_is_dropped_though_shutdown_is_called_again_and_again(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "LAST_SEND_TIMEOUT", 50 * MS)
+
+    async def items() -> AsyncIterator[EncodedEvent]:
+        frame = EncodedEvent(raw_data="x" * 1000)
+        while True:
+            yield frame
+
+    app = app_of(items)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+
+            async def shut_down_again() -> None:
+                while True:
+                    await anyio.sleep(5 * MS)
+                    shutdown()
+
+            tasks.start_soon(shut_down_again)
+            with anyio.fail_after(5):
+                await app(scope(), receive_nothing, send_for_ever)
+            tasks.cancel_scope.cancel()
+
+    anyio.run(main, backend=anyio_backend)
+
+
+@pytest.mark.parametrize("ending", ["max_duration", "shutdown"])
+def test_shutdown_again_while_a_generator_closes(
+    ending: str, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The response is completed, however long the generator takes."""
+    monkeypatch.setattr(driver, "LAST_SEND_TIMEOUT", 5 * MS)
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            if ending == "shutdown":
+                shutdown()
+            await anyio.sleep(3600)
+        finally:
+            shutdown()
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(30 * MS)
+
+    summaries = Summaries()
+    limit = 10 * MS if ending == "max_duration" else None
+    app = app_of(items, max_duration=limit, on_close=summaries)
+    assert fetch(app, backend=anyio_backend).complete
+    assert summaries.reasons == [ending]
+
+
+def test_a_loop_that_is_closed_under_a_stream() -> None:
+    closed = []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.sleep(3600)
+        finally:
+            closed.append(True)
+
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    task = loop.create_task(call(app_of(items)))
+    loop.run_until_complete(asyncio.sleep(20 * MS))
+    loop.close()
+    shutdown()
+    assert fetch(EventSourceResponse([1])).body == b"data: 1\n\n"
+    assert not task.done()
+
+
+def test_nested_scopes_around_a_yield(anyio_backend: str) -> None:
+    log: list[str] = []
+
+    async def items() -> AsyncIterator[int]:
+        with anyio.move_on_after(60 * MS):
+            async with anyio.create_task_group() as outer:
+                outer.start_soon(anyio.sleep_forever)
+                try:
+                    with anyio.move_on_after(5 * MS) as inner:
+                        async with anyio.create_task_group() as tasks:
+                            tasks.start_soon(anyio.sleep_forever)
+                            while True:
+                                yield 1
+                    assert inner.cancelled_caught
+                    log.append("inner")
+                    while True:
+                        yield 2
+                finally:
+                    log.append("outer")
+        yield 3
+        log.append("end")
+
+    reply = fetch(app_of(items), backend=anyio_backend)
+    assert reply.error is None
+    assert reply.complete
+    assert reply.body.endswith(b"data: 2\n\ndata: 3\n\n")
+    assert log == ["inner", "outer", "end"]
+
+
+def test_a_timeout_around_a_whole_generator(anyio_backend: str) -> None:
+    closed = []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            with anyio.fail_after(20 * MS):
+                while True:
+                    yield 1
+                    await anyio.sleep(MS)
+        finally:
+            closed.append(True)
+
+    reply = fetch(app_of(items), backend=anyio_backend)
+    assert isinstance(reply.error, TimeoutError)
+    assert not reply.complete
+    assert closed == [True]
+
+
+# What does not need the garbage collector
+
+
+@pytest.mark.parametrize(
+    "ending", ["finished", "disconnected", "error", "max_duration"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_stream_took_is_free_without_the_collector(
+    kind: str, ending: str
+) -> None:
+    if (kind, ending) == ("sync", "error"):
+        pytest.skip("anyio keeps the error of a thread in a cycle of its own")
+
+    async def items() -> AsyncIterator[int]:
+        while True:
+            yield 1
+            await asyncio.sleep(MS)
+            if ending == "finished":
+                break
+            if ending == "error":
+                raise LookupError
+
+    def sync_items() -> Iterator[int]:
+        while True:
+            yield 1
+            time.sleep(MS)
+            if ending == "finished":
+                break
+
+    app = app_of(
+        items if kind == "async" else sync_items,
+        max_duration=5 * MS if ending == "max_duration" else None,
+    )
+
+    def left() -> int:
+        return sum(
+            str(type(thing).__module__).startswith("fastapi_sse_fast")
+            or isinstance(thing, (types.GeneratorType, types.AsyncGeneratorType))
+            for thing in gc.get_objects()
+        )
+
+    async def stream() -> None:
+        leave = asyncio.Event()
+
+        async def receive() -> dict[str, str]:
+            await leave.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: object) -> None:
+            if ending == "disconnected":
+                leave.set()
+
+        with contextlib.suppress(LookupError):
+            await app(scope(), receive, send)
+
+    async def main() -> None:
+        await stream()  # what is made once
+        gc.collect()
+        gc.disable()
+        before = left()
+        for _ in range(3):
+            await stream()
+        await asyncio.sleep(5 * MS)
+        assert left() == before
+
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
