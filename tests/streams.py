@@ -50,6 +50,32 @@ async def idle() -> AsyncIterator[int]:
         say("generator")
 
 
+@app.get("/graceful", response_class=Response.with_options(shutdown_grace=0.3))
+async def graceful() -> AsyncIterator[int]:
+    try:
+        yield 1
+        await anyio.sleep(3600)
+    finally:
+        say("generator")
+
+
+async def late_resource() -> AsyncIterator[None]:
+    say("opening")
+    await anyio.sleep(0.2)
+    yield
+    say("dependency")
+
+
+@app.get("/opening", response_class=Response, dependencies=[Depends(late_resource)])
+async def opening() -> AsyncIterator[int]:
+    try:
+        while True:
+            yield 1
+            await anyio.sleep(0.01)
+    finally:
+        say("generator")
+
+
 @app.get("/busy", response_class=Response, dependencies=DEPENDENCIES)
 async def busy() -> AsyncIterator[EncodedEvent]:
     frame = EncodedEvent(raw_data="x" * 1000)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import signal
 import threading
 import time
 import types
@@ -14,18 +15,19 @@ from typing import Any
 
 import anyio
 import pytest
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, HTTPException
 
 from fastapi_sse_fast import (
     EncodedEvent,
     EventSourceResponse,
     ServerSentEvent,
+    _shutdown,
     shutdown,
 )
 from fastapi_sse_fast import _driver as driver
 
 from .asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
-from .test_lifecycle import MS, Summaries, app_of
+from .test_lifecycle import MS, Summaries, app_of, endless
 
 KINDS = ["async", "sync"]
 
@@ -595,7 +597,8 @@ def test_shutdown_again_while_a_generator_closes(
     assert summaries.reasons == [ending]
 
 
-def test_a_loop_that_is_closed_under_a_stream() -> None:
+def test_a_loop_that_is_closed_under_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_shutdown, "_open", set())  # where the stream is for ever
     closed = []
 
     async def items() -> AsyncIterator[int]:
@@ -731,3 +734,57 @@ def test_what_a_stream_took_is_free_without_the_collector(
         asyncio.run(main())
     finally:
         gc.enable()
+
+
+# Told to stop while a stream begins
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shutdown_while_a_dependency_is_opened(kind: str, anyio_backend: str) -> None:
+    async def resource() -> AsyncIterator[None]:
+        shutdown()
+        await anyio.sleep(MS)
+        yield
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep(3600)
+
+    def sync_items() -> Iterator[int]:
+        while True:
+            yield 1
+            time.sleep(MS)
+
+    summaries = Summaries()
+    app = FastAPI()
+    app.get(
+        "/",
+        response_class=EventSourceResponse.with_options(
+            on_close=summaries, farewell=ServerSentEvent(event="bye")
+        ),
+        dependencies=[Depends(resource)],
+    )(items if kind == "async" else sync_items)
+    reply = fetch(app, backend=anyio_backend)
+    assert reply.complete
+    assert reply.body.endswith(b"event: bye\n\n")
+    assert summaries.reasons == ["shutdown"]
+
+
+def test_a_request_whose_dependency_fails_is_not_waited_for(
+    anyio_backend: str,
+) -> None:
+    async def resource() -> AsyncIterator[None]:
+        raise HTTPException(403)
+        yield
+
+    def handler(number: int, frame: object) -> None:
+        raise AssertionError
+
+    app = FastAPI(dependencies=[Depends(resource)])
+    app.get("/", response_class=EventSourceResponse)(endless)
+    original = signal.signal(signal.SIGTERM, handler)
+    try:
+        assert fetch(app, backend=anyio_backend).status == 403
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, original)

@@ -48,6 +48,7 @@ if sys.version_info < (3, 11):
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Send
 
+    from ._shutdown import Opening
     from ._wakeup import Alarm, Sleep
 
 logger = logging.getLogger("fastapi_sse_fast")
@@ -103,6 +104,7 @@ class Stream:
         head: Start of the response; sent with the first event, at the latest after
             `error_window`.
         options: How the stream behaves.
+        opening: Of the request, if that could be told of the server's shutdown.
     """
 
     __slots__ = (
@@ -123,6 +125,7 @@ class Stream:
         "_head",
         "_is_async",
         "_items",
+        "_opening",
         "_options",
         "_over_at",
         "_pending",
@@ -157,6 +160,7 @@ class Stream:
         encoder: ItemEncoder,
         head: Head,
         options: StreamOptions,
+        opening: Opening | None,
     ) -> None:
         self._source = source
         self._is_async = isinstance(source, AsyncIterable)
@@ -164,6 +168,7 @@ class Stream:
         self._head = head
         self._body_type = head.body_type
         self._options = options
+        self._opening = opening
         self._items: Any = None  # the iterator of the source
         self._closing = False  # the generator
         self._given_up = False  # which does not close
@@ -314,7 +319,7 @@ class Stream:
     async def _write(self, send: Send) -> None:
         with self._sending:
             try:
-                with ended_at_shutdown(self):
+                with ended_at_shutdown(self, self._opening):
                     await self._send_all(send)
             except OSError as error:
                 # ASGI's word for a client that is gone, which is a way for a stream to

@@ -27,16 +27,21 @@ from fastapi.exceptions import ResponseValidationError
 from starlette.responses import Response
 
 from ._core import ItemEncoder
+from ._shutdown import Opening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from contextlib import AsyncExitStack
+    from typing import TypeAlias
 
     from pydantic_core import ValidationError
+    from starlette.requests import Request
     from starlette.types import Scope
 
     from .options import Json
     from .response import EventSourceResponse
+
+    Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class EncoderFactory(Protocol):
@@ -95,9 +100,9 @@ def take_over(response_class: type[EventSourceResponse]) -> None:
     @functools.wraps(original)
     def get_request_handler(*args: Any, **kwargs: Any) -> Any:
         class_ = _streaming_class(kwargs.get("response_class"))
-        if class_ is not None and kwargs.keys() >= _ARGUMENTS:
-            kwargs = _redirected(class_, kwargs)
-        return original(*args, **kwargs)
+        if class_ is None or not kwargs.keys() >= _ARGUMENTS:
+            return original(*args, **kwargs)
+        return _known_at_shutdown(original(*args, **_redirected(class_, kwargs)))
 
     _Seam.ours = response_class
     fastapi.routing.get_request_handler = get_request_handler
@@ -130,6 +135,27 @@ def exit_stack(scope: Scope) -> AsyncExitStack | None:
     """What FastAPI unwinds when a request is over, after all of its dependencies."""
     stack: AsyncExitStack | None = scope.get("fastapi_middleware_astack")
     return stack
+
+
+def opening(scope: Scope) -> Opening | None:
+    """The request, as it is known for the server's shutdown."""
+    return scope.get(_OPENING)
+
+
+def _known_at_shutdown(handle: Handler) -> Handler:
+    """Wraps what opens the dependencies of a request and returns its response."""
+
+    async def handle_known(request: Request) -> Response:
+        stack = exit_stack(request.scope)
+        if stack is not None:
+            opening = request.scope[_OPENING] = Opening()
+            stack.callback(opening.close)
+        return await handle(request)
+
+    return handle_known
+
+
+_OPENING = "fastapi_sse_fast.opening"
 
 
 def _fits(get_request_handler: Callable[..., Any]) -> bool:

@@ -3,7 +3,9 @@
 A server that is told to stop waits for its responses to end, and an event stream has no
 reason to. ASGI has no word for it: the lifespan's shutdown comes only after that wait.
 But every server is told by a signal and has a handler for it; while streams are open,
-ours stands before that handler: it ends the streams, then calls it.
+ours stands before that handler: it ends the streams, then calls it. A request whose
+dependencies are still being opened is counted too, or the server would wait for its
+stream, which nobody ends any more.
 
 Handlers belong to the main thread. A server in another thread is stopped by code, and
 that code can call `shutdown()`.
@@ -58,7 +60,8 @@ def shutdown() -> None:
     """Ends all open streams of this process, as when a server is told to stop.
 
     For servers that are embedded and stopped without a signal, and for tests. May be
-    called from any thread; streams that begin later are not concerned.
+    called from any thread. Of streams that begin later, those are ended too whose
+    dependencies are being opened now.
 
     Examples:
         >>> shutdown()  # then: server.should_exit = True
@@ -69,20 +72,50 @@ def shutdown() -> None:
         stream.shut_down()
 
 
+class Opening:
+    """A request, from before its dependencies are opened; its stream asks it.
+
+    Attributes:
+        stopped: Whether the server was told to stop since then.
+    """
+
+    __slots__ = ("stopped",)
+
+    def __init__(self) -> None:
+        self.stopped = False
+        _add(self)
+
+    def shut_down(self) -> None:
+        self.stopped = True
+
+    def close(self) -> None:
+        _discard(self)
+
+
 @contextlib.contextmanager
-def ended_at_shutdown(stream: _Stream) -> Iterator[None]:
-    """Has `stream.shut_down()` called if the server stops meanwhile."""
+def ended_at_shutdown(stream: _Stream, opening: Opening | None) -> Iterator[None]:
+    """Has `stream.shut_down()` called if the server stops meanwhile, or has before."""
+    _add(stream)
+    try:
+        if opening is not None and opening.stopped:
+            stream.shut_down()
+        yield
+    finally:
+        _discard(stream)
+
+
+def _add(stream: _Stream) -> None:
     with _lock:
         _open.add(stream)
         if _in_main_thread():
             _stand_before_the_servers_handlers()
-    try:
-        yield
-    finally:
-        with _lock:
-            _open.discard(stream)
-            if not _open and _in_main_thread():
-                _step_aside()
+
+
+def _discard(stream: _Stream) -> None:
+    with _lock:
+        _open.discard(stream)
+        if not _open and _in_main_thread():
+            _step_aside()
 
 
 def _in_main_thread() -> bool:
