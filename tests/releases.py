@@ -1,4 +1,4 @@
-"""What the installed FastAPI and pydantic do differently from their newest releases.
+"""What the installed FastAPI, pydantic and Python do differently from the newest ones.
 
 This package behaves as the newest FastAPI does on all of them.
 """
@@ -6,6 +6,7 @@ This package behaves as the newest FastAPI does on all of them.
 from __future__ import annotations
 
 import re
+import sysconfig
 
 import fastapi
 import pydantic
@@ -16,6 +17,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 FASTAPI = _numbers(fastapi.__version__)
+
+ERRORS_IN_TEST_CLIENTS_ARE_THE_GENERATORS = FASTAPI >= (0, 136)
+"""Before, an error of AnyIO may be raised in place of the one of a stream."""
 
 INCLUDED_ROUTES_HAVE_ITEM_TYPES = FASTAPI >= (0, 140, 8)
 """Before, `include_router` drops the item type of a stream."""
@@ -31,3 +35,6 @@ NON_FINITE_IS_NULL = FASTAPI >= (0, 143, 3)
 
 TYPES_CAN_BE_COMPLETED_LATER = _numbers(pydantic.VERSION) >= (2, 10)
 """Before, FastAPI refuses a route whose item type has open forward references."""
+
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+"""A dict is copied before it is walked, and granian does not end a failed response."""
