@@ -8,7 +8,7 @@ NODE_CLIENTS := tests/e2e/node_modules/.package-lock.json
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server demo docs check clean
+.PHONY: help install build format lint test test-slow test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server demo docs check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ lint: build ## Check formatting, lints and types
 
 test: build test-rust ## Run the Rust and Python tests
 	$(BIN)/pytest
+
+test-slow: build ## Try the properties on twenty times the examples; some minutes
+	HYPOTHESIS_PROFILE=slow $(BIN)/pytest -m hypothesis -o faulthandler_timeout=0
 
 test-matrix: ## Run the tests on all Pythons here and on older releases, or ONLY="python-3.12 oldest"
 	$(PYTHON) tests/matrix.py $(ONLY)

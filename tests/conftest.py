@@ -11,7 +11,7 @@ settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
-    "slow", parent=settings.get_profile("default"), max_examples=5000
+    "slow", parent=settings.get_profile("default"), max_examples=2000
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

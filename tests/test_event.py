@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import fastapi.sse
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError, field_validator
 
@@ -72,7 +72,7 @@ def write(event: object) -> bytes:
 
 
 @given(ARGUMENTS)
-@settings(max_examples=1000)
+@values.examples(10)
 def test_construction_is_fastapis(arguments: dict[str, Any]) -> None:
     try:
         expected = fastapi.sse.ServerSentEvent(**arguments)

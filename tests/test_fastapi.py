@@ -27,7 +27,7 @@ from fastapi import (
     Response,
 )
 from fastapi.exceptions import ResponseValidationError
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import (
     AliasGenerator,
@@ -231,7 +231,7 @@ def test_response_model_options(item_type: Any, options: dict[str, Any]) -> None
     not releases.NON_FINITE_IS_NULL, reason="test_json.py compares to the reference"
 )
 @given(st.lists(values.ANY, max_size=3))
-@settings(max_examples=150)
+@values.examples(2)
 def test_untyped_items(recipes: list[values.Recipe]) -> None:
     async def items():  # type: ignore[no-untyped-def]
         for recipe in recipes:
@@ -267,7 +267,7 @@ EVENTS = st.fixed_dictionaries(
     ),
     st.booleans(),
 )
-@settings(max_examples=150)
+@values.examples(2)
 def test_events(events: list[Any], ours_yielded: bool) -> None:
     model = ServerSentEvent if ours_yielded else fastapi.sse.ServerSentEvent
 

@@ -12,7 +12,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -45,13 +45,13 @@ def expected(value: Any) -> bytes:
 
 
 @given(values.PLAIN)
-@settings(max_examples=500, deadline=None)
+@values.examples(5)
 def test_builtins_equal_the_reference(recipe: values.Recipe) -> None:
     assert outcome(encode, recipe()) == outcome(expected, recipe())
 
 
 @given(values.ANY)
-@settings(max_examples=500, deadline=None)
+@values.examples(5)
 def test_every_kind_of_value_equals_the_reference(recipe: values.Recipe) -> None:
     assert outcome(encode, recipe()) == outcome(expected, recipe())
 
@@ -258,7 +258,7 @@ needs_orjson = pytest.mark.skipif(
 
 @needs_orjson
 @given(ORJSON)
-@settings(max_examples=500, deadline=None)
+@values.examples(5)
 def test_compact_json_equals_orjsons(value: Any) -> None:
     import orjson
 
@@ -275,7 +275,7 @@ def test_compact_floats_of_any_bits_equal_orjsons(patterns: list[int]) -> None:
 
 
 @given(values.ANY)
-@settings(max_examples=500, deadline=None)
+@values.examples(5)
 def test_compact_json_is_the_same_value(recipe: values.Recipe) -> None:
     def decoded(make: Any) -> Any:
         frame = outcome(make, recipe())

@@ -17,10 +17,16 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, SecretBytes, SecretStr
 
 Recipe: TypeAlias = Callable[[], Any]
+
+
+def examples(times: int) -> settings:
+    """Has a property tried on so many times the examples that the profile says."""
+    return settings(max_examples=times * settings().max_examples)
 
 
 class Color(enum.Enum):
