@@ -8,7 +8,7 @@ NODE_CLIENTS := tests/e2e/node_modules/.package-lock.json
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-slow test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server demo docs check clean
+.PHONY: help install build format lint test test-slow fuzz test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server demo docs check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
@@ -31,6 +31,7 @@ format: install ## Format Python and Rust
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format --quiet .
 	cargo fmt
+	cargo fmt --manifest-path fuzz/Cargo.toml
 
 lint: build ## Check formatting, lints and types
 	$(BIN)/ruff check .
@@ -38,6 +39,7 @@ lint: build ## Check formatting, lints and types
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest fastapi_sse_fast --allowlist tests/stubtest-allowlist.txt
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --all-targets --quiet -- -D warnings
 
 test: build test-rust ## Run the Rust and Python tests
@@ -45,6 +47,13 @@ test: build test-rust ## Run the Rust and Python tests
 
 test-slow: build ## Try the properties on twenty times the examples; some minutes
 	HYPOTHESIS_PROFILE=slow $(BIN)/pytest -m hypothesis -o faulthandler_timeout=0
+
+# A compiler that is no nightly has to be told to take the flags of the sanitizer.
+fuzz: ## Fuzz the Rust core: every target for SECONDS=60, or only TARGETS="frames strings"
+	command -v cargo-fuzz >/dev/null || cargo install --quiet --locked cargo-fuzz
+	@for target in $(or $(TARGETS),$(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))); do \
+	echo "$$target"; RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- \
+	-max_total_time=$(or $(SECONDS),60) -verbosity=0 -print_final_stats=1 || exit; done
 
 test-matrix: ## Run the tests on all Pythons here and on older releases, or ONLY="python-3.12 oldest"
 	$(PYTHON) tests/matrix.py $(ONLY)
@@ -99,4 +108,4 @@ docs: install ## Build the documentation into site/
 check: lint test ## Lint and test, as before every commit
 
 clean: ## Remove what was built
-	rm -rf $(VENV) .venv-matrix target build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-matrix target fuzz/target build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -5,7 +5,8 @@
 //! models, dates, …) is handed to FastAPI's own encoder through [`crate::fallback`], so that
 //! there is one definition of it, and what it returns is written here again.
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::Borrowed;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
@@ -16,6 +17,22 @@ use crate::{fallback, model};
 
 /// Deeper values go to Python as a whole: its recursion limit is then the only one there is.
 const MAX_DEPTH: usize = 96;
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Spelling {
+    type Error = PyErr;
+
+    fn extract(name: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        for (word, spelling) in [("fastapi", Self::Fastapi), ("compact", Self::Compact)] {
+            if name.eq(word)? {
+                return Ok(spelling);
+            }
+        }
+        Err(PyValueError::new_err(format!(
+            "json must be 'fastapi' or 'compact', not {}",
+            name.repr()?
+        )))
+    }
+}
 
 /// Appends the JSON of `value` to `out`. On an error `out` holds a torn tail to truncate.
 ///

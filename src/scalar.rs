@@ -1,8 +1,4 @@
-//! JSON of a float and of a string. No Python in it, but for the name of the spelling.
-
-use pyo3::Borrowed;
-use pyo3::exceptions::PyValueError;
-use pyo3::prelude::*;
+//! JSON of a float and of a string, and how it is spelled. No Python in it.
 
 /// How JSON is spelled: the same values in other bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,22 +27,6 @@ impl Spelling {
             Self::Fastapi => out.extend_from_slice(b": "),
             Self::Compact => out.push(b':'),
         }
-    }
-}
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Spelling {
-    type Error = PyErr;
-
-    fn extract(name: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        for (word, spelling) in [("fastapi", Self::Fastapi), ("compact", Self::Compact)] {
-            if name.eq(word)? {
-                return Ok(spelling);
-            }
-        }
-        Err(PyValueError::new_err(format!(
-            "json must be 'fastapi' or 'compact', not {}",
-            name.repr()?
-        )))
     }
 }
 

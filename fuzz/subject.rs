@@ -1,0 +1,83 @@
+//! What is fuzzed, and a client that reads it.
+
+#[allow(dead_code, reason = "the crate uses all of it")]
+#[path = "../src/scalar.rs"]
+mod scalar;
+#[path = "../src/wire.rs"]
+pub mod wire;
+
+/// A JSON string, in FastAPI's spelling or in the compact one.
+pub fn string(text: &str, compact: bool, out: &mut Vec<u8>) {
+    scalar::write_string(text, spelling(compact), out);
+}
+
+/// A JSON number, or `null`.
+pub fn float(value: f64, compact: bool, out: &mut Vec<u8>) {
+    scalar::write_float(value, spelling(compact), out);
+}
+
+fn spelling(compact: bool) -> scalar::Spelling {
+    if compact {
+        scalar::Spelling::Compact
+    } else {
+        scalar::Spelling::Fastapi
+    }
+}
+
+/// The lines of a text, one character at a time; the last one is what no line break follows.
+pub fn lines(text: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut previous = ' ';
+    for c in text.chars() {
+        match c {
+            '\n' if previous == '\r' => {}
+            '\r' | '\n' => lines.push(String::new()),
+            other => lines.last_mut().unwrap().push(other),
+        }
+        previous = c;
+    }
+    lines
+}
+
+/// What a client has made of a stream: "Interpreting an event stream".
+#[derive(Debug, Default, PartialEq)]
+pub struct Client {
+    /// Type, data and last event id of each event.
+    pub events: Vec<(String, String, String)>,
+    pub retry: Option<String>,
+    pub comments: Vec<String>,
+}
+
+/// Reads a stream from its beginning.
+pub fn read(stream: &str) -> Client {
+    let mut client = Client::default();
+    let (mut data, mut kind, mut id) = (String::new(), String::new(), String::new());
+    let mut lines = lines(stream.strip_prefix('\u{feff}').unwrap_or(stream));
+    lines.pop();
+    for line in lines {
+        let (name, value) = line.split_once(':').unwrap_or((&line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value).to_owned();
+        match name {
+            "" if line.is_empty() => {
+                if data.pop().is_some() {
+                    let kind = if kind.is_empty() { "message" } else { &kind };
+                    let event = (kind.to_owned(), data, id.clone());
+                    client.events.push(event);
+                }
+                (data, kind) = (String::new(), String::new());
+            }
+            "" => client.comments.push(value),
+            "data" => {
+                data.push_str(&value);
+                data.push('\n');
+            }
+            "event" => kind = value,
+            "id" if !value.contains('\0') => id = value,
+            "retry" if !value.is_empty() && value.chars().all(|c| c.is_ascii_digit()) => {
+                client.retry = Some(value);
+            }
+            _ => {}
+        }
+    }
+    client
+}
