@@ -13,9 +13,7 @@ settings.register_profile(
 settings.register_profile(
     "slow", parent=settings.get_profile("default"), max_examples=2000
 )
-settings.register_profile(
-    "few", parent=settings.get_profile("default"), max_examples=5
-)
+settings.register_profile("few", parent=settings.get_profile("default"), max_examples=5)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

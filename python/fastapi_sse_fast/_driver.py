@@ -5,8 +5,8 @@ Three parts of a stream run side by side:
 * the *producer* iterates the generator, from the first item to its close in one task
   (a sync generator in worker threads, one batch after another), and pushes every item
   into the `EventBuffer`, which encodes it;
-* the *writer*, the request's own task, sleeps until something is pending and then sends
-  all of it at once, or a ping when nothing came for `ping_interval`;
+* the *writer* sleeps until something is pending and then sends all of it at once, or a
+  ping when nothing came for `ping_interval`;
 * the *watcher* waits for the client to disconnect.
 
 The first event wakes the writer, later ones find it awake: what has come together by
@@ -64,8 +64,7 @@ THREAD_SLICE = 0.005
 SENDS_PER_TURN = 8
 """Sends after which the writer lets the loop turn, even if there is always more.
 
-A thread can fill the buffer as fast as it is emptied. And anyio cancels only a task
-that waits: one that is about to wake up each time it looks would never be.
+A thread can fill the buffer as fast as it is emptied.
 """
 
 CLOSE_TIMEOUT = 10.0
@@ -133,10 +132,10 @@ class Stream:
         "_room",
         "_run_in_loop",
         "_send_timeout",
-        "_sending",
         "_shield",
         "_source",
         "_started_at",
+        "_stop_sending",
         "_turn",
     )
 
@@ -149,9 +148,9 @@ class Stream:
     _pending: Sleep
     _room: Sleep
     _run_in_loop: Callable[[Callable[[], object]], object]
-    _sending: anyio.CancelScope
     _shield: Callable[[], object]
     _started_at: float
+    _stop_sending: Callable[[], object]
     _turn: Callable[[], Awaitable[object]]
 
     def __init__(
@@ -174,7 +173,7 @@ class Stream:
         self._given_up = False  # which does not close
         self._finished = False  # the generator, however it ended
         self._error: Exception | None = None
-        self._reason: Reason = "finished"
+        self._reason: Reason | None = None
         self._over_at: float | None = None
         self._bytes = 0
         self._first_event_at: float | None = None
@@ -187,7 +186,6 @@ class Stream:
             Exception: What the source or the encoding of an item raised. All that was
                 yielded before it has been sent, and the response has not been ended.
         """
-        self._sending = anyio.CancelScope()
         run = self._run_asyncio if _in_asyncio_task() else self._run_trio
         try:
             await run(receive, send)
@@ -200,7 +198,7 @@ class Stream:
         finally:
             self._over_at = self._clock()
             # So that nothing of the stream is left to the garbage collector.
-            self._cancel_producer = _nothing
+            self._cancel_producer = self._stop_sending = _nothing
             for waiting in (self._alarm, self._pending, self._room):
                 waiting.close()
             error, self._error = self._error, None
@@ -216,7 +214,7 @@ class Stream:
         first = self._first_event_at
         assert self._over_at is not None
         return StreamSummary(
-            reason=self._reason,
+            reason=self._reason or "finished",
             events=self._buffer.taken_events,
             bytes=self._bytes,
             seconds_to_first_event=None if first is None else first - self._started_at,
@@ -244,11 +242,15 @@ class Stream:
         loop = asyncio.get_running_loop()
         self._run_in_loop = loop.call_soon_threadsafe
         self._turn = functools.partial(asyncio.sleep, 0)
-        self._alarm = AsyncioAlarm(loop, self._overdue)
+        self._alarm = AsyncioAlarm(loop, self._overdue, self._send_timeout)
         self._open(loop.time, AsyncioSleep(loop), AsyncioSleep(loop))
         # Plain tasks, not a task group: cancelling one throws into the generator once,
         # so that its clean-up can await without a shield.
         self._shield = _nothing
+        # Not in the task of the request: resuming that one goes through all of the
+        # application around us, which for every event would take as long as the rest.
+        writer = loop.create_task(self._write(send))
+        self._stop_sending = writer.cancel
         producer = loop.create_task(self._produce())
         self._cancel_producer = producer.cancel
         # A task that is cancelled before its first step does not run at all.
@@ -256,14 +258,18 @@ class Stream:
         watcher = loop.create_task(self._watch(receive))
 
         async def end() -> None:
+            await asyncio.wait([writer])
             await self._close_generator()
             await asyncio.wait([watcher, producer] if self._finished else [watcher])
             if producer.done() and not producer.cancelled():
                 producer.exception()  # the loop has raised it, if there is one
 
         try:
-            await self._write(send)
+            await asyncio.wait([writer])
+            if writer.cancelled() and self._reason is None:
+                raise asyncio.CancelledError  # as `send` did
         finally:
+            writer.cancel()
             watcher.cancel()
             with anyio.CancelScope(shield=True):
                 await _uncancelled(end)
@@ -289,12 +295,15 @@ class Stream:
                 await self._produce()
 
         self._shield = shield
+        sending = anyio.CancelScope()
+        self._stop_sending = sending.cancel
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(alarm.run)
             tasks.start_soon(self._watch, receive)
             tasks.start_soon(produce)
             try:
-                await self._write(send)
+                with sending:
+                    await self._write(send)
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._close_generator()
@@ -317,28 +326,37 @@ class Stream:
     # The writer
 
     async def _write(self, send: Send) -> None:
-        with self._sending:
-            try:
-                with ended_at_shutdown(self, self._opening):
-                    await self._send_all(send)
-            except OSError as error:
-                # ASGI's word for a client that is gone, which is a way for a stream to
-                # end; but anything around us that fails with one would say the same.
-                logger.debug("send failed: %r", error)
-                self._over("disconnected")
-            except Exception as error:
-                self._fail(error)
+        try:
+            with ended_at_shutdown(self, self._opening):
+                await self._send_all(send)
+        except OSError as error:
+            # ASGI's word for a client that is gone, which is a way for a stream to end;
+            # but anything around us that fails with one would say the same.
+            logger.debug("send failed: %r", error)
+            self._over("disconnected")
+        except Exception as error:
+            self._fail(error)
 
     async def _send_all(self, send: Send) -> None:
-        options = self._options
+        options, pending = self._options, self._pending
         ping_interval = options.seconds_to_ping
         started = False
-        sends = 0
+        sends = 0  # without a sleep
         deadline = self._started_at + options.error_window
+        if options.error_window == 0:
+            pending.wake()
         while True:
+            if not pending.awake:
+                sends = 0
+                await pending.until(min(deadline, self._ends_at))
+            elif sends == SENDS_PER_TURN:
+                sends = 0
+                await self._turn()
+            pending.awake = False
             finished = self._finished  # before `take`: then `body` is all there is
             body = self._buffer.take()
-            self._room.wake()
+            if len(body) >= options.max_pending:
+                self._room.wake()
             now = self._clock()
             ending = now >= self._ends_at
             if body:
@@ -346,7 +364,6 @@ class Stream:
                     self._first_event_at = now
             elif not finished and not ending:
                 if now < deadline:
-                    await self._pending.until(min(deadline, self._ends_at))
                     continue
                 if started:
                     with _logged("ping"):
@@ -359,8 +376,9 @@ class Stream:
                 started = True
                 body = options.opening_line() + body
             if finished and not failed:
-                self._reason = "finished"
                 await self._send(send, body, more_body=False)
+                # At once: to the watcher a response that has ended is a disconnect.
+                self._reason = "finished"
                 return
             if ending and not finished:
                 await self._end_early(send, body)
@@ -371,14 +389,12 @@ class Stream:
                 await self._send_last_words(send)
                 return
             sends += 1
-            if sends % SENDS_PER_TURN == 0:
-                await self._turn()
             deadline = self._clock() + ping_interval
 
     async def _send(self, send: Send, body: bytes, *, more_body: bool = True) -> None:
-        self._alarm.set(self._clock() + self._send_timeout)
+        self._alarm.deadline = self._clock() + self._send_timeout
         await send({"type": self._body_type, "body": body, "more_body": more_body})
-        self._alarm.set(math.inf)
+        self._alarm.deadline = math.inf
         self._bytes += len(body)
 
     async def _end_early(self, send: Send, body: bytes) -> None:
@@ -413,7 +429,7 @@ class Stream:
 
     def _over(self, reason: Reason) -> None:
         """Notes why the stream is over, if nothing else ended it before."""
-        if self._reason == "finished":
+        if self._reason is None:
             self._reason = reason
 
     def _fail(self, error: Exception) -> None:
@@ -428,7 +444,7 @@ class Stream:
 
     def _overdue(self) -> None:
         self._over("send_timeout")
-        self._sending.cancel()
+        self._stop_sending()
 
     async def _watch(self, receive: Receive) -> None:
         try:
@@ -439,7 +455,7 @@ class Stream:
         except Exception as error:
             self._fail(error)
         self._over("disconnected")
-        self._sending.cancel()
+        self._stop_sending()
 
     # The producer
 
@@ -449,7 +465,7 @@ class Stream:
             self._closing = True
             self._close_by = self._clock() + CLOSE_TIMEOUT
             self._buffer.close()
-            self._alarm.set(math.inf)
+            self._alarm.deadline = math.inf
             self._room.wake()
             self._interrupt()
         # This may have been cancelled in the middle, and is called again.

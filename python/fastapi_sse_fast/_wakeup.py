@@ -13,56 +13,70 @@ import anyio
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 
 class Alarm(Protocol):
-    """Calls something at a deadline that is moved far more often than it is reached."""
+    """Calls something at a deadline that is moved far more often than it is reached.
+
+    Attributes:
+        deadline: On the loop's clock. It may be assigned to, which costs nothing, if it
+            is not sooner than a period from now.
+    """
+
+    deadline: float
 
     def set(self, deadline: float) -> None:
-        """Moves the deadline; infinity for none."""
+        """Moves the deadline, also to one that is sooner."""
 
     def close(self) -> None:
         """Forgets what to call, for good: the two may keep each other."""
 
 
 class AsyncioAlarm:
-    """A timer that looks at the deadline only when it fires."""
+    """A timer that looks at the deadline only when it fires, at least once a period."""
 
-    __slots__ = ("_deadline", "_fires_at", "_loop", "_ring", "_timer")
+    __slots__ = ("_fires_at", "_loop", "_period", "_ring", "_timer", "deadline")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], object]):
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ring: Callable[[], object],
+        period: float = math.inf,
+    ) -> None:
+        self.deadline = math.inf
         self._loop = loop
         self._ring = ring
-        self._deadline = math.inf
-        # Not `timer.when()`: uvloop's timer has none when less than 0.5 ms are left.
-        self._fires_at = math.inf
+        self._period = period
         self._timer: asyncio.TimerHandle | None = None
+        self._fire_at(loop.time() + period)
 
     def set(self, deadline: float) -> None:
-        self._deadline = deadline
-        if deadline < math.inf:
-            if self._timer is not None and self._fires_at > deadline:
-                self._cancel()
-            if self._timer is None:
-                self._fires_at = deadline
-                self._timer = self._loop.call_at(deadline, self._fire)
+        self.deadline = deadline
+        if deadline < self._fires_at:
+            self._fire_at(deadline)
 
     def close(self) -> None:
-        self._cancel()
+        self._fire_at(math.inf)
         self._ring = _nothing
 
-    def _cancel(self) -> None:
+    def _fire_at(self, time: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        # Not `timer.when()`: uvloop's timer has none when less than 0.5 ms are left.
+        self._fires_at = time
+        if time < math.inf:
+            self._timer = self._loop.call_at(time, self._fire)
 
     def _fire(self) -> None:
-        self._timer = None
-        if self._loop.time() >= self._deadline:
+        now = self._loop.time()
+        is_over = now >= self.deadline
+        if is_over:
+            self.deadline = math.inf
+        self._fire_at(min(self.deadline, now + self._period))
+        if is_over:
             self._ring()
-        else:
-            self.set(self._deadline)
 
 
 class TrioAlarm:
@@ -73,6 +87,14 @@ class TrioAlarm:
     def __init__(self, ring: Callable[[], object]) -> None:
         self._ring = ring
         self._scope = anyio.CancelScope()
+
+    @property
+    def deadline(self) -> float:
+        return self._scope.deadline
+
+    @deadline.setter
+    def deadline(self, deadline: float) -> None:
+        self._scope.deadline = deadline
 
     def set(self, deadline: float) -> None:
         self._scope.deadline = deadline
@@ -87,12 +109,19 @@ class TrioAlarm:
 
 
 class Sleep(Protocol):
-    """Lets one task sleep until it is woken. Waking it early is kept, not lost."""
+    """Lets one task sleep until it is woken.
+
+    Attributes:
+        awake: Whether it was woken since the task set this to `False`: it is not to
+            sleep then.
+    """
+
+    awake: bool
 
     def wake(self) -> None: ...
 
-    async def until(self, deadline: float) -> None:
-        """Returns when woken, at the latest at `deadline` on the loop's clock."""
+    def until(self, deadline: float) -> Awaitable[None]:
+        """Ends when woken, at the latest at `deadline` on the loop's clock."""
 
     def close(self) -> None: ...
 
@@ -100,28 +129,24 @@ class Sleep(Protocol):
 class AsyncioSleep:
     """Costs one future a sleep."""
 
-    __slots__ = ("_alarm", "_awake", "_future", "_loop")
+    __slots__ = ("_alarm", "_future", "_loop", "awake")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.awake = False
         self._loop = loop
-        self._awake = False
         self._future: asyncio.Future[None] | None = None
         self._alarm = AsyncioAlarm(loop, self.wake)
 
     def wake(self) -> None:
-        self._awake = True
-        if self._future is not None and not self._future.done():
-            self._future.set_result(None)
+        self.awake = True
+        future = self._future
+        if future is not None and not future.done():
+            future.set_result(None)
 
-    async def until(self, deadline: float) -> None:
-        if not self._awake:
-            self._alarm.set(deadline)
-            self._future = self._loop.create_future()
-            try:
-                await self._future
-            finally:
-                self._future = None
-        self._awake = False
+    def until(self, deadline: float) -> asyncio.Future[None]:
+        self._alarm.set(deadline)
+        future = self._future = self._loop.create_future()
+        return future
 
     def close(self) -> None:
         self._alarm.close()
@@ -130,18 +155,20 @@ class AsyncioSleep:
 class TrioSleep:
     """The same on trio."""
 
-    __slots__ = ("_event",)
+    __slots__ = ("_event", "awake")
 
     def __init__(self) -> None:
+        self.awake = False
         self._event = anyio.Event()
 
     def wake(self) -> None:
+        self.awake = True
         self._event.set()
 
     async def until(self, deadline: float) -> None:
+        self._event = anyio.Event()
         with anyio.CancelScope(deadline=deadline):
             await self._event.wait()
-        self._event = anyio.Event()
 
     def close(self) -> None:
         pass
