@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from .options import Json
     from .response import EventSourceResponse
 
-    Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
+    _Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class EncoderFactory(Protocol):
@@ -142,7 +142,7 @@ def opening(scope: Scope) -> Opening | None:
     return scope.get(_OPENING)
 
 
-def _known_at_shutdown(handle: Handler) -> Handler:
+def _known_at_shutdown(handle: _Handler) -> _Handler:
     """Wraps what opens the dependencies of a request and returns its response."""
 
     async def handle_known(request: Request) -> Response:
