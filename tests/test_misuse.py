@@ -32,6 +32,10 @@ from .test_lifecycle import MS, Summaries, app_of, endless
 KINDS = ["async", "sync"]
 
 
+class OddError(BaseException):
+    """What is no `Exception`."""
+
+
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, Any]]:
     """What the package has logged, and about which errors."""
     return [
@@ -669,29 +673,34 @@ def test_a_timeout_around_a_whole_generator(anyio_backend: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "ending", ["finished", "disconnected", "error", "max_duration"]
+    "ending", ["finished", "disconnected", "error", "odd error", "max_duration"]
 )
+@pytest.mark.parametrize("pause", [0, MS])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_stream_took_is_free_without_the_collector(
-    kind: str, ending: str
+    kind: str, pause: float, ending: str
 ) -> None:
-    if (kind, ending) == ("sync", "error"):
-        pytest.skip("anyio keeps the error of a thread in a cycle of its own")
+    def goes_on() -> bool:
+        if ending == "error":
+            raise LookupError
+        if ending == "odd error":
+            raise OddError
+        return ending != "finished"
 
     async def items() -> AsyncIterator[int]:
         while True:
             yield 1
-            await asyncio.sleep(MS)
-            if ending == "finished":
+            if pause:
+                await asyncio.sleep(pause)
+            if not goes_on():
                 break
-            if ending == "error":
-                raise LookupError
 
     def sync_items() -> Iterator[int]:
         while True:
             yield 1
-            time.sleep(MS)
-            if ending == "finished":
+            if pause:
+                time.sleep(pause)
+            if not goes_on():
                 break
 
     app = app_of(
@@ -717,7 +726,7 @@ def test_what_a_stream_took_is_free_without_the_collector(
             if ending == "disconnected":
                 leave.set()
 
-        with contextlib.suppress(LookupError):
+        with contextlib.suppress(LookupError, RuntimeError):
             await app(scope(), receive, send)
 
     async def main() -> None:

@@ -128,6 +128,7 @@ class Stream:
         "_options",
         "_over_at",
         "_pending",
+        "_raised",
         "_reason",
         "_room",
         "_run_in_loop",
@@ -173,6 +174,7 @@ class Stream:
         self._given_up = False  # which does not close
         self._finished = False  # the generator, however it ended
         self._error: Exception | None = None
+        self._raised: list[BaseException] = []  # in a thread
         self._reason: Reason | None = None
         self._over_at: float | None = None
         self._bytes = 0
@@ -207,7 +209,7 @@ class Stream:
                 self._reason = "error"
                 raise error
         finally:
-            del error  # it holds this frame, through its traceback
+            del error  # which has this frame in its traceback: a cycle
 
     def summary(self) -> StreamSummary:
         """What became of the stream, once it is over."""
@@ -491,9 +493,7 @@ class Stream:
         except BaseException as error:
             cancelled = _is_cancelled(error)
             if not (cancelled and self._closing):
-                failure = RuntimeError(f"{self._source!r} raised {error!r}")
-                failure.__cause__ = error
-                self._fail(failure)
+                self._fail(_as_exception(error, f"{self._source!r} raised {error!r}"))
             if cancelled or isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
         finally:
@@ -537,6 +537,8 @@ class Stream:
         while await anyio.to_thread.run_sync(run, self._push_batch, source):
             if not await self._give_way():
                 break
+        if self._raised:
+            raise self._raised.pop()
 
     async def _close(self, run: Callable[..., Any]) -> None:
         self._shield()
@@ -550,13 +552,19 @@ class Stream:
                 raise
 
     def _push_batch(self, source: Iterable[Any]) -> bool:
-        """Pushes until it is time to give way. Returns whether items are left."""
-        items = self._items = iter(source) if self._items is None else self._items
-        push = self._buffer.push
-        # No `any(map(…))`: it takes a StopIteration that `push` raises for the end.
-        for item in items:  # noqa: SIM110
-            if push(item):
-                return True
+        """Pushes until it is time to give way. Returns whether items are left.
+
+        An error is not raised through anyio, where it would be in a cycle.
+        """
+        try:
+            items = self._items = iter(source) if self._items is None else self._items
+            push = self._buffer.push
+            # No `any(map(…))`: it takes a StopIteration that `push` raises for the end.
+            for item in items:
+                if push(item):
+                    return True
+        except BaseException as error:
+            self._raised.append(error)
         return False
 
     async def _give_way(self) -> bool:
@@ -585,17 +593,20 @@ class Stream:
         Raises:
             BaseException: `error`, if it was not for the generator.
         """
-        with anyio.CancelScope(shield=True):
-            await self._turn()  # the writer may have been cancelled too
-        throw = getattr(self._items, "athrow", None)
-        if self._closing or throw is None:
-            raise error
         try:
-            item = await throw(error)
-        except StopAsyncIteration:
-            return False
-        self._buffer.push(item)
-        return True
+            with anyio.CancelScope(shield=True):
+                await self._turn()  # the writer may have been cancelled too
+            throw = getattr(self._items, "athrow", None)
+            if self._closing or throw is None:
+                raise error
+            try:
+                item = await throw(error)
+            except StopAsyncIteration:
+                return False
+            self._buffer.push(item)
+            return True
+        finally:
+            del error  # as in `run`
 
 
 async def send_head_only(head: Head, send: Send) -> None:
@@ -642,7 +653,13 @@ async def _uncancelled(step: Callable[[], Awaitable[object]]) -> None:
         if cancelled is not None:
             raise cancelled
     finally:
-        del cancelled  # it holds this frame, through its traceback
+        del cancelled  # as in `Stream.run`
+
+
+def _as_exception(error: BaseException, message: str) -> Exception:
+    exception = RuntimeError(message)
+    exception.__cause__ = error
+    return exception
 
 
 def _is_cancelled(error: BaseException | None) -> bool:
