@@ -5,10 +5,11 @@ BIN    := $(VENV)/bin
 TOOLS  := --group dev --group bench --group docs --group upstream
 BUILT  := $(VENV)/.built
 NODE_CLIENTS := tests/e2e/node_modules/.package-lock.json
+CORE   := buffer conformance event hostile injection json response template threads wire
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-slow fuzz test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server demo docs check clean
+.PHONY: help install build format lint test test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server demo docs check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
@@ -54,6 +55,13 @@ fuzz: ## Fuzz the Rust core: every target for SECONDS=60, or only TARGETS="frame
 	@for target in $(or $(TARGETS),$(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))); do \
 	echo "$$target"; RUSTC_BOOTSTRAP=1 cargo fuzz run $$target -- \
 	-max_total_time=$(or $(SECONDS),60) -verbosity=0 -print_final_stats=1 || exit; done
+
+# Values that are undefined are not looked for: CPython has hundreds of them, safe Rust none.
+memcheck: build ## Run the tests of the Rust core under valgrind; ten minutes
+	HYPOTHESIS_PROFILE=few PYTHONMALLOC=malloc valgrind --undef-value-errors=no \
+	--suppressions=tests/valgrind.supp --error-exitcode=1 \
+	$(BIN)/python -m pytest -o faulthandler_timeout=0 -k "not (million or huge or many_digits)" \
+	$(foreach name,$(CORE),tests/test_$(name).py)
 
 test-matrix: ## Run the tests on all Pythons here and on older releases, or ONLY="python-3.12 oldest"
 	$(PYTHON) tests/matrix.py $(ONLY)
