@@ -39,7 +39,7 @@ import anyio.to_thread
 
 from ._core import EventBuffer, ItemEncoder
 from ._shutdown import ended_at_shutdown
-from ._wakeup import AsyncioAlarm, AsyncioSleep, TrioAlarm, TrioSleep
+from ._wakeup import AsyncioAlarm, AsyncioSleep, TrioAlarm, TrioSleep, done
 from .options import CloseHook, Reason, StreamOptions, StreamSummary
 
 if sys.version_info < (3, 11):
@@ -260,14 +260,16 @@ class Stream:
         watcher = loop.create_task(self._watch(receive))
 
         async def end() -> None:
-            await asyncio.wait([writer])
+            await done(writer)
             await self._close_generator()
-            await asyncio.wait([watcher, producer] if self._finished else [watcher])
+            await done(watcher)
+            if self._finished:
+                await done(producer)
             if producer.done() and not producer.cancelled():
                 producer.exception()  # the loop has raised it, if there is one
 
         try:
-            await asyncio.wait([writer])
+            await done(writer)
             if writer.cancelled() and self._reason is None:
                 raise asyncio.CancelledError  # as `send` did
         finally:

@@ -7,7 +7,7 @@ must cost nothing.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 
@@ -48,8 +48,10 @@ class AsyncioAlarm:
         self._loop = loop
         self._ring = ring
         self._period = period
+        self._fires_at = math.inf
         self._timer: asyncio.TimerHandle | None = None
-        self._fire_at(loop.time() + period)
+        if period < math.inf:
+            self._fire_at(loop.time() + period)
 
     def set(self, deadline: float) -> None:
         self.deadline = deadline
@@ -57,8 +59,10 @@ class AsyncioAlarm:
             self._fire_at(deadline)
 
     def close(self) -> None:
-        self._fire_at(math.inf)
         self._ring = _nothing
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _fire_at(self, time: float) -> None:
         if self._timer is not None:
@@ -149,6 +153,7 @@ class AsyncioSleep:
         return future
 
     def close(self) -> None:
+        self._future = None  # if cancelled, it holds all that waited for it
         self._alarm.close()
 
 
@@ -172,6 +177,22 @@ class TrioSleep:
 
     def close(self) -> None:
         pass
+
+
+async def done(task: asyncio.Task[Any]) -> None:
+    """Returns when a task is done, as `asyncio.wait` does at five times the cost."""
+    if not task.done():
+        waiter = task.get_loop().create_future()
+
+        def wake(_: object) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        task.add_done_callback(wake)
+        try:
+            await waiter
+        finally:
+            task.remove_done_callback(wake)
 
 
 def _nothing() -> None:
