@@ -91,19 +91,24 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def head_lines(arguments: Sequence[str], cores: Cores) -> Iterator[str]:
-    yield "# Results"
-    yield ""
-    yield f"`{' '.join(['python benches/server.py', *arguments])}`"
-    yield ""
-    for line in machine.description():
-        yield f"- {line}"
-    yield f"- commit {commit()}"
-    yield "- " + (
+    where = (
         "nothing is pinned to a core"
         if cores.server is None
         else "servers on one core, clients on another"
     )
-    yield "- medians of alternating rounds, and their range"
+    yield "# Results"
+    yield from marked(
+        "machine",
+        [
+            "",
+            f"`{' '.join(['python benches/server.py', *arguments])}`",
+            "",
+            *(f"- {line}" for line in machine.description()),
+            f"- commit {commit()}",
+            f"- {where}",
+            "- medians of alternating rounds, and their range",
+        ],
+    )
 
 
 def commit() -> str:
@@ -132,8 +137,20 @@ def write(head: Sequence[str], results: dict[Section, list[Result]]) -> None:
         link = os.path.relpath(path, RESULTS.parent)
         lines += ["", f"![{description}]({link})"]
     for section, found in results.items():
-        lines += ["", *section_lines(section, found)]
+        heading, *rest = section_lines(section, found)
+        lines += ["", heading, *marked(section.title, rest)]
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def marked(title: str, lines: Sequence[str]) -> list[str]:
+    """Lines that the documentation takes by this name."""
+    name = title.lower().replace(" ", "-")
+    return [
+        f"<!-- --8<-- [start:{name}] -->",
+        *lines,
+        "",
+        f"<!-- --8<-- [end:{name}] -->",
+    ]
 
 
 if __name__ == "__main__":

@@ -731,6 +731,7 @@ def test_what_a_stream_took_is_free_without_the_collector(
 
     async def main() -> None:
         await stream()  # what is made once
+        await asyncio.sleep(5 * MS)
         gc.collect()
         gc.disable()
         before = left()
