@@ -65,6 +65,10 @@ def streaming_response_app() -> FastAPI:
 
         return streaming(body())
 
+    @app.get("/ready-paced")
+    async def ready_paced() -> Response:
+        return ReadyFrames()
+
     @app.get("/stamped")
     async def stamped() -> Response:
         async def body() -> AsyncIterator[str]:
@@ -161,21 +165,38 @@ def sse_starlette_app() -> FastAPI:
 
 def plain_asgi_app() -> ASGIApp:
     """The floor: no framework, and frames that were made beforehand."""
-    frames = [f"data: {text}\n\n".encode() for text in JSON_TEXTS]
-    start = {
-        "type": "http.response.start",
-        "status": 200,
-        "headers": [(b"content-type", b"text/event-stream")],
-    }
 
     async def paced(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()  # the request
-        left = asyncio.ensure_future(receive())
-        await send(start)
-        for frame in cycle(frames):
-            await send({"type": "http.response.body", "body": frame, "more_body": True})
-            await asyncio.sleep(PACE)
-            if left.done():
-                break
+        await send_ready_frames(receive, send)
 
     return paced
+
+
+class ReadyFrames(Response):
+    """The same in FastAPI: what its middleware takes, whoever sends."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_ready_frames(receive, send)
+
+
+async def send_ready_frames(receive: Receive, send: Send) -> None:
+    async def disconnect() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    left = asyncio.ensure_future(disconnect())
+    await send(
+        {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", b"text/event-stream")],
+        }
+    )
+    for frame in cycle(FRAMES):
+        await send({"type": "http.response.body", "body": frame, "more_body": True})
+        await asyncio.sleep(PACE)
+        if left.done():
+            break
+
+
+FRAMES = [f"data: {text}\n\n".encode() for text in JSON_TEXTS]

@@ -48,6 +48,9 @@ PACED = present(
             ENCODED,
             "sse_starlette",
         ),
+        Contestant(
+            "plain ASGI in FastAPI", "StreamingResponse", "/ready-paced", ENCODED
+        ),
         Contestant("plain ASGI, ready bytes", "plain ASGI", "/paced", ENCODED),
     ]
 )
