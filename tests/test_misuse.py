@@ -709,10 +709,13 @@ def test_what_a_stream_took_is_free_without_the_collector(
     )
 
     def left() -> int:
+        # Nothing is asked for its class: some objects are made to misbehave.
         return sum(
-            str(type(thing).__module__).startswith("fastapi_sse_fast")
-            or isinstance(thing, (types.GeneratorType, types.AsyncGeneratorType))
-            for thing in gc.get_objects()
+            kind in (types.GeneratorType, types.AsyncGeneratorType)
+            or str(type.__getattribute__(kind, "__module__")).startswith(
+                "fastapi_sse_fast"
+            )
+            for kind in map(type, gc.get_objects())
         )
 
     async def stream() -> None:
