@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 ON_LINUX = sys.platform.startswith("linux")
 
@@ -89,9 +89,9 @@ def serving(app: str, core: int | None) -> Iterator[Server]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for this process to see
-        preexec_fn=_onto(core),
     ) as process:
         try:
+            _put_onto(core, process)
             assert process.stdout is not None
             port = process.stdout.readline()
             if not port:
@@ -109,11 +109,11 @@ def serving_by(command: Sequence[str], core: int | None) -> Iterator[Server]:
     module = [word.format(port=address[1]) for word in command]
     process = subprocess.Popen(
         [sys.executable, "-m", *module],
-        preexec_fn=_onto(core),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     try:
+        _put_onto(core, process)
         server = Server(process, address)
         server.wait_until_it_listens()
         yield server
@@ -126,5 +126,7 @@ def serving_by(command: Sequence[str], core: int | None) -> Iterator[Server]:
             process.wait()
 
 
-def _onto(core: int | None) -> Callable[[], None] | None:
-    return None if core is None else lambda: os.sched_setaffinity(0, {core})
+def _put_onto(core: int | None, process: subprocess.Popen[bytes]) -> None:
+    """From outside: Python's hooks around a `preexec_fn` can swallow a Ctrl-C."""
+    if core is not None:
+        os.sched_setaffinity(process.pid, {core})
