@@ -505,7 +505,6 @@ def test_errors_name_a_class_without_its_help(make: Any) -> None:
     assert str(caught.value).endswith(", not Nameless")
 
 
-@pytest.mark.skipif(releases.FREE_THREADED, reason="no object gets such a class there")
 def test_a_class_that_is_not_finished_is_no_event() -> None:
     class Before:
         pass
@@ -515,7 +514,10 @@ def test_a_class_that_is_not_finished_is_no_event() -> None:
     class Meta(type):
         def mro(cls) -> list[type]:
             value: Any = Before()
-            value.__class__ = cls
+            try:
+                value.__class__ = cls
+            except TypeError:  # from Python 3.14 on, and without the GIL
+                pytest.skip("no object gets such a class here")
             with pytest.raises(ValueError, match="not iterable") as caught:
                 encode_event(value)
             raised.append(caught.value)
