@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -83,22 +84,26 @@ def raise_file_limit() -> int:
 def serving(app: str, core: int | None) -> Iterator[Server]:
     """One of `apps.py`. It ends with this process, even if that is killed."""
     path = os.pathsep.join([str(PACKAGE), *filter(None, [os.getenv("PYTHONPATH")])])
-    with subprocess.Popen(
-        [sys.executable, "-m", "_bench.apps", app],
-        env={**os.environ, "PYTHONPATH": path},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is for this process to see
-    ) as process:
-        try:
-            _put_onto(core, process)
-            assert process.stdout is not None
-            port = process.stdout.readline()
-            if not port:
-                sys.exit(f"the server of {app} does not start")
-            yield Server(process, ("127.0.0.1", int(port)))
-        finally:
-            process.kill()
+    with ExitStack() as stack:
+        with _interrupts_held_back():
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", "_bench.apps", app],
+                    env={**os.environ, "PYTHONPATH": path},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    start_new_session=True,  # Ctrl-C is for this process to see
+                )
+            )
+            # `Popen` by itself waits only a moment when Ctrl-C is what ends it.
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        _put_onto(core, process)
+        assert process.stdout is not None
+        port = process.stdout.readline()
+        if not port:
+            sys.exit(f"the server of {app} does not start")
+        yield Server(process, ("127.0.0.1", int(port)))
 
 
 @contextmanager
@@ -124,6 +129,19 @@ def serving_by(command: Sequence[str], core: int | None) -> Iterator[Server]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C comes at the end: in the middle of a `Popen` it loses the process."""
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _put_onto(core: int | None, process: subprocess.Popen[bytes]) -> None:
