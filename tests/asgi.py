@@ -64,9 +64,14 @@ async def call(
     body: bytes = b"",
     disconnect_after: int | None = None,
     disconnect_at: anyio.Event | None = None,
+    freeze_after: int | None = None,
     **more: Any,
 ) -> Reply:
-    """One request; the client leaves after so many body messages, or at an event."""
+    """One request.
+
+    The client leaves after so many body messages, or at an event; or it takes no more
+    after so many.
+    """
     reply = Reply()
     leave = disconnect_at or anyio.Event()
     requested = False
@@ -90,6 +95,8 @@ async def call(
             reply.complete = not message.get("more_body", False)
             if disconnect_after is not None and len(reply.chunks) >= disconnect_after:
                 leave.set()
+            if freeze_after is not None and len(reply.chunks) >= freeze_after:
+                await anyio.sleep_forever()
 
     with anyio.fail_after(20):
         try:

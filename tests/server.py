@@ -117,6 +117,9 @@ class Server:
     def terminate(self) -> None:
         self._process.terminate()
 
+    def send_signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
     def wait(self) -> int:
         """Waits for the end of the process. Returns its exit code."""
         code = self._process.wait(TIMEOUT)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import anyio
 from fastapi import Depends, FastAPI, HTTPException
+from pydantic import BaseModel
 
 from fastapi_sse_fast import (
     EncodedEvent,
@@ -128,6 +129,17 @@ async def broken() -> AsyncIterator[int]:
     yield 2
     await anyio.sleep(0.01)
     raise LookupError("mid-stream")
+
+
+class Item(BaseModel):
+    n: int
+
+
+@app.get("/invalid", response_class=Response)
+async def invalid() -> AsyncIterator[Item]:
+    yield Item(n=1)
+    yield Item(n=2)
+    yield {}  # type: ignore[misc]
 
 
 @app.get("/forbidden", response_class=EventSourceResponse)

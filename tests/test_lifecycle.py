@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import logging
 import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
+from pydantic import BaseModel
 
 from fastapi_sse_fast import (
     EncodedEvent,
@@ -27,7 +29,7 @@ from fastapi_sse_fast import _driver as driver
 
 from .asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
 from .eventsource import parse
-from .server import Client, serve, wait_until
+from .server import Client, get, serve, wait_until
 
 MS = 0.001
 
@@ -386,19 +388,53 @@ def test_an_event_that_cannot_be_sent_is_refused_where_it_is_set() -> None:
 # Clean-up, in order, however a stream ends
 
 
-ENDINGS = [
-    "finished",
-    "disconnected",
-    "cancelled",
-    "error",
-    "max_duration",
-    "shutdown",
-]
+class Item(BaseModel):
+    n: int
+
+
+class Ending(NamedTuple):
+    """A way for a stream to end.
+
+    Attributes:
+        reason: What `on_close` is told.
+        complete: Whether the response is.
+        background: Whether background tasks run.
+        status: Of the response.
+    """
+
+    reason: str
+    complete: bool
+    background: bool = True
+    status: int = 200
+
+
+ENDINGS = {
+    "returned": Ending("finished", complete=True),
+    "raised at once": Ending("error", complete=True, background=False, status=500),
+    "raised": Ending("error", complete=False, background=False),
+    "yielded what is invalid": Ending("error", complete=False, background=False),
+    "client gone": Ending("disconnected", complete=False),
+    "client gone while frozen": Ending("disconnected", complete=False),
+    "client frozen": Ending("send_timeout", complete=False),
+    "cancelled": Ending("cancelled", complete=False, background=False),
+    "max_duration": Ending("max_duration", complete=True),
+    "shutdown": Ending("shutdown", complete=True),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "client frozen": {"send_timeout": 20 * MS},
+    "max_duration": {"max_duration": 30 * MS},
+}
+CLIENTS: dict[str, dict[str, Any]] = {
+    "client gone": {"disconnect_after": 3},
+    "client gone while frozen": {"disconnect_after": 3, "freeze_after": 3},
+    "client frozen": {"freeze_after": 3},
+}
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("kind", ["async", "sync"])
 def test_the_order_of_clean_up(ending: str, kind: str, anyio_backend: str) -> None:
+    reason, complete, background, status = ENDINGS[ending]
     log: list[str] = []
 
     async def resource() -> AsyncIterator[None]:
@@ -407,38 +443,40 @@ def test_the_order_of_clean_up(ending: str, kind: str, anyio_backend: str) -> No
         finally:
             log.append("dependency")
 
-    def step(number: int) -> None:
-        if number == 5:
-            if ending == "error":
-                raise LookupError
-            if ending == "shutdown":
-                shutdown()
+    def step(number: int) -> Any:
+        if number == 0 and ending == "raised at once":
+            raise LookupError
+        if number == 5 and ending == "raised":
+            raise LookupError
+        if number == 5 and ending == "yielded what is invalid":
+            return {}
+        if number == 5 and ending == "shutdown":
+            shutdown()
+        return Item(n=number)
 
-    async def items(tasks: BackgroundTasks) -> AsyncIterator[int]:
+    async def items(tasks: BackgroundTasks) -> AsyncIterator[Item]:
         tasks.add_task(log.append, "background")
         try:
-            for number in range(10 if ending == "finished" else 1_000_000):
-                yield number
-                step(number)
+            for number in range(10 if ending == "returned" else 1_000_000):
+                yield step(number)
                 await anyio.sleep(MS)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(MS)
             log.append("generator")
 
-    def sync_items(tasks: BackgroundTasks) -> Iterator[int]:
+    def sync_items(tasks: BackgroundTasks) -> Iterator[Item]:
         tasks.add_task(log.append, "background")
         try:
-            for number in range(10 if ending == "finished" else 1_000_000):
-                yield number
-                step(number)
+            for number in range(10 if ending == "returned" else 1_000_000):
+                yield step(number)
                 time.sleep(MS)
         finally:
             log.append("generator")
 
     response_class = EventSourceResponse.with_options(
         on_close=lambda summary: log.append(summary.reason),
-        max_duration=30 * MS if ending == "max_duration" else None,
+        **OPTIONS.get(ending, {}),
     )
     app = FastAPI()
     app.get("/", response_class=response_class, dependencies=[Depends(resource)])(
@@ -447,16 +485,57 @@ def test_the_order_of_clean_up(ending: str, kind: str, anyio_backend: str) -> No
 
     async def main() -> Reply | None:
         with anyio.move_on_after(30 * MS if ending == "cancelled" else 20):
-            return await call(
-                app, disconnect_after=3 if ending == "disconnected" else None
-            )
+            return await call(app, **CLIENTS.get(ending, {}))
         return None
 
     reply = anyio.run(main, backend=anyio_backend)
-    background = [] if ending in ("cancelled", "error") else ["background"]
-    assert log == ["generator", *background, "dependency", ending]
-    clean = ending in ("finished", "max_duration", "shutdown")
-    assert (reply is not None and reply.complete) == clean
+    tasks = ["background"] if background else []
+    assert log == ["generator", *tasks, "dependency", reason]
+    if reply is not None:
+        assert (reply.status, reply.complete) == (status, complete)
+
+
+def test_a_generator_is_closed_in_the_task_that_iterated_it(
+    anyio_backend: str,
+) -> None:
+    tasks: set[int] = set()
+
+    def in_task() -> None:
+        tasks.add(anyio.get_current_task().id)
+
+    async def items() -> AsyncIterator[int]:
+        in_task()
+        try:
+            for number in range(1_000_000):
+                yield number
+                in_task()
+                await anyio.sleep(MS)
+        finally:
+            in_task()
+
+    app = app_of(items)
+    for leave_after in (1, 5):
+        tasks.clear()
+        fetch(app, backend=anyio_backend, disconnect_after=leave_after)
+        assert len(tasks) == 1
+
+
+def test_a_sync_generator_never_runs_in_the_loops_thread(anyio_backend: str) -> None:
+    threads: list[int] = []
+
+    def items() -> Iterator[int]:
+        threads.append(threading.get_ident())
+        try:
+            while True:
+                yield 1
+                threads.append(threading.get_ident())
+                time.sleep(MS)
+        finally:
+            threads.append(threading.get_ident())
+
+    fetch(app_of(items), backend=anyio_backend, disconnect_after=3)
+    assert len(threads) > 3
+    assert threading.get_ident() not in threads
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
@@ -560,36 +639,41 @@ def test_a_frozen_client_is_dropped_on_a_real_socket() -> None:
 
 
 def test_a_slow_client_delays_nobody_else() -> None:
-    """One reads 1 KiB/s, a hundred read as fast as they can."""
+    """One reads 1 KiB/s, a hundred at a time read as fast as they can."""
     frame = EncodedEvent(raw_data="x" * 1000)
-    pending = []
+    produced = 0
 
     async def items(n: int) -> AsyncIterator[EncodedEvent]:
-        for number in range(n):
+        nonlocal produced
+        for _ in range(n):
             yield frame
-            if n > 1000 and number % 50 == 0:
-                pending.append(number)
+            if n > 1000:
+                produced += 1
 
-    with serve(app_of(items)) as port:
-        with Client(port, "/?n=100000", buffer_size=4096) as slow:
-            stop = threading.Event()
+    def read_fast(_: int) -> bool:
+        return get(port, "/?n=300") == bytes(frame) * 300
 
-            def crawl() -> None:
-                while not stop.is_set():
-                    slow.socket.recv(102)
-                    stop.wait(0.1)
+    with (
+        serve(app_of(items)) as port,
+        Client(port, "/?n=100000", buffer_size=4096) as slow,
+        concurrent.futures.ThreadPoolExecutor(100) as pool,
+    ):
+        stop = threading.Event()
 
-            crawler = threading.Thread(target=crawl)
-            crawler.start()
-            started = time.perf_counter()
-            for _ in range(100):
-                with Client(port, "/?n=100") as client:
-                    assert client.read_to_end() == bytes(frame) * 100
-            elapsed = time.perf_counter() - started
-            stop.set()
-            crawler.join()
-    assert elapsed < 10
-    assert pending[-1] * 1000 < 10_000_000  # what sockets, loop and buffer may hold
+        def crawl() -> None:
+            while not stop.wait(0.1):
+                slow.socket.recv(102)
+
+        crawler = threading.Thread(target=crawl)
+        crawler.start()
+        wait_until(lambda: produced)
+        started = time.perf_counter()
+        assert all(pool.map(read_fast, range(100)))
+        elapsed = time.perf_counter() - started
+        stop.set()
+        crawler.join()
+    assert elapsed < 10  # of 100 s that the slow one would take for as much
+    assert 0 < produced * 1000 < 10_000_000  # what sockets, loop and buffer may hold
 
 
 def test_the_generator_waits_at_max_pending() -> None:

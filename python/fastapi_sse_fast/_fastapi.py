@@ -137,9 +137,10 @@ def exit_stack(scope: Scope) -> AsyncExitStack | None:
     return stack
 
 
-def opening(scope: Scope) -> Opening | None:
+def take_opening(scope: Scope) -> Opening | None:
     """The request, as it is known for the server's shutdown."""
-    return scope.get(_OPENING)
+    opening: Opening | None = scope.pop(_OPENING, None)
+    return opening
 
 
 def _known_at_shutdown(handle: _Handler) -> _Handler:

@@ -205,7 +205,8 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         else:  # somebody wrapped it, and has bytes for us
             source, encoder_for = self.body_iterator, _chunks
         encoder = encoder_for(scope, self._options.json)
-        stream = Stream(source, encoder, head, self._options, _fastapi.opening(scope))
+        opening = _fastapi.take_opening(scope)
+        stream = Stream(source, encoder, head, self._options, opening)
         try:
             await stream.run(receive, send)
             if self.background is not None:
