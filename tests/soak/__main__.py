@@ -1,0 +1,224 @@
+"""Ten thousand streams that end in every way, then a thousand at a time: what is left?
+
+    python -m tests.soak [--minutes M] [--seed N] [--servers NAME ...]
+
+First streams of all kinds end in all ways, in rounds, on servers that do not run the
+garbage collector. After each round nothing of them may be left there. Then a thousand
+streams are kept open, whose clients leave, freeze and come back at random, until the
+server ends them all. In both parts every event that a client gets is checked, and so
+is the record that the server has kept of every stream. Runs on Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any
+
+from tests.server import COMMANDS, serve_process
+
+from .app import LEAKS
+from .visits import ENDINGS, PATIENCE, Ending, Visit, get, random_case
+from .watch import MEASURED, Faults, Watch, say
+
+APP = "tests.soak.app:app"
+
+ENVIRONMENT = {
+    # Requests of clients that have left would be kept by the timer.
+    "UVICORN_TIMEOUT_KEEP_ALIVE": "0",
+    # Each of 40 threads would keep memory of its own, up to the most that it ever had.
+    "MALLOC_ARENA_MAX": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
+}
+"""Of servers, so that all that is left in their memory is a leak."""
+
+MINUTES = 4.0
+"""What all of it takes on two idle cores, with the numbers that follow."""
+
+CONNECTS = 10_000
+AT_ONCE = 100
+WARM_UP_ROUNDS = 6
+
+OPEN = 1000
+CLIENTS = 1250  # so that as many streams are open while others come and go
+CROWD_SECONDS = 60.0
+CROWD_WARM_UP = 5.0  # seconds in which they begin
+
+
+async def end_in_every_way(
+    watch: Watch,
+    connects: int,
+    randomness: random.Random,
+    endings: Sequence[Ending] = ENDINGS,
+) -> None:
+    """Streams of all kinds and endings, in rounds that leave nothing behind."""
+    await get(watch.port, "/stop-collecting")
+    await get(watch.port, "/trace")
+    cases = itertools.cycle(
+        [(kind, ending) for ending in endings for kind in ending.kinds]
+    )
+    rounds = WARM_UP_ROUNDS + MEASURED - 1
+    streams = 0
+    for turn in range(1, rounds + 1):
+        numbers = range(streams, connects * turn // rounds)
+        visits = [Visit(number, *next(cases)) for number in numbers]
+        streams += len(visits)
+        randomness.shuffle(visits)
+        await make_visits(watch, visits, randomness)
+        await watch.check_quiet()
+        watch.check_records(visits, await get(watch.port, "/records"))
+        watch.say(streams, watch.last.counts)
+        if turn >= WARM_UP_ROUNDS:
+            await watch.measure(streams)
+    await watch.check_growth()
+
+
+async def make_visits(
+    watch: Watch, visits: Iterable[Visit], randomness: random.Random
+) -> None:
+    waiting = iter(visits)
+
+    async def client() -> None:
+        for visit in waiting:
+            await watch.make(visit, reset=randomness.random() < 0.5)
+
+    await asyncio.gather(*(client() for _ in range(AT_ONCE)))
+
+
+async def keep_many_open(
+    watch: Watch, clients: int, seconds: float, randomness: random.Random
+) -> None:
+    """About so many streams at any time, until the server ends them."""
+    visits: list[Visit] = []
+    records: dict[str, list[str]] = {}
+    begun = time.perf_counter()
+    stops_at = begun + CROWD_WARM_UP + seconds
+
+    async def client() -> None:
+        await asyncio.sleep(randomness.uniform(0, CROWD_WARM_UP))
+        while time.perf_counter() < stops_at:
+            visit = Visit(len(visits), *random_case(randomness))
+            visits.append(visit)
+            await watch.make(visit, reset=randomness.random() < 0.5)
+
+    everyone = asyncio.gather(*(client() for _ in range(clients)))
+    await asyncio.sleep(CROWD_WARM_UP)
+    least = clients
+    while time.perf_counter() < stops_at:
+        await asyncio.sleep(seconds / 10)
+        records.update(await get(watch.port, "/records"))
+        counts = await watch.counts()
+        watch.say(len(visits), counts)
+        least = min(least, counts.open)
+    for visit in visits:
+        visit.may_be_shut_down = str(visit.stream) not in records
+    while not everyone.done():  # also streams that open only now
+        await get(watch.port, "/shutdown")
+        await asyncio.wait([everyone], timeout=1.0)
+    await watch.check_quiet()
+    records.update(await get(watch.port, "/records"))
+    watch.check_records(visits, records)
+    watch.say(len(visits), watch.last.counts)
+    events = sum(visit.events for visit in visits)
+    ends = Counter(visit.ends for visit in visits)
+    say(f"{len(visits)} streams, at least {least} of them open at any time")
+    say(f"{events} events; {', '.join(f'{n} {end}' for end, n in ends.most_common())}")
+    if least < OPEN:
+        watch.fault(f"only {least} streams were open")
+
+
+def run(
+    part: Callable[[Watch], Coroutine[Any, Any, None]],
+    name: str,
+    faults: Faults,
+    leaks: Iterable[str] = (),
+    patience: float = PATIENCE,
+) -> None:
+    """Lets a server go through a part; then it has to stop as if nothing had been.
+
+    Args:
+        part: What to do.
+        name: Of the server.
+        faults: Where to note what is wrong.
+        leaks: What every stream leaves behind on purpose, see `app.LEAKS`.
+        patience: Seconds in which what is over has to be gone.
+    """
+
+    async def main(port: int) -> None:
+        watch = await Watch.begin(name, port, faults, patience)
+        for kind in leaks:
+            await get(port, f"/leak?kind={kind}")
+        await part(watch)
+
+    os.environ.update(ENVIRONMENT)
+    with serve_process(name, APP, "/ready") as server:
+        try:
+            asyncio.run(main(server.port))
+        except Exception as error:
+            faults.add(f"{name}: {error!r}")
+        server.terminate()
+        code = server.wait()
+    if code not in (0, -signal.SIGTERM):
+        faults.add(f"{name}: exit code {code}")
+    if log := [line for line in server.log if "INFO" not in line]:
+        faults.add(f"{name}: in the log:\n{''.join(log[:100])}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.soak")
+    parser.add_argument("--minutes", type=float, default=MINUTES)
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument(
+        "--servers",
+        nargs="+",
+        choices=COMMANDS,
+        default=["uvicorn-h11", "uvicorn-uvloop"],
+        help="that share the first part; the last one has the second",
+    )
+    parser.add_argument(
+        "--leaks",
+        nargs="+",
+        choices=LEAKS,
+        default=[],
+        help="what every stream leaves behind, to see that it is found",
+    )
+    arguments = parser.parse_args()
+    servers = arguments.servers
+    scale = arguments.minutes / MINUTES
+    randomness = random.Random(arguments.seed)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the servers too
+    say(f"seed {arguments.seed}")
+    faults = Faults()
+    connects = int(CONNECTS * scale / len(servers))
+    parts: list[tuple[str, Callable[[Watch], Coroutine[Any, Any, None]]]] = [
+        (name, lambda watch: end_in_every_way(watch, connects, randomness))
+        for name in servers
+    ]
+    parts.append(
+        (
+            servers[-1],
+            lambda watch: keep_many_open(
+                watch, CLIENTS, CROWD_SECONDS * scale, randomness
+            ),
+        )
+    )
+    for name, part in parts:
+        # With leaks nothing would ever be quiet.
+        run(part, name, faults, arguments.leaks, 1.0 if arguments.leaks else PATIENCE)
+    say(f"{len(faults)} faults")
+    sys.exit(bool(faults))
+
+
+if __name__ == "__main__":
+    main()

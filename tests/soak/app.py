@@ -1,0 +1,492 @@
+"""Streams that end in every way, and what the server has left of them.
+
+The application of `soak.py`. How a stream goes on and ends is in its query; what
+happens to it is kept in a record until the client asks for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import ctypes
+import gc
+import logging
+import os
+import sys
+import threading
+import time
+import tracemalloc
+import types
+import warnings
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from typing import Annotated, Any, Literal
+
+import anyio
+from anyio._backends._asyncio import WorkerThread
+from anyio.to_thread import current_default_thread_limiter
+from fastapi import Depends, FastAPI, HTTPException, Query
+from fastapi.exceptions import ResponseValidationError
+from pydantic import BaseModel
+
+from fastapi_sse_fast import (
+    EncodedEvent,
+    EventSourceResponse,
+    ServerSentEvent,
+    StreamSummary,
+    shutdown,
+)
+
+app = FastAPI()
+
+Records = dict[int, list[str]]
+
+records: Records = {}
+"""What happened to each stream, in order."""
+
+requests: dict[int, asyncio.Task[Any]] = {}
+"""What runs each stream; in a context variable of its own it would be a cycle."""
+
+current: contextvars.ContextVar[list[str]] = contextvars.ContextVar("record")
+
+
+class PlannedError(Exception):
+    """What a stream fails with that is meant to fail."""
+
+
+class Plan(BaseModel):
+    """How a stream goes on and ends.
+
+    Attributes:
+        stream: Its number, which every event carries.
+        events: How many events it has.
+        pause: Seconds between two events; without any it never waits.
+        padding: Characters in every event that mean nothing.
+        then: What comes after the events.
+    """
+
+    stream: int
+    events: int = sys.maxsize
+    pause: float = 0.0
+    padding: int = 0
+    then: Literal[
+        "end",
+        "fail",
+        "refuse",
+        "yield what is invalid",
+        "wait",
+        "cancel",
+        "be cancelled",
+    ] = "end"
+
+
+class Item(BaseModel):
+    stream: int
+    number: int
+    padding: str
+
+
+def event(plan: Plan, number: int) -> Any:
+    """The event of that number: each is of another of the kinds that there are."""
+    item = Item(stream=plan.stream, number=number, padding="x" * plan.padding)
+    match number % 4:
+        case 0:
+            return item
+        case 1:
+            return item.model_dump()
+        case 2:
+            return ServerSentEvent(data=item, event="item", id=str(number))
+        case _:
+            return EncodedEvent(raw_data=item.model_dump_json(indent=1))
+
+
+# Generators
+
+
+@contextlib.asynccontextmanager
+async def recorded(plan: Plan) -> AsyncIterator[None]:
+    record = records[plan.stream]
+    record.append("begun")
+    interrupted = False
+    try:
+        yield
+    except BaseException as error:
+        interrupted = not isinstance(error, Exception)
+        raise
+    finally:
+        if interrupted:
+            await asyncio.sleep(0.01)  # nothing may interrupt this
+        record.append("ended")
+
+
+async def events(plan: Annotated[Plan, Query()]) -> AsyncGenerator[Any, None]:
+    async with recorded(plan):
+        for number in range(plan.events):
+            yield event(plan, number)
+            if plan.pause:
+                await anyio.sleep(plan.pause)
+        interrupt(plan)
+        if plan.then == "yield what is invalid":
+            yield {}
+        if plan.then != "end":
+            await anyio.sleep_forever()
+
+
+async def typed_events(plan: Annotated[Plan, Query()]) -> AsyncIterator[Item]:
+    """Another generator's, with a type."""
+    async with contextlib.aclosing(events(plan)) as items:
+        async for item in items:
+            yield item
+
+
+def typed_sync_events(plan: Annotated[Plan, Query()]) -> Iterator[Item]:
+    yield from sync_events(plan)
+
+
+async def grouped_events(plan: Annotated[Plan, Query()]) -> AsyncIterator[Any]:
+    """Beside a task of the generator's own."""
+    async with recorded(plan), anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.sleep_forever)
+        for number in range(plan.events):
+            yield event(plan, number)
+            await anyio.sleep(plan.pause)
+        interrupt(plan)
+        if plan.then != "end":
+            await anyio.sleep_forever()
+        tasks.cancel_scope.cancel()
+
+
+def sync_events(plan: Annotated[Plan, Query()]) -> Iterator[Any]:
+    record = records[plan.stream]
+    record.append("begun")
+    try:
+        for number in range(plan.events):
+            yield event(plan, number)
+            if plan.pause:
+                time.sleep(plan.pause)
+        interrupt(plan)
+        if plan.then == "yield what is invalid":
+            yield {}
+        while plan.then != "end":
+            time.sleep(0.2)  # a thread cannot be interrupted
+            yield ServerSentEvent(comment="still waiting")
+    finally:
+        record.append("ended")
+
+
+def interrupt(plan: Plan) -> None:
+    """What comes after the events, unless it is the end or to wait."""
+    if plan.then == "refuse":
+        raise HTTPException(403)
+    if plan.then == "fail":
+        raise PlannedError
+    if plan.then == "cancel":
+        current_task().cancel()
+    if plan.then == "be cancelled":
+        task = requests[plan.stream]
+        task.get_loop().call_soon_threadsafe(task.cancel)
+
+
+def current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+GENERATORS: dict[str, Callable[..., Any]] = {
+    "async": events,
+    "typed": typed_events,
+    "grouped": grouped_events,
+    "sync": sync_events,
+    "typed-sync": typed_sync_events,
+}
+
+
+# Routes
+
+
+async def dependency(plan: Annotated[Plan, Query()]) -> AsyncIterator[None]:
+    record = records[plan.stream] = ["opened"]
+    current.set(record)
+    requests[plan.stream] = current_task()
+    try:
+        yield
+    finally:
+        del requests[plan.stream]
+        record.append("released")
+
+
+planted: list[Callable[[], None]] = []
+
+
+def record_reason(summary: StreamSummary) -> None:
+    current.get().append(summary.reason)
+    for leave_something in planted:
+        leave_something()
+
+
+def is_over(record: list[str]) -> bool:
+    """Whether the dependency is released and the reason is told."""
+    return len(record) > 2 and "released" in record[-2:]
+
+
+Response = EventSourceResponse.with_options(
+    ping_interval=1.0,
+    error_window=30.0,  # however busy the machine is
+    on_close=record_reason,
+    on_error=lambda error: ServerSentEvent(event="failed", data=repr(error)),
+    farewell=ServerSentEvent(event="farewell", data="stopping"),
+)
+LIMITS = {
+    "unlimited": Response,
+    "max_duration": Response.with_options(max_duration=0.1),
+    "send_timeout": Response.with_options(send_timeout=0.3),
+}
+
+
+def returning(
+    generate: Callable[[Plan], Any], response_class: type[EventSourceResponse]
+) -> Callable[..., EventSourceResponse]:
+    def endpoint(plan: Annotated[Plan, Query()]) -> EventSourceResponse:
+        return response_class(generate(plan))
+
+    return endpoint
+
+
+for limit, response_class in LIMITS.items():
+    for kind, generate in GENERATORS.items():
+        app.get(
+            f"/{kind}/{limit}",
+            response_class=response_class,
+            dependencies=[Depends(dependency)],
+        )(generate)
+    for kind in ("async", "sync"):
+        app.get(f"/returned-{kind}/{limit}", dependencies=[Depends(dependency)])(
+            returning(GENERATORS[kind], response_class)
+        )
+
+
+@app.get("/ready")
+def ready() -> EventSourceResponse:
+    return EventSourceResponse([1])
+
+
+@app.get("/over")
+async def over(stream: int) -> bool:
+    return stream not in records or is_over(records[stream])
+
+
+@app.get("/records")
+async def take_records() -> Records:
+    """What happened to streams that are over; told once."""
+    taken = {number: record for number, record in records.items() if is_over(record)}
+    for number in taken:
+        del records[number]
+    return taken
+
+
+@app.get("/shutdown")
+async def shut_down() -> None:
+    shutdown()
+
+
+# What is left
+
+
+class Counts(BaseModel):
+    """What the process has of things that streams take.
+
+    Attributes:
+        open: Streams that are not over.
+        tasks: Those of asyncio.
+        threads: Those of Python.
+        descriptors: Open files and sockets.
+        traced_bytes: Python's memory that was allocated since tracing began.
+        native_bytes: What everything else has from malloc.
+        resident_bytes: Memory of the process.
+    """
+
+    open: int
+    tasks: int
+    threads: int
+    descriptors: int
+    traced_bytes: int
+    native_bytes: int
+    resident_bytes: int
+
+
+class State(BaseModel):
+    """The objects that the collector knows, by type, before and after it ran."""
+
+    before: dict[str, int]
+    after: dict[str, int]
+    counts: Counts
+
+
+class Mallinfo2(ctypes.Structure):
+    """See mallinfo(3)."""
+
+    _fields_ = (("values", ctypes.c_size_t * 10),)
+
+
+libc = ctypes.CDLL(None)  # glibc
+libc.mallinfo2.restype = Mallinfo2
+
+
+def native_bytes() -> int:
+    values = libc.mallinfo2().values
+    mapped, used = values[4], values[7]
+    return int(mapped + used - tracemalloc.get_tracemalloc_memory())
+
+
+def resident_bytes() -> int:
+    libc.malloc_trim(0)  # which returns what is free
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+@app.get("/counts")
+async def counts() -> Counts:
+    return Counts(
+        open=sum(not is_over(record) for record in records.values()),
+        tasks=len(asyncio.all_tasks()),
+        threads=threading.active_count(),
+        descriptors=len(os.listdir("/proc/self/fd")),
+        traced_bytes=tracemalloc.get_traced_memory()[0],
+        native_bytes=native_bytes(),
+        resident_bytes=resident_bytes(),
+    )
+
+
+@app.get("/state")
+async def state() -> State:
+    before = objects()
+    gc.collect()
+    return State(before=before, after=objects(), counts=await counts())
+
+
+def objects() -> Counter[str]:
+    """How many there are by type, and of generators also by function."""
+    things = gc.get_objects()
+    counts: Counter[str] = Counter()
+    for kind, number in Counter(map(type, things)).items():
+        counts[f"{kind.__module__}.{kind.__qualname__}"] += number
+    generators = types.GeneratorType, types.AsyncGeneratorType
+    counts.update(f" {g.__qualname__}" for g in things if isinstance(g, generators))
+    return counts
+
+
+@app.get("/start-threads")
+async def start_threads() -> None:
+    """Starts all threads that anyio may have, to stay: none must come and go."""
+    WorkerThread.MAX_IDLE_TIME = 3600
+    together = threading.Barrier(int(current_default_thread_limiter().total_tokens))
+
+    async def occupy_one() -> None:
+        await anyio.to_thread.run_sync(together.wait)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(together.parties):
+            tasks.start_soon(occupy_one)
+
+
+@app.get("/stop-collecting")
+async def stop_collecting() -> None:
+    """From now on the garbage collector runs for `/state` only."""
+    gc.disable()
+
+
+@app.get("/trace")
+async def trace() -> None:
+    tracemalloc.start()
+
+
+@app.get("/lines")
+async def lines() -> dict[str, int]:
+    """Bytes by the line that allocated them, of those since tracing began."""
+    gc.collect()
+    statistics = tracemalloc.take_snapshot().statistics("lineno")
+    return {str(line.traceback): line.size for line in statistics}
+
+
+# What a leak would look like
+
+kept: list[Any] = []
+
+
+def leak_object() -> None:
+    kept.append(events(Plan(stream=0)))
+
+
+def leak_cycle() -> None:
+    cycle: list[Any] = [events(Plan(stream=0))]
+    cycle.append(cycle)
+
+
+def leak_future() -> None:
+    kept.append(asyncio.get_running_loop().create_future())
+
+
+def leak_task() -> None:
+    kept.append(asyncio.create_task(asyncio.sleep(3600)))
+
+
+def leak_thread() -> None:
+    if len(threading.enumerate()) < 100:
+        threading.Thread(target=time.sleep, args=[3600], daemon=True).start()
+
+
+def leak_file() -> None:
+    kept.append(os.dup(0))
+
+
+def leak_bytes() -> None:
+    kept.append(bytes(100))
+
+
+def leak_native() -> None:
+    libc.malloc(1000)
+
+
+LEAKS: dict[str, Callable[[], None]] = {
+    "object": leak_object,
+    "cycle": leak_cycle,
+    "future": leak_future,
+    "task": leak_task,
+    "thread": leak_thread,
+    "file": leak_file,
+    "bytes": leak_bytes,
+    "native": leak_native,
+}
+
+
+@app.get("/leak")
+async def leak(kind: str) -> None:
+    """From now on every stream leaves something behind."""
+    planted.append(LEAKS[kind])
+
+
+# What is in the log is a fault, so what is planned must not be
+
+
+def is_unplanned(record: logging.LogRecord) -> bool:
+    if record.exc_info and record.exc_info[1] is not None:
+        return not is_planned(record.exc_info[1])
+    # What uvicorn says about a client that was dropped.
+    return "without completing response" not in record.getMessage()
+
+
+def is_planned(error: BaseException) -> bool:
+    causes = [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+    planned = (PlannedError, ResponseValidationError, asyncio.CancelledError)
+    return isinstance(error, planned) or any(
+        is_planned(cause) for cause in causes if cause is not None
+    )
+
+
+for name in ("uvicorn.error", "hypercorn.error", "_granian"):
+    logging.getLogger(name).addFilter(is_unplanned)
+for name in ("uvicorn.access", "hypercorn.access"):
+    logging.getLogger(name).disabled = True
+warnings.simplefilter("always", ResourceWarning)
