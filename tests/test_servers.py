@@ -160,8 +160,11 @@ def test_sigterm_lets_a_stream_go_on_for_its_grace(name: str) -> None:
 
 
 WITH_WORKERS = {
-    "uvicorn": "uvicorn {app} --fd {fd} --workers 2",
-    "granian": "granian {app} --interface asgi --port {port} --workers 2",
+    "uvicorn": ("uvicorn {app} --fd {fd} --workers 2", "Application startup complete"),
+    "granian": (
+        "granian {app} --interface asgi --port {port} --workers 2",
+        "Started worker",
+    ),
 }
 
 
@@ -169,11 +172,14 @@ WITH_WORKERS = {
 def test_sigterm_ends_the_streams_of_all_workers(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(COMMANDS, "workers", WITH_WORKERS[name])
+    command, started = WITH_WORKERS[name]
+    monkeypatch.setitem(COMMANDS, "workers", command)
     with (
         serve_process("workers", APP, READY) as server,
         contextlib.ExitStack() as stack,
     ):
+        # granian does not tell a worker to stop that was still starting.
+        wait_until(lambda: sum(started in line for line in server.log) == 2)
         clients = [stack.enter_context(Client(server.port, "/idle")) for _ in range(20)]
         for client in clients:
             client.read_until(b"data: 1\n\n")
