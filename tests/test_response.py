@@ -81,8 +81,18 @@ def test_what_a_generator_function_forgot_to_call_is_refused() -> None:
     async def items() -> AsyncIterator[int]:
         yield 1
 
-    with pytest.raises(TypeError, match="not 'function'"):
+    with pytest.raises(TypeError, match="not 'function': call it"):
         EventSourceResponse(items)  # type: ignore[arg-type]
+
+
+def test_what_an_async_function_forgot_to_yield_is_refused() -> None:
+    async def items() -> list[int]:
+        return [1]
+
+    coroutine = items()
+    with pytest.raises(TypeError, match="not 'coroutine': await it"):
+        EventSourceResponse(coroutine)  # type: ignore[arg-type]
+    coroutine.close()
 
 
 def test_an_iterable_without_close() -> None:

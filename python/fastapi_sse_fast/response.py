@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -269,9 +270,15 @@ def _checked_content(content: Any) -> AsyncIterable[Any] | Iterable[Any]:
     if not isinstance(content, Iterable) or isinstance(
         content, (str, bytes, bytearray, memoryview, Mapping, BaseModel)
     ):
+        if inspect.iscoroutine(content):
+            instead = "await it, or have its function `yield`"
+        elif callable(content):
+            instead = "call it, and pass what it returns"
+        else:
+            instead = "pass a generator, or a list of events"
         raise TypeError(
             "EventSourceResponse streams an async or sync iterable of events, not "
-            f"{type(content).__name__!r}: pass a generator, or a list of one"
+            f"{type(content).__name__!r}: {instead}"
         )
     return content
 
