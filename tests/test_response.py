@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -152,6 +153,56 @@ def test_a_bad_ping_interval_is_refused_where_it_is_set(value: Any) -> None:
 @pytest.mark.parametrize("option", [{"ping": "\ud800"}, {"retry": 10**5000}])
 def test_what_could_never_be_sent_is_refused_where_it_is_set(option: Any) -> None:
     with pytest.raises(ValueError, match=r"surrogates|Exceeds the limit"):
+        EventSourceResponse.with_options(**option)
+
+
+@pytest.mark.parametrize("option", ["ping", "on_error", "on_close", "farewell"])
+def test_a_hook_that_could_not_be_called_is_refused_where_it_is_set(
+    option: str,
+) -> None:
+    def method(self: object, event: object) -> None:
+        pass
+
+    def named(*, given: object) -> None:
+        pass
+
+    taken = 1 if option.startswith("on_") else 0
+    wrong = (lambda: None) if taken else (lambda error: None)
+    for hook in (method, named, wrong):
+        message = rf"{option} is called with .*{hook.__name__}.* does not take"
+        with pytest.raises(ValueError, match=message):
+            EventSourceResponse.with_options(**{option: hook})  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="in the body of a class"):
+            type("Bad", (EventSourceResponse,), {option: hook})
+
+
+@pytest.mark.parametrize("option", ["ping", "on_error", "on_close", "farewell"])
+def test_a_hook_may_take_more_than_it_is_given(option: str) -> None:
+    def optional(given: object = None, more: object = None, *, last: int = 1) -> None:
+        pass
+
+    def variadic(*given: object, **named: object) -> None:
+        pass
+
+    hooks: list[Any] = [optional, variadic, functools.partial(variadic, 1), print]
+    for hook in hooks:
+        chosen: Any = {option: hook}
+        assert getattr(EventSourceResponse.with_options(**chosen), option) is hook
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"ping": 5}, "a comment's text, an event, or .* ping_interval is the time"),
+        ({"ping": None}, "a comment's text, an event, or .* ping_interval is the time"),
+        ({"farewell": "bye"}, "None, an event, or a callable that makes one, not"),
+        ({"on_close": "x"}, "on_close must be callable, or None, not 'x'"),
+        ({"retry": 1.5}, "from 0 up .milliseconds., or None, not 1.5"),
+        ({"max_pending": None}, "max_pending must be an integer from 1 up, not None"),
+    ],
+)
+def test_a_bad_option_is_told_what_it_can_be(option: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         EventSourceResponse.with_options(**option)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import random
 from dataclasses import dataclass, fields
 from enum import Enum
+from types import FunctionType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -176,7 +178,7 @@ class StreamOptions:
         _check_time("shutdown_grace", self.shutdown_grace, or_zero=True)
         _check_count("max_pending", self.max_pending, least=1)
         if self.retry is not None:
-            _check_count("retry", self.retry, least=0)
+            _check_count("retry", self.retry, least=0, rest=" (milliseconds), or None")
         self.opening_line()  # raises where `retry` has more digits than Python prints
         if self.ping_form not in ("block", "line"):
             raise ValueError(
@@ -185,16 +187,18 @@ class StreamOptions:
         if isinstance(self.ping, str):
             self.ping_frame()  # raises where it is not UTF-8
         else:
-            _check_event("ping", self.ping)
+            _check_event("ping", self.ping, "a comment's text, an event")
             if self.ping_form == "line":
                 raise ValueError("ping_form='line' needs a ping that is a text")
         if self.farewell is not None:
-            _check_event("farewell", self.farewell)
+            _check_event("farewell", self.farewell, "None, an event")
         ItemEncoder(json=self.json)  # raises what is wrong with it
-        for name in ("on_error", "on_close"):
+        for name, given in (("on_error", "the error"), ("on_close", "the summary")):
             hook = getattr(self, name)
-            if hook is not None and not callable(hook):
-                raise ValueError(f"{name} must be callable, not {hook!r}")
+            if hook is not None:
+                if not callable(hook):
+                    raise ValueError(f"{name} must be callable, or None, not {hook!r}")
+                _check_call(name, hook, given)
 
     def replace(self, changes: OptionArguments) -> Self:
         """These options with some changed.
@@ -292,17 +296,45 @@ def _check_time(
         )
 
 
-def _check_count(name: str, value: Any, *, least: int) -> None:
+def _check_count(name: str, value: Any, *, least: int, rest: str = "") -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be an integer from {least} up, not {value!r}")
+        raise ValueError(
+            f"{name} must be an integer from {least} up{rest}, not {value!r}"
+        )
 
 
 def _is_event(value: object) -> TypeIs[Event]:
     return isinstance(value, (fastapi.sse.ServerSentEvent, EncodedEvent))
 
 
-def _check_event(name: str, value: Any) -> None:
+def _check_event(name: str, value: Any, allowed: str) -> None:
     if _is_event(value):
         encode_event(value)  # raises what is wrong with it
-    elif not callable(value):
-        raise ValueError(f"{name} must be an event or make one, not {value!r}")
+    elif callable(value):
+        _check_call(name, value)
+    else:
+        hint = "; ping_interval is the time between pings" if name == "ping" else ""
+        raise ValueError(
+            f"{name} must be {allowed}, or a callable that makes one, "
+            f"not {value!r}{hint}"
+        )
+
+
+def _check_call(name: str, function: Any, *given: str) -> None:
+    """Refuses a function that would fail when it is called, perhaps much later.
+
+    Other callables are not looked into: `inspect.signature` is slow, and trusts the
+    `__wrapped__` of a decorator that may pass something else on.
+    """
+    if type(function) is not FunctionType:
+        return
+    code = function.__code__
+    least = code.co_argcount - len(function.__defaults__ or ())
+    most = math.inf if code.co_flags & inspect.CO_VARARGS else code.co_argcount
+    named = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
+    if named or not least <= len(given) <= most:
+        raise ValueError(
+            f"{name} is called with {' and '.join(given) or 'nothing'}, which "
+            f"{function.__qualname__}() does not take; in the body of a class it is a "
+            "staticmethod"
+        )
