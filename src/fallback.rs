@@ -1,11 +1,13 @@
 //! The slow and exact ways, all of them FastAPI's own code, reached through
 //! `fastapi_sse_fast._fallback`.
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
 
 use crate::scalar::Spelling;
+use crate::template::EventTemplate;
 
 const MODULE: &str = "fastapi_sse_fast._fallback";
 
@@ -13,9 +15,15 @@ const MODULE: &str = "fastapi_sse_fast._fallback";
 ///
 /// # Errors
 ///
-/// Whatever it raises.
+/// Whatever it raises; of a template it would only say what it has tried.
 pub(crate) fn encoded<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     static ENCODER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    if value.is_exact_instance_of::<EventTemplate>() {
+        return Err(PyTypeError::new_err(format!(
+            "{} is no event: call it with the values of its slots",
+            value.repr()?
+        )));
+    }
     ENCODER
         .import(value.py(), MODULE, "jsonable_encoder")?
         .call1((value,))

@@ -22,6 +22,7 @@ from fastapi_sse_fast import (
     EventTemplate,
     ServerSentEvent,
     Slot,
+    encode_event,
 )
 
 from . import values
@@ -344,6 +345,14 @@ def test_one_template_in_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_a_template_that_was_not_called_says_so() -> None:
+    template = EventTemplate({"text": Slot("text")})
+    message = "<EventTemplate with slot 'text'> is no event: call it with the values"
+    for item in (template, [template], ServerSentEvent(data=template)):
+        with pytest.raises(TypeError, match=message):
+            encode_event(item)
 
 
 def test_a_route_that_streams_a_template() -> None:
