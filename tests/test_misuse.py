@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
 
@@ -21,6 +22,7 @@ from fastapi_sse_fast import (
     EncodedEvent,
     EventSourceResponse,
     ServerSentEvent,
+    StreamSummary,
     _shutdown,
     shutdown,
 )
@@ -159,6 +161,146 @@ def test_cancelling_while_the_generator_closes(ending: str, kind: str) -> None:
     assert log == ["generator", "dependency"]
 
 
+# Stopped at any step
+
+
+STEPS = 40  # of the loop: more than a short stream takes
+
+STOPS = ["cancelled", "disconnected", "shutdown"]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_can_be_stopped_at_any_step(
+    kind: str, stop: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whenever that is, all that has begun is ended, once and in order."""
+    log: list[str] = []
+    ends = {"generator": "generator closed", "dependency": "dependency closed"}
+
+    async def resource() -> AsyncIterator[None]:
+        log.append("dependency")
+        try:
+            yield
+        finally:
+            log.append("dependency closed")
+
+    async def items() -> AsyncIterator[int]:
+        log.append("generator")
+        try:
+            for number in range(5):
+                yield number
+                await anyio.lowlevel.checkpoint()
+        except BaseException:
+            with anyio.CancelScope(shield=True):  # for trio
+                await anyio.lowlevel.checkpoint()
+            raise
+        finally:
+            log.append("generator closed")
+
+    def sync_items() -> Iterator[int]:
+        log.append("generator")
+        try:
+            yield from range(5)
+        finally:
+            log.append("generator closed")
+
+    async def on_close(summary: StreamSummary) -> None:
+        await anyio.lowlevel.checkpoint()
+        log.append("over")
+
+    app = FastAPI()
+    app.get(
+        "/",
+        response_class=EventSourceResponse.with_options(on_close=on_close),
+        dependencies=[Depends(resource)],
+    )(items if kind == "async" else sync_items)
+
+    async def main(steps: int) -> None:
+        leave = anyio.Event()
+        around = anyio.CancelScope()
+
+        async def request() -> None:
+            with around:
+                await call(app, disconnect_at=leave)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(request)
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            if stop == "cancelled":
+                around.cancel()
+            elif stop == "disconnected":
+                leave.set()
+            else:
+                shutdown()
+
+    for steps in range(STEPS):
+        log.clear()
+        anyio.run(main, steps, backend=anyio_backend)
+        begun = [name for name in log if name in ends]
+        # What was begun last is ended first, and `on_close` is called after all.
+        ended = [name for name in log if name not in ends]
+        over = ["over"] if "over" in log else []
+        assert ended == [*(ends[name] for name in reversed(begun)), *over], steps
+        assert "generator" not in begun or over, steps
+        assert not _shutdown._open, steps
+    assert logged(caplog) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_can_be_cancelled_at_any_step_and_again(kind: str) -> None:
+    """As `asyncio` does it, without a scope."""
+    log: list[str] = []
+    logs = set()
+
+    async def items() -> AsyncIterator[int]:
+        log.append("begun")
+        try:
+            for number in range(5):
+                yield number
+                await asyncio.sleep(0)
+        except (asyncio.CancelledError, GeneratorExit):
+            await asyncio.sleep(0)  # which nothing interrupts a second time
+            await asyncio.sleep(0)
+            log.append("interrupted")
+            raise
+        finally:
+            log.append("closed")
+
+    def sync_items() -> Iterator[int]:
+        log.append("begun")
+        try:
+            yield from range(5)
+        finally:
+            log.append("closed")
+
+    async def main(first: int, second: int) -> None:
+        task = asyncio.create_task(
+            call(EventSourceResponse(items() if kind == "async" else sync_items()))
+        )
+        for pause in (first, second):
+            for _ in range(pause):
+                await asyncio.sleep(0)
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    for first in range(20):
+        for second in range(5):
+            log.clear()
+            asyncio.run(main(first, second))
+            logs.add(tuple(log))
+            assert not _shutdown._open
+    assert logs <= {
+        (),
+        ("begun", "closed"),
+        ("begun", "interrupted", "closed"),
+    }
+    assert len(logs) == (3 if kind == "async" else 2)
+
+
 # Hanging
 
 
@@ -192,6 +334,79 @@ def test_a_generator_that_hangs_is_given_up_once(
     assert summaries.reasons == [ending]
     assert summaries[0].seconds_open < 95 * MS
     assert len(logged(caplog)) == 1
+
+
+def test_a_generator_that_hangs_at_a_yield_is_given_up(
+    anyio_backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(driver, "CLOSE_TIMEOUT", 20 * MS)
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            await anyio.sleep(3600)
+
+    summaries = Summaries()
+    app = app_of(items, on_close=summaries)
+    reply = fetch(app, backend=anyio_backend, disconnect_after=1)
+    assert reply.error is None
+    assert summaries.reasons == ["disconnected"]
+    assert summaries[0].seconds_open < 5
+    assert ["did not close within" in message for message, _ in logged(caplog)] == [
+        True
+    ]
+
+
+@pytest.mark.parametrize("began", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_generator_that_hangs_after_an_error_is_given_up(
+    kind: str,
+    began: bool,
+    anyio_backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The error is in what it yielded, so it is not over."""
+    if (kind, anyio_backend) == ("sync", "trio"):
+        pytest.skip("trio waits for threads")
+    monkeypatch.setattr(driver, "CLOSE_TIMEOUT", 150 * MS)
+    release = threading.Event()
+
+    async def items() -> AsyncIterator[Any]:
+        try:
+            if began:
+                yield 1
+            yield object()
+        finally:
+            await anyio.sleep(3600)
+
+    def sync_items() -> Iterator[Any]:
+        try:
+            if began:
+                yield 1
+            yield object()
+        finally:
+            release.wait(20)
+
+    items.__annotations__ = sync_items.__annotations__ = {}
+    app = app_of(items if kind == "async" else sync_items)
+
+    async def main() -> Reply:
+        reply = await call(app)
+        release.set()
+        await anyio.sleep(5 * MS)
+        return reply
+
+    reply = anyio.run(main, backend=anyio_backend)
+    assert isinstance(reply.error, ValueError)
+    # Also where closing takes longer than `error_window`.
+    assert reply.status == (200 if began else 500)
+    assert reply.complete == (not began)
+    assert [error for _, error in logged(caplog)] == [None]
 
 
 def test_a_generator_that_closes_slowly_at_shutdown(anyio_backend: str) -> None:
@@ -599,6 +814,90 @@ def test_shutdown_again_while_a_generator_closes(
     app = app_of(items, max_duration=limit, on_close=summaries)
     assert fetch(app, backend=anyio_backend).complete
     assert summaries.reasons == [ending]
+
+
+def test_a_client_may_be_slow_while_shutdown_grace_lasts(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "LAST_SEND_TIMEOUT", 5 * MS)
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        shutdown()
+        yield 2
+
+    sent = b""
+
+    async def slow_send(message: Any) -> None:
+        nonlocal sent
+        await anyio.sleep(30 * MS)
+        sent += message.get("body", b"")
+
+    summaries = Summaries()
+    app = app_of(items, shutdown_grace=20.0, on_close=summaries)
+
+    async def main() -> None:
+        await app(scope(), receive_nothing, slow_send)
+
+    anyio.run(main, backend=anyio_backend)
+    assert sent == b"data: 1\n\ndata: 2\n\n"
+    assert summaries.reasons == ["finished"]
+
+
+def test_a_client_that_freezes_while_a_generator_closes_at_shutdown(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "LAST_SEND_TIMEOUT", 20 * MS)
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            shutdown()
+            await anyio.sleep(3600)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(50 * MS)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body" and not message["body"]:
+            await anyio.sleep_forever()
+
+    async def main() -> None:
+        with anyio.fail_after(5):
+            await app_of(items)(scope(), receive_nothing, send)
+
+    anyio.run(main, backend=anyio_backend)
+
+
+@pytest.mark.parametrize("where", ["send", "on_error", "ping"])
+def test_what_is_no_exception_is_raised_from_anywhere(
+    where: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> Any:
+        raise OddError
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep(20 * MS)
+        raise LookupError
+
+    async def send(message: Any) -> None:
+        if where == "send" and message["type"] == "http.response.body":
+            raise OddError
+
+    options: Any = {} if where == "send" else {where: fail}
+    app = app_of(items, ping_interval=5 * MS, **options)
+
+    def odd_errors(error: BaseException) -> list[BaseException]:
+        parts = getattr(error, "exceptions", None)  # of trio's nursery
+        return [error] if parts is None else [e for p in parts for e in odd_errors(p)]
+
+    async def main() -> None:
+        await app(scope(), receive_nothing, send)
+
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
+        anyio.run(main, backend=anyio_backend)
+    assert [type(error) for error in odd_errors(caught.value)] == [OddError]
 
 
 def test_a_loop_that_is_closed_under_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,6 +137,7 @@ class Stream:
         "_source",
         "_started_at",
         "_stop_sending",
+        "_stops_at",
         "_turn",
     )
 
@@ -180,6 +181,7 @@ class Stream:
         self._bytes = 0
         self._first_event_at: float | None = None
         self._send_timeout = options.seconds_to_send
+        self._stops_at = math.inf  # because the server does
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Streams until the source ends, fails or the client is gone.
@@ -236,9 +238,10 @@ class Stream:
                 self._over("shutdown")
                 self._pending.wake()
         # A client that does not read must not keep the generator.
-        self._send_timeout = min(self._send_timeout, LAST_SEND_TIMEOUT)
-        if not self._closing:
-            self._alarm.set(self._ends_at + self._send_timeout)
+        self._stops_at = self._ends_at
+        drop_at = self._stops_at + LAST_SEND_TIMEOUT
+        if drop_at < self._alarm.deadline < math.inf:
+            self._alarm.set(drop_at)
 
     async def _run_asyncio(self, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
@@ -270,7 +273,9 @@ class Stream:
 
         try:
             await done(writer)
-            if writer.cancelled() and self._reason is None:
+            if not writer.cancelled():
+                writer.result()  # raises what is no `Exception`
+            elif self._reason is None:
                 raise asyncio.CancelledError  # as `send` did
         finally:
             writer.cancel()
@@ -288,16 +293,18 @@ class Stream:
         producer = anyio.CancelScope()
         # Around the generator's own scopes from the start: scopes have to nest.
         closing = anyio.CancelScope()
-        self._cancel_producer = producer.cancel
+
+        def cancel_producer() -> None:
+            (closing if self._given_up else producer).cancel()
 
         def shield() -> None:
             closing.shield = True
-            closing.deadline = anyio.current_time() + CLOSE_TIMEOUT
 
         async def produce() -> None:
             with producer, closing:
                 await self._produce()
 
+        self._cancel_producer = cancel_producer
         self._shield = shield
         sending = anyio.CancelScope()
         self._stop_sending = sending.cancel
@@ -357,15 +364,20 @@ class Stream:
                 sends = 0
                 await self._turn()
             pending.awake = False
-            finished = self._finished  # before `take`: then `body` is all there is
+            # Before `take`: then `body` is all there is.
+            finished = self._finished or self._given_up
             body = self._buffer.take()
             if len(body) >= options.max_pending:
                 self._room.wake()
             now = self._clock()
-            ending = now >= self._ends_at
+            ending = now >= self._ends_at and self._error is None
             if body:
                 if self._first_event_at is None:
                     self._first_event_at = now
+            elif self._error is not None and not finished:
+                await self._close_generator()  # nobody hears of the error before
+                pending.wake()
+                continue
             elif not finished and not ending:
                 if now < deadline:
                     continue
@@ -396,7 +408,12 @@ class Stream:
             deadline = self._clock() + ping_interval
 
     async def _send(self, send: Send, body: bytes, *, more_body: bool = True) -> None:
-        self._alarm.deadline = self._clock() + self._send_timeout
+        now = self._clock()
+        if self._stops_at == math.inf:
+            self._alarm.deadline = now + self._send_timeout
+        else:
+            drop_at = max(now, self._stops_at) + LAST_SEND_TIMEOUT
+            self._alarm.set(min(now + self._send_timeout, drop_at))
         await send({"type": self._body_type, "body": body, "more_body": more_body})
         self._alarm.deadline = math.inf
         self._bytes += len(body)
@@ -466,8 +483,7 @@ class Stream:
     async def _close_generator(self) -> None:
         """Has the producer close the generator, wherever it is, and waits for that."""
         if not self._closing:
-            self._closing = True
-            self._close_by = self._clock() + CLOSE_TIMEOUT
+            self._begin_to_close()
             self._buffer.close()
             self._alarm.deadline = math.inf
             self._room.wake()
@@ -481,6 +497,10 @@ class Stream:
                     "%r did not close within %g seconds", self._source, CLOSE_TIMEOUT
                 )
                 self._interrupt()
+
+    def _begin_to_close(self) -> None:
+        self._closing = True
+        self._close_by = self._clock() + CLOSE_TIMEOUT
 
     def _interrupt(self) -> None:
         # A thread cannot be interrupted; it closes the generator when it comes back.
@@ -514,13 +534,17 @@ class Stream:
             else:
                 await self._iterate_in_thread(self._source, run)
         except Exception as error:
-            # The generator is closed before anybody hears of the error, which is not to
-            # be hidden by another one that closing it may cause.
+            # Nobody hears of it before the generator is closed; the writer sees to it
+            # that this has an end.
+            self._fail(error)
+            if not self._closing:
+                self._begin_to_close()
+            self._pending.wake()
             try:
                 await self._close(run)
-            except Exception:
+            except Exception:  # is not to hide the first one
                 logger.exception("closing %r failed after %r", self._source, error)
-            raise
+            return
         except BaseException:
             await self._close(run)
             raise

@@ -114,11 +114,11 @@ async def keep_many_open(
     await asyncio.sleep(CROWD_WARM_UP)
     least = clients
     while time.perf_counter() < stops_at:
-        await asyncio.sleep(seconds / 10)
         records.update(await get(watch.port, "/records"))
         counts = await watch.counts()
         watch.say(len(visits), counts)
         least = min(least, counts.open)
+        await asyncio.sleep(seconds / 10)
     for visit in visits:
         visit.may_be_shut_down = str(visit.stream) not in records
     while not everyone.done():  # also streams that open only now

@@ -479,7 +479,12 @@ def is_unplanned(record: logging.LogRecord) -> bool:
 
 def is_planned(error: BaseException) -> bool:
     causes = [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
-    planned = (PlannedError, ResponseValidationError, asyncio.CancelledError)
+    planned = (
+        PlannedError,
+        ResponseValidationError,
+        HTTPException,  # which comes too late if the server is told to stop
+        asyncio.CancelledError,
+    )
     return isinstance(error, planned) or any(
         is_planned(cause) for cause in causes if cause is not None
     )
