@@ -38,7 +38,7 @@ import anyio.lowlevel
 import anyio.to_thread
 
 from ._core import EventBuffer, ItemEncoder
-from ._shutdown import ended_at_shutdown
+from ._shutdown import EndedAtShutdown
 from ._wakeup import AsyncioAlarm, AsyncioSleep, TrioAlarm, TrioSleep, done
 from .options import CloseHook, Reason, StreamOptions, StreamSummary
 
@@ -338,7 +338,7 @@ class Stream:
 
     async def _write(self, send: Send) -> None:
         try:
-            with ended_at_shutdown(self, self._opening):
+            with EndedAtShutdown(self, self._opening):
                 await self._send_all(send)
         except OSError as error:
             # ASGI's word for a client that is gone, which is a way for a stream to end;
@@ -527,7 +527,7 @@ class Stream:
 
     async def _iterate_and_close(self) -> None:
         # One context for all batches of a thread; a copy, as in a task.
-        run = contextvars.copy_context().run
+        run: Any = None if self._is_async else contextvars.copy_context().run
         try:
             if isinstance(self._source, AsyncIterable):
                 await self._iterate(self._source)

@@ -13,13 +13,12 @@ that code can call `shutdown()`.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     _get_handler: Callable[[int], Any]
     _set_handler: Callable[[int, Any], Any]
@@ -92,16 +91,22 @@ class Opening:
         _discard(self)
 
 
-@contextlib.contextmanager
-def ended_at_shutdown(stream: _Stream, opening: Opening | None) -> Iterator[None]:
+class EndedAtShutdown:
     """Has `stream.shut_down()` called if the server stops meanwhile, or has before."""
-    _add(stream)
-    try:
-        if opening is not None and opening.stopped:
-            stream.shut_down()
-        yield
-    finally:
-        _discard(stream)
+
+    __slots__ = ("_opening", "_stream")
+
+    def __init__(self, stream: _Stream, opening: Opening | None) -> None:
+        self._stream = stream
+        self._opening = opening
+
+    def __enter__(self) -> None:
+        _add(self._stream)
+        if self._opening is not None and self._opening.stopped:
+            self._stream.shut_down()
+
+    def __exit__(self, *exc_info: object) -> None:
+        _discard(self._stream)
 
 
 def _add(stream: _Stream) -> None:

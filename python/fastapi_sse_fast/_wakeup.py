@@ -139,7 +139,7 @@ class AsyncioSleep:
         self.awake = False
         self._loop = loop
         self._future: asyncio.Future[None] | None = None
-        self._alarm = AsyncioAlarm(loop, self.wake)
+        self._alarm: AsyncioAlarm | None = None
 
     def wake(self) -> None:
         self.awake = True
@@ -148,13 +148,18 @@ class AsyncioSleep:
             future.set_result(None)
 
     def until(self, deadline: float) -> asyncio.Future[None]:
-        self._alarm.set(deadline)
+        if self._alarm is not None:
+            self._alarm.set(deadline)
+        elif deadline < math.inf:
+            self._alarm = AsyncioAlarm(self._loop, self.wake)
+            self._alarm.set(deadline)
         future = self._future = self._loop.create_future()
         return future
 
     def close(self) -> None:
         self._future = None  # if cancelled, it holds all that waited for it
-        self._alarm.close()
+        if self._alarm is not None:
+            self._alarm.close()
 
 
 class TrioSleep:
