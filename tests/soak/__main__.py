@@ -20,6 +20,7 @@ import resource
 import signal
 import sys
 import time
+import unittest.mock
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
@@ -159,8 +160,10 @@ def run(
             await get(port, f"/leak?kind={kind}")
         await part(watch)
 
-    os.environ.update(ENVIRONMENT)
-    with serve_process(name, APP, "/ready") as server:
+    with (
+        unittest.mock.patch.dict(os.environ, ENVIRONMENT),
+        serve_process(name, APP, "/ready") as server,
+    ):
         try:
             asyncio.run(main(server.port))
         except Exception as error:
