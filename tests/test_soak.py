@@ -40,7 +40,7 @@ def test_growth_is_told_from_noise() -> None:
 
 
 def test_a_step_is_taken_for_growth() -> None:
-    step = [1_000_000] * 5 + [1_100_000] * 4
+    step = [1_000_000] * 5 + [1_200_000] * 4
     assert growth(STREAMS, step).at_most > LIMITS["traced_bytes"]
 
 
