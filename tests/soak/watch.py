@@ -81,7 +81,8 @@ LIMITS = {"traced_bytes": 40, "native_bytes": 40, "resident_bytes": 500}
 
 Less than any object that the collector knows, with the reference that keeps it. Not
 less still: the loop's set of its tasks grows in steps of 16 KiB, which in 5,000 streams
-are some bytes for each. The resident memory comes in pages of 4096 bytes, which say less.
+are some bytes for each. The resident memory comes in pages of 4096 bytes, which say
+less.
 """
 
 # What is left
