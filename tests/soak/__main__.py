@@ -33,6 +33,9 @@ from .watch import MEASURED, Faults, Watch, say
 
 APP = "tests.soak.app:app"
 
+SERVERS = [name for name in COMMANDS if name.startswith("uvicorn")]
+"""Others keep tasks and memory of their own for a while."""
+
 ENVIRONMENT = {
     # Requests of clients that have left would be kept by the timer.
     "UVICORN_TIMEOUT_KEEP_ALIVE": "0",
@@ -183,7 +186,7 @@ def main() -> None:
     parser.add_argument(
         "--servers",
         nargs="+",
-        choices=COMMANDS,
+        choices=SERVERS,
         default=["uvicorn-h11", "uvicorn-uvloop"],
         help="that share the first part; the last one has the second",
     )
