@@ -44,42 +44,35 @@ pub(crate) fn write(
     spelling: Spelling,
     out: &mut Vec<u8>,
 ) -> PyResult<()> {
-    write_at(value, 0, spelling, out)
+    write_at(value, 0, false, spelling, out)
 }
 
+/// As [`write`]; `encoded` says whether `value` is what `jsonable_encoder` returned.
 fn write_at(
     value: &Bound<'_, PyAny>,
     depth: usize,
+    encoded: bool,
     spelling: Spelling,
     out: &mut Vec<u8>,
 ) -> PyResult<()> {
     let start = out.len();
-    match Writer::of(value, spelling, out).value(value, depth) {
-        Ok(()) => Ok(()),
-        Err(Stop::Raised(error)) => Err(error),
-        Err(Stop::WholeInPython) => {
-            out.truncate(start);
-            write_encoded(&fallback::encoded(value)?, depth, spelling, out)
-        }
-    }
-}
-
-/// Appends the JSON of what `jsonable_encoder` made.
-fn write_encoded(
-    value: &Bound<'_, PyAny>,
-    depth: usize,
-    spelling: Spelling,
-    out: &mut Vec<u8>,
-) -> PyResult<()> {
-    let start = out.len();
-    let mut writer = Writer::of(value, spelling, out);
-    writer.encoded = true;
+    let mut writer = Writer {
+        root: value,
+        spelling,
+        out,
+        encoded,
+        python_ran: false,
+    };
     match writer.value(value, depth) {
         Ok(()) => Ok(()),
         Err(Stop::Raised(error)) => Err(error),
         Err(Stop::WholeInPython) => {
             out.truncate(start);
-            fallback::dump_json(value, spelling, out)
+            if encoded {
+                fallback::dump_json(value, spelling, out)
+            } else {
+                write_at(&fallback::encoded(value)?, depth, true, spelling, out)
+            }
         }
     }
 }
@@ -108,17 +101,7 @@ struct Writer<'a, 'py> {
     python_ran: bool,
 }
 
-impl<'a, 'py> Writer<'a, 'py> {
-    fn of(root: &'a Bound<'py, PyAny>, spelling: Spelling, out: &'a mut Vec<u8>) -> Self {
-        Self {
-            root,
-            spelling,
-            out,
-            encoded: false,
-            python_ran: false,
-        }
-    }
-
+impl<'py> Writer<'_, 'py> {
     /// Scalars are written here, where it is inlined; what has values inside of it is not.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "it is in the loops of the writer")]
@@ -284,8 +267,14 @@ impl<'a, 'py> Writer<'a, 'py> {
         } else {
             None
         } {
-            Some(dumped) => write_at(&dumped, depth + 1, self.spelling, self.out)?,
-            None => write_encoded(&fallback::encoded(value)?, depth, self.spelling, self.out)?,
+            Some(dumped) => write_at(&dumped, depth + 1, false, self.spelling, self.out)?,
+            None => write_at(
+                &fallback::encoded(value)?,
+                depth,
+                true,
+                self.spelling,
+                self.out,
+            )?,
         }
         Ok(())
     }

@@ -67,16 +67,6 @@ async def late_resource() -> AsyncIterator[None]:
     say("dependency")
 
 
-@app.get("/opening", response_class=Response, dependencies=[Depends(late_resource)])
-async def opening() -> AsyncIterator[int]:
-    try:
-        while True:
-            yield 1
-            await anyio.sleep(0.01)
-    finally:
-        say("generator")
-
-
 @app.get("/busy", response_class=Response, dependencies=DEPENDENCIES)
 async def busy() -> AsyncIterator[EncodedEvent]:
     frame = EncodedEvent(raw_data="x" * 1000)
@@ -97,6 +87,7 @@ def sync_busy() -> Iterator[EncodedEvent]:
         say("generator")
 
 
+@app.get("/opening", response_class=Response, dependencies=[Depends(late_resource)])
 @app.get("/paced", response_class=Response, dependencies=DEPENDENCIES)
 async def paced() -> AsyncIterator[int]:
     try:

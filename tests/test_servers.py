@@ -206,11 +206,13 @@ def test_workers_of_hypercorn_cancel_their_streams(
     assert server.said[-2:] == ["generator", "closed cancelled"]
 
 
+HYPERCORN_ON_TRIO = "hypercorn {app} --bind fd://{fd} --workers 0 -k trio"
+
+
 def test_hypercorn_on_trio_is_stopped_by_sigint(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = "hypercorn {app} --bind fd://{fd} --workers 0 -k trio"
-    monkeypatch.setitem(COMMANDS, "trio", command)
+    monkeypatch.setitem(COMMANDS, "trio", HYPERCORN_ON_TRIO)
     with serve_process("trio", APP, READY) as server:
         with Client(server.port, "/idle") as client:
             client.read_until(b"data: 1\n\n")
@@ -227,8 +229,7 @@ def test_sigterm_cuts_the_streams_of_hypercorn_on_trio(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has no handler for it, and must still die of it."""
-    command = "hypercorn {app} --bind fd://{fd} --workers 0 -k trio"
-    monkeypatch.setitem(COMMANDS, "trio", command)
+    monkeypatch.setitem(COMMANDS, "trio", HYPERCORN_ON_TRIO)
     with serve_process("trio", APP, READY) as server:
         with Client(server.port, "/idle") as client:
             client.read_until(b"data: 1\n\n")

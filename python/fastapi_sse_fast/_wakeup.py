@@ -60,18 +60,19 @@ class AsyncioAlarm:
 
     def close(self) -> None:
         self._ring = _nothing
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel()
 
     def _fire_at(self, time: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel()
         # Not `timer.when()`: uvloop's timer has none when less than 0.5 ms are left.
         self._fires_at = time
         if time < math.inf:
             self._timer = self._loop.call_at(time, self._fire)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _fire(self) -> None:
         now = self._loop.time()
