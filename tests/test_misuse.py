@@ -50,52 +50,66 @@ def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, Any]]:
 # Cancelled again and again
 
 
+class SlowToClose:
+    """An application whose stream takes its time to close.
+
+    Attributes:
+        log: What has been closed.
+        closing: Set when the generator begins to close.
+        app: Its stream is at "/".
+    """
+
+    def __init__(self, kind: str, *, pause: float, **options: Any) -> None:
+        self.log: list[str] = []
+        self.closing = threading.Event()
+        self.app = FastAPI()
+
+        async def resource() -> AsyncIterator[None]:
+            try:
+                yield
+            finally:
+                self.log.append("dependency")
+
+        async def items() -> AsyncIterator[int]:
+            try:
+                while True:
+                    yield 1
+                    await asyncio.sleep(pause)
+            finally:
+                self.closing.set()
+                await asyncio.sleep(20 * MS)
+                self.log.append("generator")
+
+        def sync_items() -> Iterator[int]:
+            try:
+                while True:
+                    yield 1
+                    time.sleep(MS)
+            finally:
+                self.closing.set()
+                time.sleep(20 * MS)
+                self.log.append("generator")
+
+        self.app.get(
+            "/",
+            response_class=EventSourceResponse.with_options(**options),
+            dependencies=[Depends(resource)],
+        )(items if kind == "async" else sync_items)
+
+
 @pytest.mark.parametrize("cancels", [1, 2, 5])
 @pytest.mark.parametrize("kind", KINDS)
 def test_cancelling_more_than_once(kind: str, cancels: int) -> None:
-    log: list[str] = []
-    closing = threading.Event()
-
-    async def resource() -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            log.append("dependency")
-
-    async def items() -> AsyncIterator[int]:
-        try:
-            yield 1
-            await asyncio.sleep(3600)
-        finally:
-            closing.set()
-            await asyncio.sleep(20 * MS)
-            log.append("generator")
-
-    def sync_items() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-                time.sleep(MS)
-        finally:
-            closing.set()
-            time.sleep(20 * MS)
-            log.append("generator")
-
-    app = FastAPI()
-    app.get(
-        "/",
-        response_class=EventSourceResponse.with_options(
-            on_close=lambda summary: log.append(summary.reason)
-        ),
-        dependencies=[Depends(resource)],
-    )(items if kind == "async" else sync_items)
+    slow: SlowToClose = SlowToClose(
+        kind, pause=3600, on_close=lambda summary: slow.log.append(summary.reason)
+    )
 
     async def main() -> None:
-        task = asyncio.create_task(call(app))
+        task = asyncio.create_task(call(slow.app))
         await asyncio.sleep(20 * MS)
         for _ in range(cancels):
             task.cancel()
-            while not closing.is_set():
+            while not slow.closing.is_set():
                 await asyncio.sleep(0)
             await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
@@ -103,54 +117,20 @@ def test_cancelling_more_than_once(kind: str, cancels: int) -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
-    assert log == ["generator", "dependency", "cancelled"]
+    assert slow.log == ["generator", "dependency", "cancelled"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ending", ["disconnected", "max_duration"])
 def test_cancelling_while_the_generator_closes(ending: str, kind: str) -> None:
-    log: list[str] = []
-    closing = threading.Event()
-
-    async def resource() -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            log.append("dependency")
-
-    async def items() -> AsyncIterator[int]:
-        try:
-            while True:
-                yield 1
-                await asyncio.sleep(MS)
-        finally:
-            closing.set()
-            await asyncio.sleep(20 * MS)
-            log.append("generator")
-
-    def sync_items() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-                time.sleep(MS)
-        finally:
-            closing.set()
-            time.sleep(20 * MS)
-            log.append("generator")
-
-    app = FastAPI()
-    app.get(
-        "/",
-        response_class=EventSourceResponse.with_options(
-            max_duration=5 * MS if ending == "max_duration" else None
-        ),
-        dependencies=[Depends(resource)],
-    )(items if kind == "async" else sync_items)
+    slow = SlowToClose(
+        kind, pause=MS, max_duration=5 * MS if ending == "max_duration" else None
+    )
 
     async def main() -> None:
         leave = 1 if ending == "disconnected" else None
-        task = asyncio.create_task(call(app, disconnect_after=leave))
-        while not closing.is_set():
+        task = asyncio.create_task(call(slow.app, disconnect_after=leave))
+        while not slow.closing.is_set():
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -158,7 +138,7 @@ def test_cancelling_while_the_generator_closes(ending: str, kind: str) -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
-    assert log == ["generator", "dependency"]
+    assert slow.log == ["generator", "dependency"]
 
 
 # Stopped at any step
