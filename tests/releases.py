@@ -5,6 +5,7 @@ This package behaves as the newest FastAPI does on all of them.
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import sysconfig
 
@@ -35,6 +36,9 @@ NON_FINITE_IS_NULL = FASTAPI >= (0, 143, 3)
 
 TYPES_CAN_BE_COMPLETED_LATER = _numbers(pydantic.VERSION) >= (2, 10)
 """Before, FastAPI refuses a route whose item type has open forward references."""
+
+IDLE_THREADS_LET_GO = _numbers(importlib.metadata.version("anyio")) >= (4, 9)
+"""Before, a worker thread of AnyIO keeps what it called last until its next call."""
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 """A dict is copied before it is walked, and granian does not end a failed response."""

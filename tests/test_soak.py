@@ -11,6 +11,7 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the soak reads /proc", allow_module_level=True)
 
+from . import releases
 from .soak.__main__ import WARM_UP_ROUNDS, end_in_every_way, run
 from .soak.visits import FINISHES
 from .soak.watch import LIMITS, MEASURED, Faults, Growth, Watch, growth
@@ -84,4 +85,5 @@ def test_memory_that_streams_leave_behind_is_found() -> None:
         assert per_stream - error > LIMITS[name]
         assert f"{name} may grow" in faults
     assert "instead of" not in faults
-    assert "objects" not in faults
+    if releases.IDLE_THREADS_LET_GO:
+        assert "objects" not in faults
