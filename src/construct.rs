@@ -1,5 +1,6 @@
 //! The fast constructor of `ServerSentEvent`.
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PySet};
@@ -9,7 +10,6 @@ use crate::items::Items;
 
 /// How an event is filled without pydantic: the setters of `BaseModel`'s own slots.
 struct Slots {
-    dict: Py<PyAny>,
     fields_set: Py<PyAny>,
     extra: Py<PyAny>,
     private: Py<PyAny>,
@@ -33,7 +33,6 @@ impl Slots {
                 defaults.set_item(name, py.None())?;
             }
             Ok(Self {
-                dict: setter("__dict__")?,
                 fields_set: setter("__pydantic_fields_set__")?,
                 extra: setter("__pydantic_extra__")?,
                 private: setter("__pydantic_private__")?,
@@ -63,14 +62,19 @@ pub(crate) fn fill_event<'py>(
         return Ok(false);
     }
     let slots = Slots::of(py)?;
-    let attributes = slots.defaults.bind(py).copy()?;
+    // Its own dict: setting another would cost as much as making one.
+    let attributes = event.getattr(intern!(py, "__dict__"))?;
+    let attributes = attributes.cast::<PyDict>()?;
+    if !attributes.is_empty() {
+        return Ok(false); // it is not new
+    }
+    attributes.update(slots.defaults.bind(py).as_mapping())?;
     let fields_set = PySet::empty(py)?;
     for item in Items::of(fields) {
         let (name, value) = item?;
         fields_set.add(&name)?;
         attributes.set_item(name, value)?;
     }
-    slots.dict.bind(py).call1((event, attributes))?;
     slots.fields_set.bind(py).call1((event, fields_set))?;
     slots.extra.bind(py).call1((event, py.None()))?;
     slots.private.bind(py).call1((event, py.None()))?;

@@ -50,11 +50,11 @@ pub(crate) fn dumped_json<'py>(
     let Some(model) = model_of(model_dump_json, &methods.dump_json)? else {
         return Ok(None);
     };
-    let serialize = serializer(&model)?.getattr(intern!(py, "to_json"))?;
-    let json = match &methods.json_keywords {
-        Some(keywords) => serialize.call((model,), Some(keywords.bind(py)))?,
-        None => serialize.call1((model,))?,
-    };
+    let keywords = methods
+        .json_keywords
+        .as_ref()
+        .map(|keywords| keywords.bind(py));
+    let json = serializer(&model)?.call_method(intern!(py, "to_json"), (model,), keywords)?;
     Ok(Some(json.cast_into()?))
 }
 

@@ -24,7 +24,7 @@ from starlette.background import BackgroundTask
 from starlette.routing import Route
 
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse, ServerSentEvent
-from fastapi_sse_fast._wakeup import AsyncioSleep
+from fastapi_sse_fast._wakeup import AsyncioAlarm, AsyncioSleep
 
 from .asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
 from .eventsource import parse
@@ -113,13 +113,16 @@ def test_a_sleep_can_end_just_before_its_deadline(seconds: float) -> None:
     uvloop = pytest.importorskip("uvloop")
     loop = uvloop.new_event_loop()
     sleep = AsyncioSleep(loop)
+    alarm = AsyncioAlarm(loop, sleep.wake)
 
     async def woken_early() -> None:
         for _ in range(3):
             loop.call_soon(sleep.wake)
-            await sleep.until(loop.time() + seconds)
-        await sleep.until(loop.time() + seconds)  # by the deadline
-        sleep.close()
+            alarm.set(loop.time() + seconds)
+            await sleep.woken()
+        alarm.set(loop.time() + seconds)
+        await sleep.woken()  # at the deadline
+        alarm.close()
 
     try:
         loop.run_until_complete(asyncio.wait_for(woken_early(), 20))

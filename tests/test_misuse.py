@@ -743,8 +743,9 @@ def test_two_streams_of_one_generator(kind: str) -> None:
     assert any(isinstance(error, (RuntimeError, ValueError)) for error in errors)
 
 
+@pytest.mark.parametrize("send_timeout", [60.0, None])
 def test_a_frozen_client_is_dropped_though_shutdown_is_called_again_and_again(
-    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+    send_timeout: float | None, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "LAST_SEND_TIMEOUT", 50 * MS)
 
@@ -753,7 +754,7 @@ def test_a_frozen_client_is_dropped_though_shutdown_is_called_again_and_again(
         while True:
             yield frame
 
-    app = app_of(items)
+    app = app_of(items, send_timeout=send_timeout)
 
     async def main() -> None:
         async with anyio.create_task_group() as tasks:

@@ -6,7 +6,8 @@ Three parts of a stream run side by side:
   (a sync generator in worker threads, one batch after another), and pushes every item
   into the `EventBuffer`, which encodes it;
 * the *writer* sleeps until something is pending and then sends all of it at once, or a
-  ping when nothing came for `ping_interval`;
+  ping when nothing came for `ping_interval`; an alarm is set to the deadline of
+  whichever of the two it does;
 * the *watcher* waits for the client to disconnect.
 
 The first event wakes the writer, later ones find it awake: what has come together by
@@ -16,9 +17,9 @@ buffer is full.
 
 A stream ends when the generator has ended, when the writer ends it (`max_duration`, the
 server's shutdown), or when the client does not take it any more: gone, as the watcher
-says, or frozen, as an alarm says that is set for the time of every send. The last two
-cancel the writer. However it ends, the generator is closed before `Stream.run` returns,
-unless it takes longer than `CLOSE_TIMEOUT`.
+says, or frozen, as the alarm says. The last two cancel the writer. However it ends, the
+generator is closed before `Stream.run` returns, unless it takes longer than
+`CLOSE_TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ class Stream:
         "_room",
         "_run_in_loop",
         "_send_timeout",
+        "_sending",
         "_shield",
         "_source",
         "_started_at",
@@ -176,6 +178,7 @@ class Stream:
         self._finished = False  # the generator, however it ended
         self._error: Exception | None = None
         self._raised: list[BaseException] = []  # in a thread
+        self._sending = False  # or the writer sleeps; see `_ring`
         self._reason: Reason | None = None
         self._over_at: float | None = None
         self._bytes = 0
@@ -240,14 +243,14 @@ class Stream:
         # A client that does not read must not keep the generator.
         self._stops_at = self._ends_at
         drop_at = self._stops_at + LAST_SEND_TIMEOUT
-        if drop_at < self._alarm.deadline < math.inf:
+        if self._sending and drop_at < self._alarm.deadline:
             self._alarm.set(drop_at)
 
     async def _run_asyncio(self, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         self._run_in_loop = loop.call_soon_threadsafe
         self._turn = functools.partial(asyncio.sleep, 0)
-        self._alarm = AsyncioAlarm(loop, self._overdue, self._send_timeout)
+        self._alarm = AsyncioAlarm(loop, self._ring, self._send_timeout)
         self._open(loop.time, AsyncioSleep(loop), AsyncioSleep(loop))
         # Plain tasks, not a task group: cancelling one throws into the generator once,
         # so that its clean-up can await without a shield.
@@ -288,7 +291,7 @@ class Stream:
 
         self._run_in_loop = current_trio_token().run_sync_soon
         self._turn = anyio.lowlevel.checkpoint
-        alarm = self._alarm = TrioAlarm(self._overdue)
+        alarm = self._alarm = TrioAlarm(self._ring)
         self._open(anyio.current_time, TrioSleep(), TrioSleep())
         producer = anyio.CancelScope()
         # Around the generator's own scopes from the start: scopes have to nest.
@@ -350,6 +353,7 @@ class Stream:
 
     async def _send_all(self, send: Send) -> None:
         options, pending = self._options, self._pending
+        max_pending = options.max_pending
         ping_interval = options.seconds_to_ping
         started = False
         sends = 0  # without a sleep
@@ -359,7 +363,8 @@ class Stream:
         while True:
             if not pending.awake:
                 sends = 0
-                await pending.until(min(deadline, self._ends_at))
+                self._alarm.set(min(deadline, self._ends_at))
+                await pending.woken()
             elif sends == SENDS_PER_TURN:
                 sends = 0
                 await self._turn()
@@ -367,7 +372,7 @@ class Stream:
             # Before `take`: then `body` is all there is.
             finished = self._finished or self._given_up
             body = self._buffer.take()
-            if len(body) >= options.max_pending:
+            if len(body) >= max_pending:
                 self._room.wake()
             now = self._clock()
             ending = now >= self._ends_at and self._error is None
@@ -414,8 +419,11 @@ class Stream:
         else:
             drop_at = max(now, self._stops_at) + LAST_SEND_TIMEOUT
             self._alarm.set(min(now + self._send_timeout, drop_at))
-        await send({"type": self._body_type, "body": body, "more_body": more_body})
-        self._alarm.deadline = math.inf
+        self._sending = True
+        try:
+            await send({"type": self._body_type, "body": body, "more_body": more_body})
+        finally:
+            self._sending = False
         self._bytes += len(body)
 
     async def _end_early(self, send: Send, body: bytes) -> None:
@@ -463,9 +471,13 @@ class Stream:
     def _log_unraised(self, error: Exception) -> None:
         logger.error("%r failed besides", self._source, exc_info=error)
 
-    def _overdue(self) -> None:
-        self._over("send_timeout")
-        self._stop_sending()
+    def _ring(self) -> None:
+        """At the deadline of what the writer does: send, or sleep."""
+        if self._sending:
+            self._over("send_timeout")
+            self._stop_sending()
+        else:
+            self._pending.wake()
 
     async def _watch(self, receive: Receive) -> None:
         try:
@@ -485,12 +497,12 @@ class Stream:
         if not self._closing:
             self._begin_to_close()
             self._buffer.close()
-            self._alarm.deadline = math.inf
             self._room.wake()
             self._interrupt()
         # This may have been cancelled in the middle, and is called again.
         while not (self._finished or self._given_up):
-            await self._pending.until(self._close_by)
+            self._alarm.set(self._close_by)
+            await self._pending.woken()
             if not self._finished and self._clock() >= self._close_by:
                 self._given_up = True
                 logger.warning(
@@ -530,7 +542,12 @@ class Stream:
         run: Any = None if self._is_async else contextvars.copy_context().run
         try:
             if isinstance(self._source, AsyncIterable):
-                await self._iterate(self._source)
+                # Not in a coroutine of its own: every event resumes all there are.
+                self._items = aiter(self._source)
+                push = self._buffer.push
+                async for item in self._items:
+                    if push(item) and not await self._give_way():
+                        break
             else:
                 await self._iterate_in_thread(self._source, run)
         except Exception as error:
@@ -549,13 +566,6 @@ class Stream:
             await self._close(run)
             raise
         await self._close(run)
-
-    async def _iterate(self, source: AsyncIterable[Any]) -> None:
-        self._items = aiter(source)
-        push = self._buffer.push
-        async for item in self._items:
-            if push(item) and not await self._give_way():
-                break
 
     async def _iterate_in_thread(
         self, source: Iterable[Any], run: Callable[..., Any]
@@ -599,7 +609,7 @@ class Stream:
             try:
                 await self._turn()
                 while not self._closing and self._buffer.full:
-                    await self._room.until(math.inf)
+                    await self._room.woken()
                 self._buffer.resume()
                 if self._is_async:
                     # If it runs before the next push, the generator has awaited.

@@ -85,7 +85,7 @@ class AsyncioAlarm:
 
 
 class TrioAlarm:
-    """The deadline of a cancel scope that a task waits in."""
+    """The deadline of a cancel scope that a task of its own waits in."""
 
     __slots__ = ("_ring", "_scope")
 
@@ -108,9 +108,11 @@ class TrioAlarm:
         self._ring = _nothing
 
     async def run(self) -> None:
-        with self._scope:
-            await anyio.sleep_forever()
-        self._ring()
+        while True:
+            with self._scope:
+                await anyio.sleep_forever()
+            self._scope = anyio.CancelScope()
+            self._ring()
 
 
 class Sleep(Protocol):
@@ -125,8 +127,8 @@ class Sleep(Protocol):
 
     def wake(self) -> None: ...
 
-    def until(self, deadline: float) -> Awaitable[None]:
-        """Ends when woken, at the latest at `deadline` on the loop's clock."""
+    def woken(self) -> Awaitable[object]:
+        """Sleeps; not asked of a task that is awake."""
 
     def close(self) -> None: ...
 
@@ -134,13 +136,12 @@ class Sleep(Protocol):
 class AsyncioSleep:
     """Costs one future a sleep."""
 
-    __slots__ = ("_alarm", "_future", "_loop", "awake")
+    __slots__ = ("_future", "_loop", "awake")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.awake = False
         self._loop = loop
         self._future: asyncio.Future[None] | None = None
-        self._alarm: AsyncioAlarm | None = None
 
     def wake(self) -> None:
         self.awake = True
@@ -148,19 +149,12 @@ class AsyncioSleep:
         if future is not None and not future.done():
             future.set_result(None)
 
-    def until(self, deadline: float) -> asyncio.Future[None]:
-        if self._alarm is not None:
-            self._alarm.set(deadline)
-        elif deadline < math.inf:
-            self._alarm = AsyncioAlarm(self._loop, self.wake)
-            self._alarm.set(deadline)
+    def woken(self) -> asyncio.Future[None]:
         future = self._future = self._loop.create_future()
         return future
 
     def close(self) -> None:
         self._future = None  # if cancelled, it holds all that waited for it
-        if self._alarm is not None:
-            self._alarm.close()
 
 
 class TrioSleep:
@@ -176,10 +170,9 @@ class TrioSleep:
         self.awake = True
         self._event.set()
 
-    async def until(self, deadline: float) -> None:
+    def woken(self) -> Awaitable[object]:
         self._event = anyio.Event()
-        with anyio.CancelScope(deadline=deadline):
-            await self._event.wait()
+        return self._event.wait()
 
     def close(self) -> None:
         pass
