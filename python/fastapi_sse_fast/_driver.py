@@ -363,7 +363,9 @@ class Stream:
         while True:
             if not pending.awake:
                 sends = 0
-                self._alarm.set(min(deadline, self._ends_at))
+                ends_at = self._ends_at
+                # As `min`, which takes as long as the rest of a sleep.
+                self._alarm.set(deadline if deadline < ends_at else ends_at)
                 await pending.woken()
             elif sends == SENDS_PER_TURN:
                 sends = 0
