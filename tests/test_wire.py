@@ -64,6 +64,16 @@ def test_frames_equal_the_reference(fields: dict[str, Any]) -> None:
     assert bytes(EncodedEvent(raw_data=data, **fields)) == expected
 
 
+@pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\n\r", "\r\r\n\n"])
+def test_a_line_break_is_found_wherever_it_is(line_break: str) -> None:
+    """Text is looked at in blocks of 16 and 64 bytes."""
+    for length in (*range(70), 113, 127, 128, 129, 200):
+        for at in range(length + 1):
+            text = "x" * at + line_break + "y" * (length - at)
+            event = EncodedEvent(raw_data=text, comment=text)
+            assert bytes(event) == reference.frame(data=text, comment=text)
+
+
 @given(FIELDS)
 def test_a_parser_reads_back_what_was_written(fields: dict[str, Any]) -> None:
     source = parse(
