@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import statistics
+import subprocess
+import sys
 import time
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
@@ -15,9 +19,12 @@ from fastapi_sse_fast._bench.samples import DICTS, MODELS, TOKENS, Chunk, chunk
 from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
-ROUNDS = 15
+PROCESSES = 9
+TURNS = 3
+"""Of each contestant in a process."""
+
 SECONDS = 0.03
 """Of a contestant's turn."""
 
@@ -56,32 +63,12 @@ def calls(
     return seconds
 
 
-def nanoseconds(
-    bench: Bench,
-    contestants: dict[str, Callable[[int], float]],
-    *,
-    part: int,
-    of: int,
-) -> dict[str, list[float]]:
-    """Of one call, by contestant and round."""
-    counts = {name: calibrated(seconds) for name, seconds in contestants.items()}
-    found: dict[str, list[float]] = {name: [] for name in contestants}
-    for name in bench.turns(list(contestants), part=part, of=of):
-        count = counts[name]
-        found[name].append(1e9 * contestants[name](count) / count)
-    return found
-
-
 def calibrated(seconds: Callable[[int], float]) -> int:
     """How many calls make a turn, in whole bodies."""
     count = PUSHES
     while (taken := min(seconds(count), seconds(count))) < SECONDS / 10:
         count *= 2
     return max(1, round(count * SECONDS / taken / PUSHES)) * PUSHES
-
-
-def less(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    return [value - other for value, other in zip(values, others, strict=True)]
 
 
 def typed() -> ItemEncoder:
@@ -94,92 +81,83 @@ def typed() -> ItemEncoder:
     )
 
 
-def data(bench: Bench, part: int, of: int) -> list[Comparison]:
+def contestants() -> dict[str, Callable[[int], float]]:
     ready, dict_, model = EncodedEvent(data=DICTS[0]), DICTS[0], MODELS[0]
-    found = nanoseconds(
-        bench,
-        {
-            "ready": pushes(ItemEncoder(), ready),
-            "dict": pushes(ItemEncoder(), dict_),
-            "compact": pushes(ItemEncoder(json="compact"), dict_),
-            "orjson": calls(orjson.dumps, dict_),
-            "typed": pushes(typed(), model),
-            "to_json": calls(Chunk.__pydantic_serializer__.to_json, model),
+    to_json = Chunk.__pydantic_serializer__.to_json
+    fill, token = EventTemplate(chunk(Slot("content"))), TOKENS[0]
+    texts = {"16 KiB": lines(16 * 1024), "1 MiB": lines(1024 * 1024)}
+    return {
+        "ready": pushes(ItemEncoder(), ready),
+        "dict": pushes(ItemEncoder(), dict_),
+        "compact": pushes(ItemEncoder(json="compact"), dict_),
+        "orjson": calls(orjson.dumps, dict_),
+        "typed": pushes(typed(), model),
+        "to_json": calls(to_json, model),
+        "slot": calls(fill, token),
+        "dumped": calls(lambda model: f"data: {model.model_dump_json()}\n\n", model),
+        "built": calls(lambda t: f"data: {chunk(t).model_dump_json()}\n\n", token),
+        **{
+            f"{size} framed": calls(lambda text: EncodedEvent(raw_data=text), text)
+            for size, text in texts.items()
         },
-        part=part,
-        of=of,
-    )
-    note = "less the push of a ready frame"
-    return [
-        Comparison(
-            title, [Line(OURS, less(found[ours], found["ready"]), note=note), other]
-        )
-        for title, ours, other in [
-            ("JSON of a dict", "dict", Line("orjson.dumps", found["orjson"], OURS)),
-            (
-                "the same, compact",
-                "compact",
-                Line("orjson.dumps", found["orjson"], OURS),
-            ),
-            (
-                "JSON of a model, typed route",
-                "typed",
-                Line("SchemaSerializer.to_json", found["to_json"], OURS),
-            ),
-        ]
-    ]
-
-
-def framing(bench: Bench, size: str, text: str, part: int, of: int) -> Comparison:
-    name = "a copy of its bytes"
-    found = nanoseconds(
-        bench,
-        {
-            OURS: calls(lambda text: EncodedEvent(raw_data=text), text),
-            name: calls(bytes, bytearray(text.encode())),
+        **{
+            f"{size} copied": calls(bytes, bytearray(text.encode()))
+            for size, text in texts.items()
         },
-        part=part,
-        of=of,
-    )
-    return Comparison(
-        f"EncodedEvent(raw_data=) of {size}",
-        [Line(OURS, found[OURS]), Line(name, found[name], OURS)],
-    )
+    }
 
 
-def template(bench: Bench, part: int, of: int) -> Comparison:
-    fill = EventTemplate(chunk(Slot("content")))
-    model, token = MODELS[0], TOKENS[0]
-    dumped, built = "f-string of model_dump_json()", "the same, of a model built for it"
-    found = nanoseconds(
-        bench,
-        {
-            OURS: calls(fill, token),
-            dumped: calls(lambda model: f"data: {model.model_dump_json()}\n\n", model),
-            built: calls(
-                lambda token: f"data: {chunk(token).model_dump_json()}\n\n", token
-            ),
-        },
-        part=part,
-        of=of,
-    )
-    return Comparison(
-        "EventTemplate with a slot",
-        [
-            Line(OURS, found[OURS]),
-            Line(dumped, found[dumped], OURS),
-            Line(built, found[built], OURS),
-        ],
-    )
+def nanoseconds() -> dict[str, float]:
+    """Of one call of each contestant: the median of its turns."""
+    functions = contestants()
+    counts = {name: calibrated(seconds) for name, seconds in functions.items()}
+    found: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(TURNS):
+        for name, seconds in functions.items():
+            found[name].append(1e9 * seconds(counts[name]) / counts[name])
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def encoder(bench: Bench) -> list[Comparison]:
-    parts = 4
+    found: dict[str, list[float]] = {}
+    for program in bench.turns([__file__]):
+        done = subprocess.run(
+            [sys.executable, program], capture_output=True, check=True
+        )
+        for name, value in json.loads(done.stdout).items():
+            found.setdefault(name, []).append(value)
+
+    def beside(title: str, ours: Line, *others: tuple[str, str]) -> Comparison:
+        theirs = [Line(name, found[measured], OURS) for name, measured in others]
+        return Comparison(title, [ours, *theirs])
+
+    def written(name: str) -> Line:
+        pairs = zip(found[name], found["ready"], strict=True)
+        values = [value - ready for value, ready in pairs]
+        return Line(OURS, values, note="less the push of a ready frame")
+
     return [
-        *data(bench, 0, parts),
-        template(bench, 1, parts),
-        framing(bench, "16 KiB", lines(16 * 1024), 2, parts),
-        framing(bench, "1 MiB", lines(1024 * 1024), 3, parts),
+        beside("JSON of a dict", written("dict"), ("orjson.dumps", "orjson")),
+        beside("the same, compact", written("compact"), ("orjson.dumps", "orjson")),
+        beside(
+            "JSON of a model, typed route",
+            written("typed"),
+            ("SchemaSerializer.to_json", "to_json"),
+        ),
+        beside(
+            "EventTemplate with a slot",
+            Line(OURS, found["slot"]),
+            ("f-string of model_dump_json()", "dumped"),
+            ("the same, of a model built for it", "built"),
+        ),
+        *(
+            beside(
+                f"EncodedEvent(raw_data=) of {size}",
+                Line(OURS, found[f"{size} framed"]),
+                ("a copy of its bytes", f"{size} copied"),
+            )
+            for size in ("16 KiB", "1 MiB")
+        ),
     ]
 
 
@@ -193,11 +171,16 @@ ROWS = {
         Section(
             TITLE,
             "ns",
-            "One call in a loop, in this process. Ours makes JSON only as a part of a "
-            "push: the push of a ready frame of the same size is taken off.",
+            f"One call in a loop, in {PROCESSES} processes, one after another: where "
+            "things lie in the memory of one makes a difference of some percent. Ours "
+            "makes JSON only as a part of a push: the push of a ready frame of the "
+            "same size is taken off.",
         ),
-        ROUNDS,
-        13 * SECONDS,
+        PROCESSES,
+        13 * TURNS * SECONDS + 1.0,
         encoder,
     )
 }
+
+if __name__ == "__main__":
+    print(json.dumps(nanoseconds()))
