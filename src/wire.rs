@@ -180,16 +180,24 @@ impl<'a> Frame<'a> {
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "for whole blocks the loops are gone")]
 fn line_breaks(block: &[u8]) -> u64 {
+    let in_vector = |vector: &[u8; 16]| {
+        let vector = u8x16::new(*vector);
+        let is_break = vector.simd_eq(u8x16::splat(b'\r')) | vector.simd_eq(u8x16::splat(b'\n'));
+        u64::from(is_break.to_bitmask())
+    };
     let (vectors, rest) = block.as_chunks::<16>();
     let mut breaks = 0;
     for (index, vector) in vectors.iter().enumerate() {
-        let vector = u8x16::new(*vector);
-        let is_break = vector.simd_eq(u8x16::splat(b'\r')) | vector.simd_eq(u8x16::splat(b'\n'));
-        breaks |= u64::from(is_break.to_bitmask()) << (16 * index);
+        breaks |= in_vector(vector) << (16 * index);
     }
-    let offset = 16 * vectors.len();
-    for (index, byte) in rest.iter().enumerate() {
-        breaks |= u64::from(matches!(byte, b'\r' | b'\n')) << (offset + index);
+    if rest.is_empty() {
+        // There is nothing to look at besides.
+    } else if let Some(last) = block.last_chunk::<16>() {
+        breaks |= in_vector(last) << (block.len() - 16);
+    } else {
+        for (index, byte) in rest.iter().enumerate() {
+            breaks |= u64::from(matches!(byte, b'\r' | b'\n')) << index;
+        }
     }
     breaks
 }
