@@ -30,15 +30,19 @@ class Server:
         self.address = address
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def cpu_seconds(self) -> float:
         """CPU time that the process has used; any time where only Linux could tell."""
         if not ON_LINUX:
             return time.perf_counter()
-        return time.clock_gettime(~self._process.pid << 3 | 2)  # CPUCLOCK_SCHED
+        return time.clock_gettime(~self.pid << 3 | 2)  # CPUCLOCK_SCHED
 
     def resident_bytes(self) -> int:
         """Memory that the process occupies. Linux only."""
-        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
+        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def wait_until_it_listens(self) -> None:

@@ -1,0 +1,153 @@
+"""Where the time of an event goes, by perf: into which library, or the kernel.
+
+    python benches/shares.py
+
+What is spent outside of this package bounds what any target can be. Needs `perf`, and
+leave to use it.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from encoder import calibrated, calls, contestants
+from fastapi_sse_fast import ServerSentEvent, encode_event
+from fastapi_sse_fast._bench.client import Crowd
+from fastapi_sse_fast._bench.controls import PACE
+from fastapi_sse_fast._bench.paced import SETTLE_SECONDS, STREAMS
+from fastapi_sse_fast._bench.report import number
+from fastapi_sse_fast._bench.samples import MODELS
+from fastapi_sse_fast._bench.serving import pin, raise_file_limit, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fastapi_sse_fast._bench.serving import Cores
+
+SECONDS = 4.0
+TURNS = 150
+"""Of a contestant without a server; each takes 30 ms."""
+
+LEAST = 0.005
+"""Of the whole, for a share to be told."""
+
+LIBRARIES = {
+    "kernel": r"\[kernel",
+    "CPython": r"libpython|python3|_asyncio",
+    "uvloop": r"loop\.",
+    "pydantic": r"_pydantic_core",
+    "orjson": r"orjson",
+    "this package": r"_core\.",
+}
+"""By how the names of their files begin."""
+
+PACED = {
+    "plain ASGI, ready bytes": ("plain ASGI", "/paced"),
+    "plain ASGI in FastAPI": ("StreamingResponse", "/ready-paced"),
+    "fastapi_sse_fast, EncodedEvent": ("fastapi_sse_fast", "/encoded-paced"),
+    "fastapi_sse_fast, model": ("fastapi_sse_fast", "/paced"),
+    "StreamingResponse, model_dump_json": ("StreamingResponse", "/paced"),
+    "fastapi.sse, model": ("fastapi.sse", "/paced"),
+}
+
+ALONE = {
+    "a dict, compact": "compact",
+    "the same, orjson": "orjson",
+    "making and encoding ServerSentEvent(data=model, event=, id=)": "event",
+}
+
+
+def main() -> None:
+    if len(sys.argv) == 2:
+        print(nanoseconds(sys.argv[1]))
+        return
+    raise_file_limit()
+    cores = pin()
+    with TemporaryDirectory() as directory:
+        record = Path(directory) / "perf.data"
+        print_table("µs of a paced event", paced(cores, record))
+        print_table("ns of one call", alone(record))
+
+
+def paced(cores: Cores, record: Path) -> Iterator[tuple[str, float, dict[str, float]]]:
+    for name, (app, path) in PACED.items():
+        with serving(app, cores.server) as server, Crowd(server.address, path) as crowd:
+            crowd.grow(STREAMS, interval=16 * PACE / STREAMS)
+            crowd.read_until(time.perf_counter() + SETTLE_SECONDS)
+            with recorded(["--pid", str(server.pid)], record):
+                cpu, events = server.cpu_seconds(), crowd.events
+                crowd.read_until(time.perf_counter() + SECONDS)
+                cpu, events = server.cpu_seconds() - cpu, crowd.events - events
+        yield name, 1e6 * cpu / events, shares(record)
+
+
+def alone(record: Path) -> Iterator[tuple[str, float, dict[str, float]]]:
+    for name, contestant in ALONE.items():
+        command = [*perf_record(record), sys.executable, __file__, contestant]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        yield name, float(done.stdout), shares(record)
+
+
+def nanoseconds(contestant: str) -> float:
+    """Of one call, in this process, which is being recorded."""
+    seconds = {
+        **contestants(),
+        "event": calls(
+            lambda model: encode_event(
+                ServerSentEvent(data=model, event="chunk", id="1")
+            ),
+            MODELS[0],
+        ),
+    }[contestant]
+    count = calibrated(seconds)
+    return 1e9 * sum(seconds(count) for _ in range(TURNS)) / TURNS / count
+
+
+def perf_record(record: Path) -> list[str]:
+    return ["perf", "record", "--quiet", "--freq", "5000", "--output", str(record)]
+
+
+@contextmanager
+def recorded(what: Sequence[str], record: Path) -> Iterator[None]:
+    process = subprocess.Popen([*perf_record(record), *what])
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def shares(record: Path) -> dict[str, float]:
+    """Of the samples in a record, by library, in all 1."""
+    command = ["perf", "report", "--stdio", "--no-children", "--sort", "dso"]
+    report = subprocess.run(
+        [*command, "--input", str(record)], capture_output=True, check=True, text=True
+    )
+    found = dict.fromkeys([*LIBRARIES, "others"], 0.0)
+    for percent, file in re.findall(r"^\s*([\d.]+)%\s+(\S+)", report.stdout, re.M):
+        known = (name for name, start in LIBRARIES.items() if re.match(start, file))
+        found[next(known, "others")] += float(percent) / 100
+    return found
+
+
+def print_table(unit: str, rows: Iterator[tuple[str, float, dict[str, float]]]) -> None:
+    names = [*LIBRARIES, "others"]
+    print(f"\n| {unit} | in all | " + " | ".join(names) + " |")
+    print("|---|" + "--:|" * (1 + len(names)))
+    for name, value, parts in rows:
+        cells = [
+            number(value * parts[part]) if parts[part] > LEAST else "" for part in names
+        ]
+        print(f"| {name} | {number(value)} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
