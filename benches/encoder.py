@@ -28,6 +28,9 @@ TURNS = 3
 SECONDS = 0.03
 """Of a contestant's turn."""
 
+SIZES = {"16 KiB": 16 * 1024, "1 MiB": 1024 * 1024}
+"""Of text that is framed."""
+
 PUSHES = 32
 """Events that one `take` makes a body of."""
 
@@ -85,7 +88,7 @@ def contestants() -> dict[str, Callable[[int], float]]:
     ready, dict_, model = EncodedEvent(data=DICTS[0]), DICTS[0], MODELS[0]
     to_json = Chunk.__pydantic_serializer__.to_json
     fill, token = EventTemplate(chunk(Slot("content"))), TOKENS[0]
-    texts = {"16 KiB": lines(16 * 1024), "1 MiB": lines(1024 * 1024)}
+    texts = {name: lines(size) for name, size in SIZES.items()}
     return {
         "ready": pushes(ItemEncoder(), ready),
         "dict": pushes(ItemEncoder(), dict_),
@@ -156,7 +159,7 @@ def encoder(bench: Bench) -> list[Comparison]:
                 Line(OURS, found[f"{size} framed"]),
                 ("a copy of its bytes", f"{size} copied"),
             )
-            for size in ("16 KiB", "1 MiB")
+            for size in SIZES
         ),
     ]
 

@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +19,7 @@ from typing import TYPE_CHECKING
 
 from encoder import calibrated, calls, contestants
 from fastapi_sse_fast import ServerSentEvent, encode_event
-from fastapi_sse_fast._bench.client import Crowd
-from fastapi_sse_fast._bench.controls import PACE
-from fastapi_sse_fast._bench.paced import SETTLE_SECONDS, STREAMS
+from fastapi_sse_fast._bench.paced import PACED, paced_crowd, watch
 from fastapi_sse_fast._bench.report import number
 from fastapi_sse_fast._bench.samples import MODELS
 from fastapi_sse_fast._bench.serving import pin, raise_file_limit, serving
@@ -49,15 +46,6 @@ LIBRARIES = {
 }
 """By how the names of their files begin."""
 
-PACED = {
-    "plain ASGI, ready bytes": ("plain ASGI", "/paced"),
-    "plain ASGI in FastAPI": ("StreamingResponse", "/ready-paced"),
-    "fastapi_sse_fast, EncodedEvent": ("fastapi_sse_fast", "/encoded-paced"),
-    "fastapi_sse_fast, model": ("fastapi_sse_fast", "/paced"),
-    "StreamingResponse, model_dump_json": ("StreamingResponse", "/paced"),
-    "fastapi.sse, model": ("fastapi.sse", "/paced"),
-}
-
 ALONE = {
     "a dict, compact": "compact",
     "the same, orjson": "orjson",
@@ -78,15 +66,14 @@ def main() -> None:
 
 
 def paced(cores: Cores, record: Path) -> Iterator[tuple[str, float, dict[str, float]]]:
-    for name, (app, path) in PACED.items():
-        with serving(app, cores.server) as server, Crowd(server.address, path) as crowd:
-            crowd.grow(STREAMS, interval=16 * PACE / STREAMS)
-            crowd.read_until(time.perf_counter() + SETTLE_SECONDS)
-            with recorded(["--pid", str(server.pid)], record):
-                cpu, events = server.cpu_seconds(), crowd.events
-                crowd.read_until(time.perf_counter() + SECONDS)
-                cpu, events = server.cpu_seconds() - cpu, crowd.events - events
-        yield name, 1e6 * cpu / events, shares(record)
+    for one in PACED:
+        with (
+            serving(one.app, cores.server) as server,
+            paced_crowd(server, one.path) as crowd,
+            recorded(["--pid", str(server.pid)], record),
+        ):
+            cost = watch(server, crowd, SECONDS).cost
+        yield one.name, cost, shares(record)
 
 
 def alone(record: Path) -> Iterator[tuple[str, float, dict[str, float]]]:

@@ -143,10 +143,10 @@ impl<'a> Frame<'a> {
     /// `prefix` has a line feed before it: with that, an array, it is what takes the place of a
     /// break, and copying it is one instruction.
     fn lines<const N: usize>(&mut self, prefix: &[u8; N], value: &[u8]) {
+        let out = &mut *self.out;
         // Room for a break in every 50 bytes: growing step by step would copy what is large. A
         // power of two, as growing would have: after sizes of all kinds glibc gives memory back
         // to the system, only to fault it in again for the next event.
-        let out = &mut *self.out;
         let room = value.len() + value.len() / 8 + N + 2;
         out.reserve(room.next_power_of_two());
         out.extend_from_slice(&prefix[1..]);
@@ -190,9 +190,8 @@ fn line_breaks(block: &[u8]) -> u64 {
     for (index, vector) in vectors.iter().enumerate() {
         breaks |= in_vector(vector) << (16 * index);
     }
-    if rest.is_empty() {
-        // There is nothing to look at besides.
-    } else if let Some(last) = block.last_chunk::<16>() {
+    if let Some(last) = block.last_chunk::<16>() {
+        // Over the end of the last vector: a bit may be set twice.
         breaks |= in_vector(last) << (block.len() - 16);
     } else {
         for (index, byte) in rest.iter().enumerate() {

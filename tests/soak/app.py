@@ -42,10 +42,8 @@ from fastapi_sse_fast import (
 @contextlib.asynccontextmanager
 async def quiet(_: FastAPI) -> AsyncIterator[None]:
     """Keeps what is planned out of the server's log: all that is there is a fault."""
-    for name in ("uvicorn.error", "hypercorn.error", "_granian"):
-        logging.getLogger(name).addFilter(is_unplanned)
-    for name in ("uvicorn.access", "hypercorn.access"):
-        logging.getLogger(name).disabled = True
+    logging.getLogger("uvicorn.error").addFilter(is_unplanned)
+    logging.getLogger("uvicorn.access").disabled = True
     warnings.simplefilter("always", ResourceWarning)
     yield
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 from .bench import Bench, Contestant, Row, present
 from .bursts import CHUNKS
@@ -19,7 +20,9 @@ from .controls import PACE, STAMP_PACE
 from .report import BY_HAND, Comparison, Line, Section
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from .serving import Server
 
 STREAMS = 300
 ROUNDS = 5
@@ -67,44 +70,57 @@ def paced(bench: Bench) -> list[Comparison]:
         body = beginning_of(bench.server(one.app).address, one.path, 3)
         if decode(body, CHUNKS) != CHUNKS[: body.count(b"\n\n")]:
             sys.exit(f"{one.name}: wrong events: {body!r}")
-    samples = {one.name: PacedSamples() for one in PACED}
+    windows: dict[str, list[Window]] = {one.name: [] for one in PACED}
     for one in bench.turns(PACED):
-        samples[one.name].take(bench, one)
-    lines = [samples[one.name].line(one) for one in PACED]
+        server = bench.server(one.app)
+        with paced_crowd(server, one.path) as crowd:
+            windows[one.name].append(watch(server, crowd, WINDOW_SECONDS))
+    lines = [line(one, windows[one.name]) for one in PACED]
     return [Comparison("paced streams", lines)]
 
 
-class PacedSamples:
-    """What was seen of one contestant's streams."""
+@contextmanager
+def paced_crowd(server: Server, path: str) -> Iterator[Crowd]:
+    """Paced streams that have been going on for a while."""
+    with Crowd(server.address, path) as crowd:
+        # Sixteen rounds of the pace: no two streams have their events together.
+        crowd.grow(STREAMS, interval=16 * PACE / STREAMS)
+        crowd.read_until(time.perf_counter() + SETTLE_SECONDS)
+        yield crowd
 
-    def __init__(self) -> None:
-        self._costs: list[float] = []
-        self._rates: list[float] = []
-        self._client_shares: list[float] = []
 
-    def take(self, bench: Bench, contestant: Contestant) -> None:
-        server = bench.server(contestant.app)
-        with Crowd(server.address, contestant.path) as crowd:
-            # Sixteen rounds of the pace: no two streams have their events together.
-            crowd.grow(STREAMS, interval=16 * PACE / STREAMS)
-            crowd.read_until(time.perf_counter() + SETTLE_SECONDS)
-            began, events = time.perf_counter(), crowd.events
-            cpu, client = server.cpu_seconds(), time.process_time()
-            crowd.read_until(began + WINDOW_SECONDS)
-            cpu, client = server.cpu_seconds() - cpu, time.process_time() - client
-            seconds, events = time.perf_counter() - began, crowd.events - events
-            if len(crowd) < STREAMS:
-                sys.exit(f"{contestant.name}: streams have ended")
-        self._costs.append(1e6 * cpu / events)
-        self._rates.append(events / seconds)
-        self._client_shares.append(client / seconds)
+class Window(NamedTuple):
+    """What was seen of paced streams for some seconds.
 
-    def line(self, contestant: Contestant) -> Line:
-        note = (
-            f"{statistics.median(self._rates):,.0f} events/s; "
-            f"client {statistics.median(self._client_shares):.0%} busy"
-        )
-        return Line(contestant.name, self._costs, contestant.against, note)
+    Attributes:
+        cost: Microseconds of the server's CPU for an event.
+        rate: Events a second.
+        client_share: Of its core that the client has used.
+    """
+
+    cost: float
+    rate: float
+    client_share: float
+
+
+def watch(server: Server, crowd: Crowd, seconds: float) -> Window:
+    began, events = time.perf_counter(), crowd.events
+    cpu, client = server.cpu_seconds(), time.process_time()
+    crowd.read_until(began + seconds)
+    cpu, client = server.cpu_seconds() - cpu, time.process_time() - client
+    seconds, events = time.perf_counter() - began, crowd.events - events
+    if len(crowd) < STREAMS:
+        sys.exit("streams have ended")
+    return Window(1e6 * cpu / events, events / seconds, client / seconds)
+
+
+def line(contestant: Contestant, windows: Sequence[Window]) -> Line:
+    costs, rates, client_shares = zip(*windows, strict=True)
+    note = (
+        f"{statistics.median(rates):,.0f} events/s; "
+        f"client {statistics.median(client_shares):.0%} busy"
+    )
+    return Line(contestant.name, costs, contestant.against, note)
 
 
 def latency(bench: Bench) -> list[Comparison]:
