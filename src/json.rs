@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::items::Items;
-use crate::scalar::{Spelling, copy_short, write_float, write_string};
+use crate::scalar::{Spelling, copy_short, write_float, write_key, write_string};
 use crate::{fallback, model};
 
 /// Deeper values go to Python as a whole: its recursion limit is then the only one there is.
@@ -167,63 +167,63 @@ impl<'py> Writer<'_, 'py> {
     }
 
     fn dict(&mut self, dict: &Bound<'py, PyDict>, depth: usize) -> Result<(), Stop> {
-        self.out.push(b'{');
         let depth = self.deeper(depth)?;
-        let mut first = true;
+        let mut is_first = true;
         for item in Items::of(dict) {
             let (key, value) = item?;
-            let before = self.out.len();
-            if !first {
-                self.spelling.write_comma(self.out);
-            }
-            match self.key(&key)? {
-                Key::Written => first = false,
-                Key::Dropped => {
-                    self.out.truncate(before);
-                    continue;
-                }
+            match self.key(&key, is_first)? {
+                Key::Written => is_first = false,
+                Key::Dropped => continue,
                 // Two such keys can become one (`UUID(…)` and its text), in the place of the
                 // first and with the value of the last.
                 Key::Other => return Err(self.whole_in_python()),
             }
-            self.spelling.write_colon(self.out);
             self.value(&value, depth)?;
+        }
+        if is_first {
+            self.out.push(b'{');
         }
         self.out.push(b'}');
         Ok(())
     }
 
+    /// Writes a key with what stands before and behind it; see [`write_key`].
     #[inline]
-    fn key(&mut self, key: &Bound<'py, PyAny>) -> PyResult<Key> {
+    fn key(&mut self, key: &Bound<'py, PyAny>, is_first: bool) -> PyResult<Key> {
         let Ok(text) = key.cast_exact::<PyString>() else {
-            return self.odd_key(key);
+            return self.odd_key(key, is_first);
         };
         match text.to_str() {
             Ok(text) if text.starts_with("_sa") && !self.encoded => return Ok(Key::Dropped),
-            Ok(text) => write_string(text, self.spelling, self.out),
-            Err(_) => return self.surrogate_key(text),
+            Ok(text) => write_key(text, is_first, self.spelling, self.out),
+            Err(_) => return self.surrogate_key(text, is_first),
         }
         Ok(Key::Written)
     }
 
-    /// Writes a key with a lone surrogate in it.
+    /// [`Self::key`] with a lone surrogate in it.
     #[cold]
-    fn surrogate_key(&mut self, text: &Bound<'py, PyString>) -> PyResult<Key> {
+    fn surrogate_key(&mut self, text: &Bound<'py, PyString>, is_first: bool) -> PyResult<Key> {
         let py = text.py();
         let is_sa = text.call_method1(intern!(py, "startswith"), (intern!(py, "_sa"),))?;
         if is_sa.is_truthy()? && !self.encoded {
             return Ok(Key::Dropped);
         }
+        self.spelling.write_before_key(is_first, self.out);
         fallback::dump_json(text, self.spelling, self.out)?;
+        self.spelling.write_colon(self.out);
         Ok(Key::Written)
     }
 
-    /// Writes a key that is no `str`: what `json.dumps` makes of it.
-    fn odd_key(&mut self, key: &Bound<'py, PyAny>) -> PyResult<Key> {
+    /// [`Self::key`] that is no exact `str`: what `json.dumps` makes of it.
+    #[cold]
+    fn odd_key(&mut self, key: &Bound<'py, PyAny>, is_first: bool) -> PyResult<Key> {
+        self.spelling.write_before_key(is_first, self.out);
         if self.encoded
             && let Ok(text) = key.cast::<PyString>()
         {
             self.string(text)?;
+            self.spelling.write_colon(self.out);
             return Ok(Key::Written);
         }
         let out = &mut *self.out;
@@ -247,6 +247,7 @@ impl<'py> Writer<'_, 'py> {
             return Ok(Key::Other);
         }
         out.push(b'"');
+        self.spelling.write_colon(out);
         Ok(Key::Written)
     }
 

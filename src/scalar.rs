@@ -21,6 +21,16 @@ impl Spelling {
         }
     }
 
+    /// The brace of an object, or the comma after the member before.
+    #[inline]
+    pub(crate) fn write_before_key(self, is_first: bool, out: &mut Vec<u8>) {
+        if is_first {
+            out.push(b'{');
+        } else {
+            self.write_comma(out);
+        }
+    }
+
     #[inline]
     pub(crate) fn write_colon(self, out: &mut Vec<u8>) {
         match self {
@@ -126,44 +136,72 @@ fn layout_float(digits: &[u8], point: i32, out: &mut Vec<u8>) {
 /// printable ASCII (DEL included, as in `json.dumps`), or only what JSON demands.
 #[inline]
 pub(crate) fn write_string(text: &str, spelling: Spelling, out: &mut Vec<u8>) {
-    out.push(b'"');
+    write_between(*b"\"", text, *b"\"", spelling, out);
+}
+
+/// Writes the key of a member of an object, the colon behind it and the brace or comma before.
+#[inline]
+pub(crate) fn write_key(text: &str, is_first: bool, spelling: Spelling, out: &mut Vec<u8>) {
+    match (spelling, is_first) {
+        (Spelling::Fastapi, true) => write_between(*b"{\"", text, *b"\": ", spelling, out),
+        (Spelling::Fastapi, false) => write_between(*b", \"", text, *b"\": ", spelling, out),
+        (Spelling::Compact, true) => write_between(*b"{\"", text, *b"\":", spelling, out),
+        (Spelling::Compact, false) => write_between(*b",\"", text, *b"\":", spelling, out),
+    }
+}
+
+/// Writes `text`, escaped, between its quotes: these come with what stands beside them, so that
+/// a short text and all around it are one copy.
+#[inline]
+fn write_between<const B: usize, const A: usize>(
+    before: [u8; B],
+    text: &str,
+    after: [u8; A],
+    spelling: Spelling,
+    out: &mut Vec<u8>,
+) {
     let start = out.len();
     let is_clean = match spelling {
-        Spelling::Fastapi => copy_clean::<true>(text.as_bytes(), out),
-        Spelling::Compact => copy_clean::<false>(text.as_bytes(), out),
+        Spelling::Fastapi => copy_clean::<true, B, A>(before, text.as_bytes(), after, out),
+        Spelling::Compact => copy_clean::<false, B, A>(before, text.as_bytes(), after, out),
     };
     if !is_clean {
         out.truncate(start);
+        out.extend_from_slice(&before);
         write_escaped(text, spelling, out);
+        out.extend_from_slice(&after);
     }
-    out.push(b'"');
 }
 
-/// Appends `bytes` and returns `true` if nothing in them has to be escaped; if it has, what was
-/// appended is to be truncated.
+/// Appends all three and returns `true` if nothing in `bytes` has to be escaped; if it has, what
+/// was appended is to be truncated.
 ///
 /// Most strings are short. Two words that may overlap are sooner copied than by a call of
 /// `memcpy`, and sooner looked at than byte by byte, in a loop that ends in a mispredicted branch
 /// for every string.
 #[inline]
-fn copy_clean<const ASCII_ONLY: bool>(bytes: &[u8], out: &mut Vec<u8>) -> bool {
+fn copy_clean<const ASCII_ONLY: bool, const B: usize, const A: usize>(
+    before: [u8; B],
+    bytes: &[u8],
+    after: [u8; A],
+    out: &mut Vec<u8>,
+) -> bool {
     const SPACES: u64 = repeated(b' ');
     let has_escape = has_escape::<ASCII_ONLY>;
-    if let Some((first, last)) = copy_ends::<8>(bytes, out) {
+    if let Some((first, last)) = copy_ends::<8, B, A>(before, bytes, after, out) {
         !has_escape(u64::from_ne_bytes(first)) && !has_escape(u64::from_ne_bytes(last))
-    } else if let Some((first, last)) = copy_ends::<4>(bytes, out) {
+    } else if let Some((first, last)) = copy_ends::<4, B, A>(before, bytes, after, out) {
         let [first, last] = [first, last].map(|end| u64::from(u32::from_ne_bytes(end)));
         !has_escape(first << 32 | last)
-    } else if let Some((first, last)) = copy_ends::<2>(bytes, out) {
+    } else if let Some((first, last)) = copy_ends::<2, B, A>(before, bytes, after, out) {
         let [first, last] = [first, last].map(|end| u64::from(u16::from_ne_bytes(end)));
         !has_escape(SPACES << 32 | first << 16 | last)
-    } else if let [byte] = bytes {
-        out.push(*byte);
-        !is_escaped::<ASCII_ONLY>(*byte)
     } else {
         let is_clean = is_clean::<ASCII_ONLY>(bytes);
         if is_clean {
+            out.extend_from_slice(&before);
             out.extend_from_slice(bytes);
+            out.extend_from_slice(&after);
         }
         is_clean
     }
@@ -172,27 +210,39 @@ fn copy_clean<const ASCII_ONLY: bool>(bytes: &[u8], out: &mut Vec<u8>) -> bool {
 /// Appends short `bytes`.
 #[inline]
 pub(crate) fn copy_short(bytes: &[u8], out: &mut Vec<u8>) {
-    let copied = copy_ends::<8>(bytes, out).is_some()
-        || copy_ends::<4>(bytes, out).is_some()
-        || copy_ends::<2>(bytes, out).is_some();
+    let copied = copy_ends::<8, 0, 0>([], bytes, [], out).is_some()
+        || copy_ends::<4, 0, 0>([], bytes, [], out).is_some()
+        || copy_ends::<2, 0, 0>([], bytes, [], out).is_some();
     if !copied {
         out.extend_from_slice(bytes);
     }
 }
 
-/// Appends `bytes` if they are between `N` and `2 * N`: the first `N` of them and, over their
-/// end, the last `N`. Returns the two.
+/// Appends all three if there are between `N` and `2 * N` `bytes`: the first `N` of them and,
+/// over their end, the last `N`. Returns the two.
 #[inline]
-fn copy_ends<const N: usize>(bytes: &[u8], out: &mut Vec<u8>) -> Option<([u8; N], [u8; N])> {
+fn copy_ends<const N: usize, const B: usize, const A: usize>(
+    before: [u8; B],
+    bytes: &[u8],
+    after: [u8; A],
+    out: &mut Vec<u8>,
+) -> Option<([u8; N], [u8; N])> {
+    /// Two words, and what stands beside a key. The compiler sees that it is enough.
+    const ROOM: usize = 24;
     if bytes.len() > 2 * N {
         return None;
     }
     let first = bytes.first_chunk::<N>()?;
     let last = bytes.last_chunk::<N>()?;
-    let end = out.len() + bytes.len();
-    out.extend_from_slice(first);
-    out.truncate(end - N);
-    out.extend_from_slice(last);
+    let start = out.len();
+    let end = B + bytes.len();
+    out.extend_from_slice(&[0; ROOM]);
+    let room: &mut [u8; ROOM] = out.last_chunk_mut()?;
+    room[..B].copy_from_slice(&before);
+    room[B..][..N].copy_from_slice(first);
+    room[end - N..][..N].copy_from_slice(last);
+    room[end..][..A].copy_from_slice(&after);
+    out.truncate(start + end + A);
     Some((*first, *last))
 }
 
@@ -333,6 +383,12 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
+    fn key(text: &str, is_first: bool, spelling: Spelling) -> String {
+        let mut out = b"...".to_vec();
+        write_key(text, is_first, spelling, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
     #[test]
     fn floats_are_laid_out_as_pythons_repr_or_as_orjsons() {
         for (value, repr, compact) in [
@@ -393,6 +449,27 @@ mod tests {
         ] {
             assert_eq!(string(text, Spelling::Fastapi), ascii);
             assert_eq!(string(text, Spelling::Compact), compact);
+        }
+    }
+
+    #[test]
+    fn a_key_is_a_string_with_its_neighbours_in_any_length() {
+        for len in 0..70 {
+            for clean_or_not in ["x", "\n", "é", "\""] {
+                let text = clean_or_not.repeat(len);
+                for (spelling, is_first, before, after) in [
+                    (Spelling::Fastapi, true, "{", ": "),
+                    (Spelling::Fastapi, false, ", ", ": "),
+                    (Spelling::Compact, true, "{", ":"),
+                    (Spelling::Compact, false, ",", ":"),
+                ] {
+                    let quoted = string(&text, spelling);
+                    assert_eq!(
+                        key(&text, is_first, spelling),
+                        format!("...{before}{quoted}{after}")
+                    );
+                }
+            }
         }
     }
 
