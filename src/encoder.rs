@@ -133,7 +133,7 @@ impl ItemEncoder {
                 };
                 let json = serialize.bind(py).call1((value,))?;
                 let mut frame = Frame::new(out);
-                frame.data(json.cast::<PyBytes>()?.as_bytes());
+                frame.json(json.cast::<PyBytes>()?.as_bytes());
                 frame.end();
                 Ok(())
             }

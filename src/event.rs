@@ -297,7 +297,7 @@ pub(crate) fn write_data(
         && let Some(dump) = json_method(data)?
     {
         if let Some(json) = model::dumped_json(&dump)? {
-            frame.data(json.as_bytes());
+            frame.json(json.as_bytes());
             return Ok(());
         }
         let json = dump.call0()?;

@@ -7,6 +7,7 @@
 //! "Interpreting an event stream".
 
 use std::fmt;
+use std::ops::BitOr;
 
 use memchr::memchr;
 use wide::u8x16;
@@ -76,6 +77,16 @@ impl<'a> Frame<'a> {
     /// Writes `data: <text>`, a line for every line of `text`; the parser joins them with LF.
     pub fn data(&mut self, text: &[u8]) {
         self.lines(b"\ndata: ", text);
+    }
+
+    /// As [`Self::data`], for JSON that somebody else wrote. It has no line break unless it was
+    /// indented, so one look at all of it is cheaper than asking where each break is.
+    pub fn json(&mut self, json: &[u8]) {
+        if has_line_break(json) {
+            self.data(json);
+        } else {
+            self.line(b"data: ", json);
+        }
     }
 
     /// Writes `data: ` and what `write` appends, which must not contain a line break.
@@ -180,11 +191,7 @@ impl<'a> Frame<'a> {
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "for whole blocks the loops are gone")]
 fn line_breaks(block: &[u8]) -> u64 {
-    let in_vector = |vector: &[u8; 16]| {
-        let vector = u8x16::new(*vector);
-        let is_break = vector.simd_eq(u8x16::splat(b'\r')) | vector.simd_eq(u8x16::splat(b'\n'));
-        u64::from(is_break.to_bitmask())
-    };
+    let in_vector = |vector| u64::from(breaks_in_vector(vector).to_bitmask());
     let (vectors, rest) = block.as_chunks::<16>();
     let mut breaks = 0;
     for (index, vector) in vectors.iter().enumerate() {
@@ -201,9 +208,23 @@ fn line_breaks(block: &[u8]) -> u64 {
     breaks
 }
 
-fn has_line_break(value: &str) -> bool {
-    let mut blocks = value.as_bytes().chunks(64);
-    blocks.any(|block| line_breaks(block) != 0)
+/// All ones for each byte that is a CR or LF.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "it is two instructions")]
+fn breaks_in_vector(vector: &[u8; 16]) -> u8x16 {
+    let vector = u8x16::new(*vector);
+    vector.simd_eq(u8x16::splat(b'\r')) | vector.simd_eq(u8x16::splat(b'\n'))
+}
+
+/// Whether there is a CR or LF. Mostly there is none, so it does not stop at the first.
+#[inline]
+fn has_line_break(value: &[u8]) -> bool {
+    let Some(last) = value.last_chunk::<16>() else {
+        return line_breaks(value) != 0;
+    };
+    let (vectors, _) = value.as_chunks::<16>();
+    let breaks = vectors.iter().map(breaks_in_vector);
+    breaks.fold(breaks_in_vector(last), BitOr::bitor).any()
 }
 
 /// Whether `name` can be an event's type.
@@ -212,7 +233,7 @@ fn has_line_break(value: &str) -> bool {
 ///
 /// [`FieldError::EventLineBreak`].
 pub fn check_event(name: &str) -> Result<(), FieldError> {
-    if has_line_break(name) {
+    if has_line_break(name.as_bytes()) {
         Err(FieldError::EventLineBreak)
     } else {
         Ok(())
@@ -227,7 +248,7 @@ pub fn check_event(name: &str) -> Result<(), FieldError> {
 pub fn check_id(id: &str) -> Result<(), FieldError> {
     if memchr(0, id.as_bytes()).is_some() {
         Err(FieldError::IdNull)
-    } else if has_line_break(id) {
+    } else if has_line_break(id.as_bytes()) {
         Err(FieldError::IdLineBreak)
     } else {
         Ok(())
@@ -394,6 +415,29 @@ mod tests {
             ),
         ] {
             assert_eq!(frame(|f| f.data(text.as_bytes())), expected, "{text:?}");
+            assert_eq!(frame(|f| f.json(text.as_bytes())), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_break_is_seen_at_any_place_of_a_text_of_any_length() {
+        for len in 0..150 {
+            let text = "x".repeat(len);
+            assert_eq!(
+                frame(|f| f.json(text.as_bytes())),
+                format!("data: {text}\n\n")
+            );
+            assert_eq!(check_event(&text), Ok(()));
+            for at in 0..=len {
+                let (before, after) = text.split_at(at);
+                for line_break in ["\r", "\n", "\r\n"] {
+                    let text = format!("{before}{line_break}{after}");
+                    let expected = format!("data: {before}\ndata: {after}\n\n");
+                    assert_eq!(frame(|f| f.json(text.as_bytes())), expected);
+                    assert_eq!(frame(|f| f.data(text.as_bytes())), expected);
+                    assert_eq!(check_event(&text), Err(FieldError::EventLineBreak));
+                }
+            }
         }
     }
 

@@ -45,6 +45,10 @@ fuzz_target!(|fields: Fields<'_>| {
     }
     if let Some(data) = fields.data {
         frame.data(data.as_bytes());
+        let (mut as_data, mut as_json) = (Vec::new(), Vec::new());
+        Frame::new(&mut as_data).data(data.as_bytes());
+        Frame::new(&mut as_json).json(data.as_bytes());
+        assert_eq!(as_json, as_data);
     }
     if let Some(id) = fields.id {
         let is_id = !id.contains(['\r', '\n', '\0']);
