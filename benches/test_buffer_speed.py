@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import fastapi.sse
 import pytest
-from pydantic import TypeAdapter
 
+from encoder import typed
 from fastapi_sse_fast import EncodedEvent, ServerSentEvent
-from fastapi_sse_fast._bench.samples import DICTS, MODELS, TOKENS, Chunk
+from fastapi_sse_fast._bench.samples import DICTS, MODELS, TOKENS
 from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 
 if TYPE_CHECKING:
@@ -20,20 +19,6 @@ if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
 pytestmark = pytest.mark.benchmark(max_time=0.5)
-
-
-def typed() -> ItemEncoder:
-    """As a route with an item type has it."""
-    adapter = TypeAdapter(Chunk)
-
-    def invalid(item: Any, error: Exception) -> Exception:
-        return error
-
-    return ItemEncoder.typed(
-        validate=partial(adapter.validator.validate_python, from_attributes=True),
-        serialize=partial(adapter.serializer.to_json),
-        invalid=invalid,
-    )
 
 
 KINDS: dict[str, tuple[Callable[[], ItemEncoder], list[Any]]] = {

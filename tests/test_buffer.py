@@ -8,7 +8,7 @@ import weakref
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from fastapi_sse_fast import EncodedEvent, ServerSentEvent
 from fastapi_sse_fast._core import EventBuffer, ItemEncoder
@@ -137,6 +137,39 @@ def test_an_invalid_item_is_explained() -> None:
     assert item == "x"
     assert isinstance(error, ValidationError)
     assert buffer.take() == b"data: 1\n\n"
+
+
+def test_a_validator_and_a_serializer_get_their_options() -> None:
+    class Item(BaseModel):
+        name: str = Field(alias="itemName")
+
+    class Row:
+        itemName = "x"  # noqa: N815
+
+    def encoder(**options: Any) -> ItemEncoder:
+        return ItemEncoder.typed(
+            validate=Item.__pydantic_validator__.validate_python,
+            serialize=Item.__pydantic_serializer__.to_json,
+            invalid=lambda item, error: LookupError(item),
+            **options,
+        )
+
+    for by_alias, expected in [
+        (False, b'data: {"name":"x"}\n\n'),
+        (True, b'data: {"itemName":"x"}\n\n'),
+    ]:
+        buffer = buffer_of(
+            encoder(
+                validate_options={"from_attributes": True},
+                serialize_options={"by_alias": by_alias},
+            )
+        )
+        buffer.push(Row())
+        assert buffer.take() == expected
+    with pytest.raises(LookupError):
+        buffer_of(encoder()).push(Row())
+    with pytest.raises(TypeError, match="validate_options"):
+        encoder(validate_options=["from_attributes"])
 
 
 def test_explaining_must_give_an_exception() -> None:

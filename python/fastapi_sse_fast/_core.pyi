@@ -248,9 +248,11 @@ class ItemEncoder:
     @staticmethod
     def typed(
         *,
-        validate: Callable[[Any], Any],
-        serialize: Callable[[Any], bytes],
+        validate: Callable[..., Any],
+        serialize: Callable[..., bytes],
         invalid: Callable[[Any, ValidationError], Exception],
+        validate_options: dict[str, Any] | None = None,
+        serialize_options: dict[str, Any] | None = None,
         valid: type | None = None,
         json: Literal["fastapi", "compact"] = "fastapi",
     ) -> ItemEncoder:
@@ -260,6 +262,8 @@ class ItemEncoder:
             validate: Makes a valid value of an item, or raises a `ValidationError`.
             serialize: Makes JSON of a valid value.
             invalid: Makes the exception to raise for an item and its `ValidationError`.
+            validate_options: Keyword arguments of `validate`.
+            serialize_options: Keyword arguments of `serialize`.
             valid: A class whose instances `validate` would return as they are, so that
                 it need not be called. Subclasses do not count.
             json: How the data of events is spelled.

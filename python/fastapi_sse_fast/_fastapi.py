@@ -77,6 +77,9 @@ _SERIALIZER_OPTIONS = {
 }
 """Those of `SchemaSerializer.to_json` that a route sets, with their defaults."""
 
+_VALIDATOR_OPTIONS = {"from_attributes": True}
+"""Those of `SchemaValidator.validate_python`, as FastAPI calls it."""
+
 
 class _Seam:
     """Whether FastAPI is wrapped, and for which classes."""
@@ -319,7 +322,9 @@ class _TypedItems:
     def encoder_for(self, scope: Scope, json: Json) -> ItemEncoder:
         return ItemEncoder.typed(
             validate=self._validate,
+            validate_options=_VALIDATOR_OPTIONS,
             serialize=self._serialize,
+            serialize_options=self._options,
             invalid=functools.partial(self._invalid, scope),
             valid=self._valid,
             json=json,
@@ -328,9 +333,9 @@ class _TypedItems:
     # Bound on the first request, when forward references can be resolved.
 
     @functools.cached_property
-    def _validate(self) -> Callable[[Any], Any]:
-        validator = self._adapter.validator
-        return functools.partial(validator.validate_python, from_attributes=True)
+    def _validate(self) -> Callable[..., Any]:
+        validate: Callable[..., Any] = self._adapter.validator.validate_python
+        return validate
 
     @functools.cached_property
     def _valid(self) -> type | None:
@@ -351,9 +356,9 @@ class _TypedItems:
         return class_
 
     @functools.cached_property
-    def _serialize(self) -> Callable[[Any], bytes]:
-        to_json: Callable[[Any], bytes] = self._adapter.serializer.to_json
-        return functools.partial(to_json, **self._options) if self._options else to_json
+    def _serialize(self) -> Callable[..., bytes]:
+        serialize: Callable[..., bytes] = self._adapter.serializer.to_json
+        return serialize
 
     def _invalid(self, scope: Scope, item: Any, error: ValidationError) -> Exception:
         endpoint = self._dependant.call
