@@ -159,7 +159,7 @@ def encoder(bench: Bench) -> list[Comparison]:
         beside(
             "JSON of a model, typed route",
             written("typed"),
-            ("SchemaSerializer.to_json", "to_json"),
+            ("SchemaSerializer.to_json(by_alias=True)", "to_json"),
         ),
         beside(
             "EventTemplate with a slot",

@@ -47,6 +47,8 @@ LIBRARIES = {
 """By how the names of their files begin."""
 
 ALONE = {
+    "a model, typed route": "typed",
+    "the same, SchemaSerializer.to_json(by_alias=True)": "to_json",
     "a dict, compact": "compact",
     "the same, orjson": "orjson",
     "making and encoding ServerSentEvent(data=model, event=, id=)": "event",
