@@ -221,7 +221,10 @@ class Client:
             EOFError: It was not: the connection broke off.
         """
         parts = [self.body]
+        deadline = time.monotonic() + TIMEOUT
         while chunk := self.read_chunk():
+            # Pings would keep an endless stream from the socket's timeout.
+            assert time.monotonic() < deadline, "the response does not end"
             parts.append(chunk)
             self.body = b""
         self.body = b"".join(parts)
