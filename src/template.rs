@@ -8,7 +8,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString, PyTuple};
 
 use crate::encoded::EncodedEvent;
-use crate::event::{Fields, is_model, write_data};
+use crate::event::{EventTypes, Fields, is_model, write_data};
 use crate::json;
 use crate::scalar::{Spelling, write_string};
 use crate::slot::{Marks, Place, find};
@@ -56,6 +56,12 @@ impl EventTemplate {
         comment: Option<Bound<'py, PyAny>>,
         json: Spelling,
     ) -> PyResult<Self> {
+        if EventTypes::of(py)?.fields(&data)?.is_some() || data.is_instance_of::<EncodedEvent>() {
+            return Err(PyTypeError::new_err(
+                "an EventTemplate is made of the data of an event: give it that, and event, id, \
+                 retry and comment beside it",
+            ));
+        }
         let marks = Marks::of(py)?;
         let data_is_slot = match data.cast::<PyString>() {
             Ok(text) => text.to_str().is_ok_and(|text| marks.is_text_of_slot(text)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from abc import ABC
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -176,6 +177,15 @@ def test_a_hook_that_could_not_be_called_is_refused_where_it_is_set(
             type("Bad", (EventSourceResponse,), {option: hook})
 
 
+@pytest.mark.parametrize("option", ["ping", "farewell"])
+def test_what_is_not_awaited_cannot_be_async(option: str) -> None:
+    async def event() -> ServerSentEvent:
+        return ServerSentEvent(data=1)
+
+    with pytest.raises(ValueError, match=f"{option} is not awaited"):
+        EventSourceResponse.with_options(**{option: event})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("option", ["ping", "on_error", "on_close", "farewell"])
 def test_a_hook_may_take_more_than_it_is_given(option: str) -> None:
     def optional(given: object = None, more: object = None, *, last: int = 1) -> None:
@@ -226,6 +236,54 @@ def test_options_are_inherited_and_replaced() -> None:
     assert issubclass(faster, Sub)
     assert faster.__name__ == "Sub"
     assert EventSourceResponse.ping_interval == 15.0
+
+
+def test_options_can_be_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mixin(ABC):  # noqa: B024
+        pass
+
+    class Parent(EventSourceResponse, Mixin):
+        json = "compact"
+
+    class Child(Parent):
+        retry = 1
+
+    app = FastAPI()
+
+    @app.get("/parent", response_class=Parent, response_model=None)
+    @app.get("/child", response_class=Child, response_model=None)
+    async def stream() -> AsyncIterator[dict[str, str]]:
+        yield {"a": "é"}
+
+    def parent_and_child() -> list[str]:
+        return [fetch(app, path).body.decode() for path in ("/parent", "/child")]
+
+    compact, spaced = 'data: {"a":"é"}\n\n', 'data: {"a": "\\u00e9"}\n\n'
+    assert parent_and_child() == [compact, f"retry: 1\n{compact}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(EventSourceResponse, "retry", 2)
+        assert parent_and_child() == [f"retry: 2\n{compact}", f"retry: 1\n{compact}"]
+        patch.setattr(Parent, "json", "fastapi")
+        assert parent_and_child() == [f"retry: 2\n{spaced}", f"retry: 1\n{spaced}"]
+        patch.delattr(Child, "retry")
+        assert parent_and_child() == [f"retry: 2\n{spaced}"] * 2
+    assert parent_and_child() == [compact, f"retry: 1\n{compact}"]
+
+
+def test_a_bad_value_that_is_assigned_changes_nothing() -> None:
+    class Parent(EventSourceResponse):
+        retry = 1
+
+    class Child(Parent):
+        ping = ServerSentEvent(event="ping")
+
+    with pytest.raises(ValueError, match="retry must be"):
+        Parent.retry = -1
+    with pytest.raises(ValueError, match="needs a ping that is a text"):
+        Parent.ping_form = "line"
+    assert (Parent.retry, Parent.ping_form) == (1, "block")
+    assert "ping_form" not in vars(Parent)
+    assert Child._options == StreamOptions(retry=1, ping=Child.ping)
 
 
 def test_fastapis_own_interval_counts_where_none_is_set(

@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import fastapi.sse
 import pytest
 from fastapi import FastAPI
 from hypothesis import given
@@ -215,6 +216,20 @@ def test_a_template_without_slots() -> None:
     assert template.slots == ()
     assert template() == EncodedEvent(event="done")
     assert template.partial()() == template()
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ServerSentEvent(data=1, id="1"),
+        fastapi.sse.ServerSentEvent(raw_data="x"),
+        EncodedEvent(data=1),
+    ],
+    ids=lambda event: type(event).__module__,
+)
+def test_an_event_is_no_data_of_one(event: Any) -> None:
+    with pytest.raises(TypeError, match="made of the data of an event"):
+        EventTemplate(event)
 
 
 @pytest.mark.parametrize(

@@ -310,6 +310,8 @@ def _is_event(value: object) -> TypeIs[Event]:
 def _check_event(name: str, value: Any, allowed: str) -> None:
     if _is_event(value):
         encode_event(value)  # raises what is wrong with it
+    elif inspect.iscoroutinefunction(value):
+        raise ValueError(f"{name} is not awaited, so it cannot be async: {value!r}")
     elif callable(value):
         _check_call(name, value)
     else:
