@@ -566,6 +566,8 @@ def test_a_million_levels_are_an_error_and_can_be_freed(name: str) -> None:
     for _ in range(levels):
         value = DEEP[name](value)
     for way in ENCODERS:
+        if (name, way) == ("event", "data_template"):
+            continue  # a template takes no event, however deep
         result = outcome(way, value)
         assert isinstance(result, (RecursionError, ValueError)), way
     del value
