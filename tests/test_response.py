@@ -277,6 +277,12 @@ def test_a_bad_value_that_is_assigned_changes_nothing() -> None:
     class Child(Parent):
         ping = ServerSentEvent(event="ping")
 
+    with pytest.raises(ValueError, match="retry must be") as refused:
+        type("Refused", (Child,), {"retry": -1})
+    Parent.retry = 2  # though there is still a class without options, in a traceback
+    del refused
+    Parent.retry = 1
+
     with pytest.raises(ValueError, match="retry must be"):
         Parent.retry = -1
     with pytest.raises(ValueError, match="needs a ping that is a text"):

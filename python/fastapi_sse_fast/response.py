@@ -100,7 +100,9 @@ class _OptionsAreAttributes(ABCMeta):
 def _with_subclasses(class_: Any) -> Iterator[Any]:
     yield class_
     for subclass in class_.__subclasses__():
-        yield from _with_subclasses(subclass)
+        # One that was refused is there too, until the garbage collector comes by.
+        if "_options" in vars(subclass):
+            yield from _with_subclasses(subclass)
 
 
 class EventSourceResponse(
