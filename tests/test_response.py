@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from abc import ABC
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -236,60 +235,6 @@ def test_options_are_inherited_and_replaced() -> None:
     assert issubclass(faster, Sub)
     assert faster.__name__ == "Sub"
     assert EventSourceResponse.ping_interval == 15.0
-
-
-def test_options_can_be_assigned(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Mixin(ABC):  # noqa: B024
-        pass
-
-    class Parent(EventSourceResponse, Mixin):
-        json = "compact"
-
-    class Child(Parent):
-        retry = 1
-
-    app = FastAPI()
-
-    @app.get("/parent", response_class=Parent, response_model=None)
-    @app.get("/child", response_class=Child, response_model=None)
-    async def stream() -> AsyncIterator[dict[str, str]]:
-        yield {"a": "é"}
-
-    def parent_and_child() -> list[str]:
-        return [fetch(app, path).body.decode() for path in ("/parent", "/child")]
-
-    compact, spaced = 'data: {"a":"é"}\n\n', 'data: {"a": "\\u00e9"}\n\n'
-    assert parent_and_child() == [compact, f"retry: 1\n{compact}"]
-    with monkeypatch.context() as patch:
-        patch.setattr(EventSourceResponse, "retry", 2)
-        assert parent_and_child() == [f"retry: 2\n{compact}", f"retry: 1\n{compact}"]
-        patch.setattr(Parent, "json", "fastapi")
-        assert parent_and_child() == [f"retry: 2\n{spaced}", f"retry: 1\n{spaced}"]
-        patch.delattr(Child, "retry")
-        assert parent_and_child() == [f"retry: 2\n{spaced}"] * 2
-    assert parent_and_child() == [compact, f"retry: 1\n{compact}"]
-
-
-def test_a_bad_value_that_is_assigned_changes_nothing() -> None:
-    class Parent(EventSourceResponse):
-        retry = 1
-
-    class Child(Parent):
-        ping = ServerSentEvent(event="ping")
-
-    with pytest.raises(ValueError, match="retry must be") as refused:
-        type("Refused", (Child,), {"retry": -1})
-    Parent.retry = 2  # though there is still a class without options, in a traceback
-    del refused
-    Parent.retry = 1
-
-    with pytest.raises(ValueError, match="retry must be"):
-        Parent.retry = -1
-    with pytest.raises(ValueError, match="needs a ping that is a text"):
-        Parent.ping_form = "line"
-    assert (Parent.retry, Parent.ping_form) == (1, "block")
-    assert "ping_form" not in vars(Parent)
-    assert Child._options == StreamOptions(retry=1, ping=Child.ping)
 
 
 def test_fastapis_own_interval_counts_where_none_is_set(

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from abc import ABCMeta
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-)
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import fastapi.sse
@@ -47,67 +39,7 @@ _DEFAULT_HEADERS = {
 _SINGLE_HEADERS = frozenset({b"content-type", *_DEFAULT_HEADERS})
 
 
-class _OptionsAreAttributes(ABCMeta):
-    """Lets options be assigned to a class that exists, as `monkeypatch` does.
-
-    An `ABCMeta`, so that a mixin which is abstract can stand beside the response.
-    """
-
-    _options: StreamOptions
-
-    def __setattr__(cls, name: str, value: Any) -> None:
-        if name not in OPTION_NAMES:
-            super().__setattr__(name, value)
-            return
-        was_set, before = name in vars(cls), vars(cls).get(name)
-        super().__setattr__(name, value)
-        try:
-            cls._take_options()
-        except BaseException:
-            super().__delattr__(name)
-            if was_set:
-                super().__setattr__(name, before)
-            raise
-
-    def __delattr__(cls, name: str) -> None:
-        super().__delattr__(name)
-        if name in OPTION_NAMES:
-            cls._take_options()
-
-    def _take_options(cls) -> None:
-        """Takes the options from the attributes, those of subclasses as well.
-
-        Raises:
-            ValueError: An option has a bad value. Nothing is taken then.
-        """
-        taken = [(class_, class_._set_options()) for class_ in _with_subclasses(cls)]
-        for class_, options in taken:
-            class_._options = options
-
-    def _set_options(cls) -> StreamOptions:
-        chosen: Any = {}
-        for class_ in cls.__mro__[: cls.__mro__.index(EventSourceResponse) + 1]:
-            for name in OPTION_NAMES & vars(class_).keys():
-                value = vars(class_)[name]
-                if class_ is EventSourceResponse and value is _DEFAULTS[name]:
-                    continue  # some are FastAPI's, which may be changed there
-                if isinstance(value, staticmethod):
-                    value = value.__func__
-                chosen.setdefault(name, value)
-        return StreamOptions().replace(chosen)
-
-
-def _with_subclasses(class_: Any) -> Iterator[Any]:
-    yield class_
-    for subclass in class_.__subclasses__():
-        # One that was refused is there too, until the garbage collector comes by.
-        if "_options" in vars(subclass):
-            yield from _with_subclasses(subclass)
-
-
-class EventSourceResponse(
-    fastapi.sse.EventSourceResponse, metaclass=_OptionsAreAttributes
-):
+class EventSourceResponse(fastapi.sse.EventSourceResponse):
     r"""Streams Server-Sent Events.
 
     As `response_class=` of a path operation that uses `yield`, in place of FastAPI's
@@ -124,8 +56,8 @@ class EventSourceResponse(
 
         return EventSourceResponse(events())
 
-    Options are class attributes, set in a subclass, with `with_options` or later; a
-    returned response takes them as keyword arguments too.
+    Options are class attributes, set in a subclass or with `with_options`; a returned
+    response takes them as keyword arguments too.
 
     Args:
         content: What yields the items.
@@ -188,7 +120,14 @@ class EventSourceResponse(
             ValueError: An option has a bad value.
         """
         super().__init_subclass__(**kwargs)
-        cls._take_options()
+        chosen: Any = {}
+        for class_ in cls.__mro__[: cls.__mro__.index(EventSourceResponse)]:
+            for name in OPTION_NAMES & vars(class_).keys():
+                value = vars(class_)[name]
+                if isinstance(value, staticmethod):
+                    value = value.__func__
+                chosen.setdefault(name, value)
+        cls._options = StreamOptions().replace(chosen)
 
     @classmethod
     def with_options(cls, **options: Unpack[OptionArguments]) -> type[Self]:
@@ -295,9 +234,6 @@ class EventSourceResponse(
             for index, header in enumerate(self.raw_headers)
             if header[0] not in _SINGLE_HEADERS or last[header[0]] == index
         ]
-
-
-_DEFAULTS = {name: vars(EventSourceResponse)[name] for name in OPTION_NAMES}
 
 
 class _Body:
