@@ -87,7 +87,10 @@ def typed() -> ItemEncoder:
 
 
 def to_json(model: Chunk) -> Callable[[int], float]:
-    """With the option that FastAPI's routes have."""
+    """With the option that FastAPI's routes have.
+
+    Not by `calls`: a function around it would count as its time.
+    """
     serialize = Chunk.__pydantic_serializer__.to_json
 
     def seconds(count: int) -> float:

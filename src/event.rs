@@ -406,9 +406,14 @@ impl EventTypes {
             }
             return Fields::of_event(item).map(Some);
         }
-        if class::has_base(&class, &self.base) {
+        if self.is_event(item) {
             return Fields::of_subclass(item).map(Some);
         }
         Ok(None)
+    }
+
+    /// Whether `item` has such fields, which are not read.
+    pub(crate) fn is_event(&self, item: &Bound<'_, PyAny>) -> bool {
+        class::has_base(&item.get_type(), &self.base)
     }
 }

@@ -201,7 +201,7 @@ impl<'py> Writer<'_, 'py> {
         Ok(Key::Written)
     }
 
-    /// [`Self::key`] with a lone surrogate in it.
+    /// As [`Self::key`], for a key with a lone surrogate in it.
     #[cold]
     fn surrogate_key(&mut self, text: &Bound<'py, PyString>, is_first: bool) -> PyResult<Key> {
         let py = text.py();
@@ -215,7 +215,7 @@ impl<'py> Writer<'_, 'py> {
         Ok(Key::Written)
     }
 
-    /// [`Self::key`] that is no exact `str`: what `json.dumps` makes of it.
+    /// As [`Self::key`], for what is no exact `str`: what `json.dumps` makes of it.
     #[cold]
     fn odd_key(&mut self, key: &Bound<'py, PyAny>, is_first: bool) -> PyResult<Key> {
         self.spelling.write_before_key(is_first, self.out);

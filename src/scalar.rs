@@ -227,8 +227,9 @@ fn copy_ends<const N: usize, const B: usize, const A: usize>(
     after: [u8; A],
     out: &mut Vec<u8>,
 ) -> Option<([u8; N], [u8; N])> {
-    /// Two words, and what stands beside a key. The compiler sees that it is enough.
+    /// Two words, and what stands beside a key.
     const ROOM: usize = 24;
+    const { assert!(B + 2 * N + A <= ROOM) };
     if bytes.len() > 2 * N {
         return None;
     }

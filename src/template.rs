@@ -56,7 +56,7 @@ impl EventTemplate {
         comment: Option<Bound<'py, PyAny>>,
         json: Spelling,
     ) -> PyResult<Self> {
-        if EventTypes::of(py)?.fields(&data)?.is_some() || data.is_instance_of::<EncodedEvent>() {
+        if EventTypes::of(py)?.is_event(&data) || data.is_instance_of::<EncodedEvent>() {
             return Err(PyTypeError::new_err(
                 "an EventTemplate is made of the data of an event: give it that, and event, id, \
                  retry and comment beside it",

@@ -320,22 +320,16 @@ class _TypedItems:
         }
 
     def encoder_for(self, scope: Scope, json: Json) -> ItemEncoder:
+        # Asked for at a request, when forward references can be resolved.
         return ItemEncoder.typed(
-            validate=self._validate,
+            validate=self._adapter.validator.validate_python,
             validate_options=_VALIDATOR_OPTIONS,
-            serialize=self._serialize,
+            serialize=self._adapter.serializer.to_json,
             serialize_options=self._options,
             invalid=functools.partial(self._invalid, scope),
             valid=self._valid,
             json=json,
         )
-
-    # Bound on the first request, when forward references can be resolved.
-
-    @functools.cached_property
-    def _validate(self) -> Callable[..., Any]:
-        validate: Callable[..., Any] = self._adapter.validator.validate_python
-        return validate
 
     @functools.cached_property
     def _valid(self) -> type | None:
@@ -354,11 +348,6 @@ class _TypedItems:
                 return None
         class_: type = schema["cls"]
         return class_
-
-    @functools.cached_property
-    def _serialize(self) -> Callable[..., bytes]:
-        serialize: Callable[..., bytes] = self._adapter.serializer.to_json
-        return serialize
 
     def _invalid(self, scope: Scope, item: Any, error: ValidationError) -> Exception:
         endpoint = self._dependant.call
