@@ -325,7 +325,7 @@ def test_encoded_events_may_be_annotated(annotation: Any, kind: str) -> None:
     events = [EncodedEvent(raw_data="x"), ServerSentEvent(raw_data="y")]
     app = app_of(fastapi_sse_fast, stream_of(events, annotation, kind))
     assert fetch(app).body == b"data: x\n\ndata: y\n\n"
-    assert "text/event-stream" in str(app.openapi())
+    assert "'contentMediaType': 'application/json'" in str(app.openapi())
     app = app_of(fastapi_sse_fast, stream_of([object()], annotation, kind))
     assert isinstance(fetch(app).error, ResponseValidationError)
 

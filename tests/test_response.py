@@ -178,11 +178,20 @@ def test_a_hook_that_could_not_be_called_is_refused_where_it_is_set(
 
 @pytest.mark.parametrize("option", ["ping", "farewell"])
 def test_what_is_not_awaited_cannot_be_async(option: str) -> None:
-    async def event() -> ServerSentEvent:
-        return ServerSentEvent(data=1)
+    async def event(data: object = 1) -> ServerSentEvent:
+        return ServerSentEvent(data=data)
 
-    with pytest.raises(ValueError, match=f"{option} is not awaited"):
-        EventSourceResponse.with_options(**{option: event})  # type: ignore[arg-type]
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent(data=1)
+
+    class Events:
+        async def __call__(self) -> ServerSentEvent:
+            return ServerSentEvent(data=1)
+
+    asynchronous: list[Any] = [event, functools.partial(event, 2), events, Events()]
+    for made in asynchronous:
+        with pytest.raises(ValueError, match=f"{option} is not awaited"):
+            EventSourceResponse.with_options(**{option: made})
 
 
 @pytest.mark.parametrize("option", ["ping", "on_error", "on_close", "farewell"])

@@ -307,12 +307,16 @@ def _is_event(value: object) -> TypeIs[Event]:
     return isinstance(value, (fastapi.sse.ServerSentEvent, EncodedEvent))
 
 
+def _is_async(value: object) -> bool:
+    return inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value)
+
+
 def _check_event(name: str, value: Any, allowed: str) -> None:
     if _is_event(value):
         encode_event(value)  # raises what is wrong with it
-    elif inspect.iscoroutinefunction(value):
-        raise ValueError(f"{name} is not awaited, so it cannot be async: {value!r}")
     elif callable(value):
+        if _is_async(value) or _is_async(type(value).__call__):
+            raise ValueError(f"{name} is not awaited, so it cannot be async: {value!r}")
         _check_call(name, value)
     else:
         hint = "; ping_interval is the time between pings" if name == "ping" else ""
