@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::encoder::ItemEncoder;
+use crate::wire;
 
 /// Larger buffers are given back rather than kept for the next events of a stream.
 const KEEP_CAPACITY: usize = 16 * 1024;
@@ -33,6 +34,8 @@ struct State {
     pending: Vec<u8>,
     pending_events: u64,
     taken_events: u64,
+    /// The last bytes that were taken, as many as a blank line can have; first of all line feeds.
+    tail: [u8; 4],
     /// Space to encode into while the lock is not held: an encoder may run any code.
     scratch: Vec<u8>,
     /// `None` before the first push, which gives way at once: the first event must not wait for
@@ -60,6 +63,7 @@ impl EventBuffer {
             pending: Vec::new(),
             pending_events: 0,
             taken_events: 0,
+            tail: [b'\n'; 4],
             scratch: Vec::new(),
             slice_began: None,
             pushed_at: None,
@@ -93,6 +97,7 @@ impl EventBuffer {
         let mut taken = {
             let mut state = self.lock();
             state.taken_events += mem::take(&mut state.pending_events);
+            state.note_tail();
             mem::take(&mut state.pending)
         };
         let body = PyBytes::new(py, &taken);
@@ -133,6 +138,12 @@ impl EventBuffer {
     #[getter]
     fn taken_events(&self) -> u64 {
         self.lock().taken_events
+    }
+
+    /// In chunks of a body an event can come in parts.
+    #[getter]
+    fn mid_event(&self) -> bool {
+        !wire::ends_with_blank_line(&self.lock().tail)
     }
 
     #[getter]
@@ -176,6 +187,14 @@ impl State {
             || self.pending.len() >= buffer.high_water;
         (was_empty && !self.pending.is_empty(), give_way)
     }
+
+    fn note_tail(&mut self) {
+        let new = self.pending.len().min(self.tail.len());
+        self.tail.rotate_left(new);
+        let from = self.tail.len() - new;
+        self.tail[from..].copy_from_slice(&self.pending[self.pending.len() - new..]);
+    }
+
     /// Whether the producer has had its time.
     ///
     /// A generator that awaits between its events lets the loop turn by itself. It is trusted to

@@ -313,14 +313,23 @@ pub fn check_frames(frames: &[u8]) -> Result<(), FrameError> {
     if text.starts_with('\u{feff}') {
         return Err(FrameError::ByteOrderMark);
     }
-    let line_end = |text: &str| text.ends_with(['\r', '\n']);
-    let last_end = if text.ends_with("\r\n") { 2 } else { 1 };
-    let lines = &text[..text.len() - usize::from(line_end(text)) * last_end];
-    if line_end(text) && (lines.is_empty() || line_end(lines)) {
+    if ends_with_blank_line(frames) {
         Ok(())
     } else {
         Err(FrameError::NoBlankLine)
     }
+}
+
+/// Whether the last line of `text` is there and empty, which is what an event ends with.
+pub fn ends_with_blank_line(text: &[u8]) -> bool {
+    let without_line_end = |text: &'_ [u8]| match text {
+        [lines @ .., b'\r', b'\n'] | [lines @ .., b'\r' | b'\n'] => Some(lines.len()),
+        _ => None,
+    };
+    without_line_end(text).is_some_and(|length| {
+        let lines = &text[..length];
+        lines.is_empty() || without_line_end(lines).is_some()
+    })
 }
 
 #[cfg(test)]

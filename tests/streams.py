@@ -108,6 +108,13 @@ def sync() -> Iterator[int]:
         say("generator")
 
 
+@app.get("/returned")
+async def returned() -> EventSourceResponse:
+    say("opening")
+    await anyio.sleep(0.2)
+    return Response(paced())
+
+
 @app.get("/numbers", response_class=EventSourceResponse)
 async def numbers(n: int) -> AsyncIterator[int]:
     for number in range(n):

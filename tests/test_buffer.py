@@ -222,6 +222,21 @@ def test_chunks_pass_as_they_are() -> None:
     assert buffer.take() == 'ébcddata: {"a": 1}\n\ndata: x\n\n'.encode()
 
 
+@pytest.mark.parametrize("line_end", ["\n", "\r", "\r\n"])
+def test_chunks_may_end_inside_an_event(line_end: str) -> None:
+    text = line_end.join(["data: a", "", ": b", "", "", "data: c", "data: d", "", ""])
+    for chunk_size in (1, 2, 3, 100):
+        buffer = buffer_of(ItemEncoder.chunks())
+        assert not buffer.mid_event
+        for start in range(0, len(text), chunk_size):
+            buffer.push(text[start : start + chunk_size])
+            buffer.take()
+            taken = text[: start + chunk_size].replace("\r\n", "\n").replace("\r", "\n")
+            assert buffer.mid_event == (not taken.endswith("\n\n"))
+        assert buffer.take() == b""
+        assert not buffer.mid_event
+
+
 def test_an_empty_chunk_wakes_nobody() -> None:
     wakes = []
     buffer = buffer_of(ItemEncoder.chunks(), lambda: wakes.append(1))

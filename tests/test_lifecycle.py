@@ -88,6 +88,53 @@ def test_what_a_ping_is(
     assert body == frame * (len(body) // len(frame))
 
 
+def test_a_ping_that_fails_is_the_usual_comment(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep(50 * MS)
+
+    def ping() -> ServerSentEvent:
+        raise LookupError
+
+    body = fetch(app_of(items, ping=ping, ping_interval=10 * MS)).body
+    assert body.startswith(b"data: 1\n\n: ping\n\n")
+    assert "ping failed" in caplog.text
+
+
+def test_nothing_gets_into_an_event_that_comes_in_parts(
+    caplog: pytest.LogCaptureFixture, anyio_backend: str
+) -> None:
+    """Such as a relay of what another server sends."""
+
+    async def chunks(*, fails: bool = False) -> AsyncIterator[str]:
+        for chunk in ["data: Hel", "lo", "\n", "\ndata: {", "}\r\n\r", "\n"]:
+            yield chunk
+            await anyio.sleep(30 * MS)
+        yield "data: never"
+        if fails:
+            raise LookupError
+        shutdown()
+        await anyio.sleep(3600)
+
+    last = ServerSentEvent(event="bye")
+    options: Any = {
+        "ping_interval": 10 * MS,
+        "on_error": lambda error: last,
+        "farewell": last,
+    }
+    for fails in (False, True):
+        response = EventSourceResponse(chunks(fails=fails), **options)
+        reply = fetch(response, backend=anyio_backend)
+        assert reply.complete is not fails
+        body = reply.body.replace(b": ping\n\n", b"")
+        assert body == b"data: Hello\n\ndata: {}\r\n\r\ndata: never"
+        assert b": ping\n\ndata: never" in reply.body  # where it can be, it is
+    assert "that of farewell is not sent" in caplog.text
+    assert "that of on_error is not sent" in caplog.text
+
+
 def test_only_a_text_can_be_a_line() -> None:
     with pytest.raises(ValueError, match="needs a ping that is a text"):
         EventSourceResponse.with_options(

@@ -146,6 +146,22 @@ def test_sigterm_while_a_dependency_is_opened(name: str) -> None:
     assert server.said.count("dependency") == 1
 
 
+@pytest.mark.parametrize("name", [name for name in STOPPABLE if "uvicorn" in name])
+def test_a_stream_that_begins_after_sigterm_ends_too(name: str) -> None:
+    """Nothing was open, so nobody but the server's handler was called."""
+    with (
+        serve_process(name, APP, READY) as server,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        returned = pool.submit(Client, server.port, "/returned")
+        wait_until(lambda: "opening" in server.said)
+        server.terminate()
+        with returned.result() as client:
+            assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
+        server.wait()
+    assert server.said[-2:] == ["generator", "closed shutdown"]
+
+
 @pytest.mark.parametrize("name", STOPPABLE)
 def test_sigterm_lets_a_stream_go_on_for_its_grace(name: str) -> None:
     with serve_process(name, APP, READY) as server:

@@ -323,6 +323,10 @@ class EventBuffer:
         """How many events were in what was taken so far."""
 
     @property
+    def mid_event(self) -> bool:
+        """Whether what was taken so far ends inside an event: in chunks of a body."""
+
+    @property
     def full(self) -> bool:
         """Whether `high_water` is reached."""
 

@@ -38,7 +38,7 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from ._core import EventBuffer, ItemEncoder
+from ._core import KEEPALIVE_COMMENT, EventBuffer, ItemEncoder
 from ._shutdown import EndedAtShutdown
 from ._wakeup import AsyncioAlarm, AsyncioSleep, TrioAlarm, TrioSleep, done
 from .options import CloseHook, Reason, StreamOptions, StreamSummary
@@ -388,7 +388,8 @@ class Stream:
             elif not finished and not ending:
                 if now < deadline:
                     continue
-                if started:
+                if started and not self._buffer.mid_event:
+                    body = KEEPALIVE_COMMENT
                     with _logged("ping"):
                         body = options.ping_frame()
             failed = self._error is not None
@@ -436,7 +437,7 @@ class Stream:
         self._over("max_duration")
         if self._reason == "shutdown":
             with _logged("farewell"):
-                body += self._options.farewell_frame()
+                body += self._last_word("farewell", self._options.farewell_frame())
         if body:
             await self._send(send, body)
         await self._close_generator()
@@ -452,9 +453,19 @@ class Stream:
         with _logged("on_error"):
             event = await _awaited(hook(self._error))
             if event is not None:
-                body = self._options.frame("on_error", event)
+                frame = self._options.frame("on_error", event)
+                body = self._last_word("on_error", frame)
         if body:
             await self._send(send, body)
+
+    def _last_word(self, name: str, frame: bytes) -> bytes:
+        """The frame, unless it would become a part of an event that is not complete."""
+        if frame and self._buffer.mid_event:
+            logger.warning(
+                "%r ended inside an event: that of %s is not sent", self._source, name
+            )
+            return b""
+        return frame
 
     # What stops the writer, whatever it waits for
 

@@ -9,6 +9,9 @@ stream, which nobody ends any more.
 
 Handlers belong to the main thread. A server in another thread is stopped by code, and
 that code can call `shutdown()`.
+
+What begins after the signal cannot be told of it any more: uvicorn accepts connections
+for up to 0.1 s longer. Its handler is a method of the server, which says `should_exit`.
 """
 
 from __future__ import annotations
@@ -60,10 +63,11 @@ def shutdown() -> None:
 
     For servers that are embedded and stopped without a signal, and for tests. May be
     called from any thread. Of streams that begin later, those are ended too whose
-    dependencies are being opened now.
+    dependencies are being opened now. As a server accepts clients for a moment after
+    it was told to stop, call this until it has.
 
     Examples:
-        >>> shutdown()  # then: server.should_exit = True
+        >>> shutdown()  # server.should_exit is True by now
     """
     with _lock:
         streams = list(_open)
@@ -92,7 +96,7 @@ class Opening:
 
 
 class EndedAtShutdown:
-    """Has `stream.shut_down()` called if the server stops meanwhile, or has before."""
+    """Has `stream.shut_down()` called if the server stops meanwhile, or already."""
 
     __slots__ = ("_opening", "_stream")
 
@@ -102,7 +106,8 @@ class EndedAtShutdown:
 
     def __enter__(self) -> None:
         _add(self._stream)
-        if self._opening is not None and self._opening.stopped:
+        told = self._opening is not None and self._opening.stopped
+        if told or (_in_main_thread() and _uvicorn_should_exit()):
             self._stream.shut_down()
 
     def __exit__(self, *exc_info: object) -> None:
@@ -134,6 +139,17 @@ def _stand_before_the_servers_handlers() -> None:
         if callable(handler) and handler not in (_handle, signal.default_int_handler):
             _below.setdefault(number, []).append(handler)
             _set_handler(number, _handle)
+
+
+def _uvicorn_should_exit() -> bool:
+    for number in _SIGNALS:
+        handler = _get_handler(number)
+        if handler is _handle:
+            handler = next(reversed(_below.get(number, ())), None)
+        server = getattr(handler, "__self__", None)
+        if getattr(server, "should_exit", False) is True:
+            return True
+    return False
 
 
 def _step_aside() -> None:
