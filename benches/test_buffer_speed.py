@@ -46,7 +46,9 @@ KINDS: dict[str, tuple[Callable[[], ItemEncoder], list[Any]]] = {
 
 
 def buffer(kind: str) -> EventBuffer:
-    return EventBuffer(KINDS[kind][0](), int, high_water=64 * 1024, time_slice=0.001)
+    return EventBuffer(
+        KINDS[kind][0](), int, source=None, high_water=64 * 1024, time_slice=0.001
+    )
 
 
 def body_of(kind: str, items: list[Any]) -> bytes:

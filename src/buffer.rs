@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -25,6 +26,7 @@ const TRUST: u8 = 32;
 pub(crate) struct EventBuffer {
     encoder: Py<ItemEncoder>,
     wake: Py<PyAny>,
+    source: Py<PyAny>,
     high_water: usize,
     time_slice: Duration,
     state: Mutex<State>,
@@ -50,10 +52,11 @@ struct State {
 #[pymethods]
 impl EventBuffer {
     #[new]
-    #[pyo3(signature = (encoder, wake, *, high_water, time_slice))]
+    #[pyo3(signature = (encoder, wake, *, source, high_water, time_slice))]
     fn new(
         encoder: Py<ItemEncoder>,
         wake: Py<PyAny>,
+        source: Py<PyAny>,
         high_water: usize,
         time_slice: f64,
     ) -> PyResult<Self> {
@@ -74,6 +77,7 @@ impl EventBuffer {
         Ok(Self {
             encoder,
             wake,
+            source,
             high_water,
             time_slice,
             state: Mutex::new(state),
@@ -86,7 +90,11 @@ impl EventBuffer {
         let mut frame = mem::take(&mut self.lock().scratch);
         let encoded = self.encoder.get().encode(item, &mut frame);
         let (woke, give_way) = self.lock().append(frame, encoded.is_ok(), self);
-        encoded?;
+        if let Err(error) = encoded {
+            // Where there are no notes (before 3.11), or something in the way, it goes without.
+            let _ = self.note(item, &error);
+            return Err(error);
+        }
         if woke {
             self.wake.call0(py)?;
         }
@@ -132,7 +140,8 @@ impl EventBuffer {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.encoder)?;
-        visit.call(&self.wake)
+        visit.call(&self.wake)?;
+        visit.call(&self.source)
     }
 
     #[getter]
@@ -157,6 +166,27 @@ impl EventBuffer {
 }
 
 impl EventBuffer {
+    /// Says which item it was: the traceback ends in our code, and not at a `yield`.
+    #[cold]
+    fn note(&self, item: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<()> {
+        let py = item.py();
+        let number = {
+            let state = self.lock();
+            state.taken_events + state.pending_events + 1
+        };
+        let source = self.source.bind(py);
+        let name = match source.getattr_opt(intern!(py, "__qualname__"))? {
+            Some(name) => name.str()?,
+            None => source.get_type().qualname()?,
+        };
+        let class = item.get_type().qualname()?;
+        let note = format!("item {number} of {name}, of type '{class}', could not be encoded");
+        error
+            .value(py)
+            .call_method1(intern!(py, "add_note"), (note,))?;
+        Ok(())
+    }
+
     /// Held for copies only, never while Python code can run; so nothing can have panicked with it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

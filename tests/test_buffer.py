@@ -22,7 +22,11 @@ def buffer_of(
     time_slice: float = 3600.0,
 ) -> EventBuffer:
     return EventBuffer(
-        encoder or ItemEncoder(), wake, high_water=high_water, time_slice=time_slice
+        encoder or ItemEncoder(),
+        wake,
+        source=None,
+        high_water=high_water,
+        time_slice=time_slice,
     )
 
 

@@ -66,7 +66,9 @@ def messages(error: ValidationError) -> list[Any]:
 
 
 def write(event: object) -> bytes:
-    buffer = EventBuffer(ItemEncoder(), lambda: None, high_water=1, time_slice=1)
+    buffer = EventBuffer(
+        ItemEncoder(), lambda: None, source=None, high_water=1, time_slice=1
+    )
     buffer.push(event)
     return buffer.take()
 

@@ -617,7 +617,9 @@ def peak():
         return next(int(l.split()[1]) for l in status if l.startswith("VmHWM")) << 10
 
 def push(item):
-    buffer = EventBuffer(ItemEncoder(), lambda: None, high_water=1, time_slice=1)
+    buffer = EventBuffer(
+        ItemEncoder(), lambda: None, source=None, high_water=1, time_slice=1
+    )
     buffer.push(item)
     return buffer.take()
 

@@ -24,7 +24,9 @@ from . import reference, releases, values
 
 def encode(value: Any) -> bytes:
     """The frame of a plain item."""
-    buffer = EventBuffer(ItemEncoder(), lambda: None, high_water=1, time_slice=1)
+    buffer = EventBuffer(
+        ItemEncoder(), lambda: None, source=None, high_water=1, time_slice=1
+    )
     buffer.push(value)
     return buffer.take()
 

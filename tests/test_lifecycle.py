@@ -7,6 +7,7 @@ import concurrent.futures
 import gc
 import logging
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -277,6 +278,31 @@ def test_on_error_has_the_last_word(kind: str, anyio_backend: str) -> None:
     assert isinstance(reply.error, LookupError)
     assert not reply.complete
     assert summaries.reasons == ["error"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="errors have no notes there")
+@pytest.mark.parametrize("kind", ["async", "sync", "list"])
+def test_an_error_of_encoding_says_which_item_it_was(kind: str) -> None:
+    items = [1, ServerSentEvent(data=2), {"three": object()}]
+
+    async def async_items() -> AsyncIterator[object]:
+        for item in items:
+            yield item
+
+    def sync_items() -> Iterator[object]:
+        yield from items
+
+    sources: dict[str, Any] = {
+        "async": async_items(),
+        "sync": sync_items(),
+        "list": items,
+    }
+    error = fetch(EventSourceResponse(sources[kind])).error
+    assert isinstance(error, ValueError)
+    source = getattr(sources[kind], "__qualname__", "list")
+    assert error.__notes__ == [
+        f"item 3 of {source}, of type 'dict', could not be encoded"
+    ]
 
 
 def test_on_error_may_have_nothing_to_say() -> None:

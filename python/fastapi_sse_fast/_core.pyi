@@ -286,6 +286,7 @@ class EventBuffer:
     Args:
         encoder: Makes frames of items.
         wake: Called from `push` when something waits that did not before.
+        source: What the items come from, to be named in errors.
         high_water: Bytes from which on a producer should give way.
         time_slice: Seconds after which it should give way in any case, unless it has
             been seen to let the loop turn by itself.
@@ -296,6 +297,7 @@ class EventBuffer:
         encoder: ItemEncoder,
         wake: Callable[[], object],
         *,
+        source: object,
         high_water: int,
         time_slice: float,
     ) -> EventBuffer: ...
@@ -303,7 +305,8 @@ class EventBuffer:
         """Append the frame of an item and return whether the producer should give way.
 
         Raises:
-            Exception: The item cannot be encoded. Nothing was appended.
+            Exception: The item cannot be encoded. Nothing was appended. A note on it
+                says which item it was.
         """
 
     def take(self) -> bytes:

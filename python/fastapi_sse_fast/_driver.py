@@ -331,6 +331,7 @@ class Stream:
         self._buffer = EventBuffer(
             self._encoder,
             wake if self._is_async else functools.partial(self._run_in_loop, wake),
+            source=self._source,
             high_water=self._options.max_pending,
             time_slice=LOOP_SLICE if self._is_async else THREAD_SLICE,
         )

@@ -249,11 +249,13 @@ class _Body:
         self.json: Json = "fastapi"
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        items = self.items
+        source = items = self.items
         if not isinstance(items, AsyncIterable):
             items = iterate_in_threadpool(items)
         encoder = self.encoder_for({}, self.json)
-        buffer = EventBuffer(encoder, lambda: None, high_water=1, time_slice=0.0)
+        buffer = EventBuffer(
+            encoder, lambda: None, source=source, high_water=1, time_slice=0.0
+        )
         async for item in items:
             buffer.push(item)
             yield buffer.take()
