@@ -71,7 +71,7 @@ impl EncodedEvent {
     ///
     /// # Errors
     ///
-    /// [`wire::FrameError`].
+    /// `ValueError`: they are not, or are not UTF-8, or begin with a byte order mark.
     #[staticmethod]
     #[pyo3(signature = (frames, /))]
     fn from_bytes(frames: &Bound<'_, PyBytes>) -> PyResult<Self> {

@@ -14,7 +14,8 @@ use crate::scalar::{Spelling, write_string};
 use crate::slot::{Marks, Place, find};
 use crate::wire::Frame;
 
-/// A frame with slots.
+/// A frame that is encoded once, with slots for what differs from event to event. Calling it with
+/// their values makes an `EncodedEvent`.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct EventTemplate {
     slots: Vec<Slot>,
@@ -141,6 +142,7 @@ impl EventTemplate {
         Ok(EncodedEvent::of(frame))
     }
 
+    /// A template with some of the slots filled, for one stream.
     #[pyo3(signature = (**values))]
     fn partial(&self, py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let mut slots = Vec::new();
@@ -166,6 +168,7 @@ impl EventTemplate {
         })
     }
 
+    /// Names of the slots, in the order of the frame.
     #[getter]
     fn slots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.slots.iter().map(|slot| &slot.name))

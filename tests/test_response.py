@@ -16,7 +16,13 @@ from pydantic import BaseModel
 from starlette.background import BackgroundTask
 from starlette.responses import StreamingResponse
 
-from fastapi_sse_fast import EventSourceResponse, ServerSentEvent, encode_event
+from fastapi_sse_fast import (
+    EventSourceResponse,
+    EventTemplate,
+    ServerSentEvent,
+    Slot,
+    encode_event,
+)
 from fastapi_sse_fast.options import UNSET, StreamOptions
 
 from .asgi import fetch
@@ -192,6 +198,15 @@ def test_what_is_not_awaited_cannot_be_async(option: str) -> None:
     for made in asynchronous:
         with pytest.raises(ValueError, match=f"{option} is not awaited"):
             EventSourceResponse.with_options(**{option: made})
+
+
+@pytest.mark.parametrize("option", ["ping", "farewell"])
+def test_nobody_fills_the_slots_of_an_option(option: str) -> None:
+    template = EventTemplate({"a": Slot("a")})
+    with pytest.raises(ValueError, match=f"{option} is called with nothing"):
+        EventSourceResponse.with_options(**{option: template})  # type: ignore[arg-type]
+    made: dict[str, Any] = {option: EventTemplate({"a": 1})}
+    assert getattr(EventSourceResponse.with_options(**made), option) is made[option]
 
 
 @pytest.mark.parametrize("option", ["ping", "on_error", "on_close", "farewell"])

@@ -22,7 +22,7 @@ from typing import (
 import fastapi.sse
 
 from . import _fastapi
-from ._core import EncodedEvent, ItemEncoder, encode_event
+from ._core import EncodedEvent, EventTemplate, ItemEncoder, encode_event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -317,6 +317,10 @@ def _check_event(name: str, value: Any, allowed: str) -> None:
     elif callable(value):
         if _is_async(value) or _is_async(type(value).__call__):
             raise ValueError(f"{name} is not awaited, so it cannot be async: {value!r}")
+        if isinstance(value, EventTemplate) and value.slots:
+            raise ValueError(
+                f"{name} is called with nothing, so {value!r} cannot have slots"
+            )
         _check_call(name, value)
     else:
         hint = "; ping_interval is the time between pings" if name == "ping" else ""
