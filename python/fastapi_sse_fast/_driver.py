@@ -71,6 +71,12 @@ A thread can fill the buffer as fast as it is emptied.
 CLOSE_TIMEOUT = 10.0
 """Seconds that a generator may take to close."""
 
+LEAST_DURATION = 0.1
+"""Seconds that a stream has to end by itself, whenever the server stops.
+
+A short one, of a request that came just then, is not to be cut.
+"""
+
 LAST_SEND_TIMEOUT = 0.5
 """Seconds that a client may hold up the end of its stream when the server stops."""
 
@@ -234,7 +240,10 @@ class Stream:
             self._run_in_loop(self._shut_down)
 
     def _shut_down(self) -> None:
-        ends_at = self._clock() + self._options.shutdown_grace
+        ends_at = max(
+            self._clock() + self._options.shutdown_grace,
+            self._started_at + LEAST_DURATION,
+        )
         if ends_at < self._ends_at:  # not the second time
             self._ends_at = ends_at
             if not self._finished:
