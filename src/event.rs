@@ -158,18 +158,18 @@ impl<'py> Fields<'py> {
     }
 
     fn check(&self) -> Result<Checked<'_, 'py>, Refusal> {
-        let event = text("event", self.event.as_ref())?;
+        let event = text("event", self.event.as_ref(), false)?;
         if let Some(name) = event {
             wire::check_event(name)?;
         }
-        let id = text("id", self.id.as_ref())?;
+        let id = text("id", self.id.as_ref(), false)?;
         if let Some(id) = id {
             wire::check_id(id)?;
         }
         Ok(Checked {
-            comment: text("comment", self.comment.as_ref())?,
+            comment: text("comment", self.comment.as_ref(), self.of_subclass)?,
             event,
-            raw_data: text("raw_data", self.raw_data.as_ref())?,
+            raw_data: text("raw_data", self.raw_data.as_ref(), self.of_subclass)?,
             id,
             retry: self
                 .retry
@@ -338,14 +338,19 @@ fn some(value: Bound<'_, PyAny>) -> Option<Bound<'_, PyAny>> {
     (!value.is_none()).then_some(value)
 }
 
+/// Of a kind of `str` pydantic would make a `str`, unless it is told otherwise (`any_str`).
 fn text<'a>(
     name: &'static str,
     value: Option<&'a Bound<'_, PyAny>>,
+    any_str: bool,
 ) -> Result<Option<&'a str>, Refusal> {
     let Some(value) = value else { return Ok(None) };
-    let text = value
-        .cast_exact::<PyString>()
-        .map_err(|_| Refusal::Type(name))?;
+    let text = if any_str {
+        value.cast().ok()
+    } else {
+        value.cast_exact::<PyString>().ok()
+    };
+    let text = text.ok_or(Refusal::Type(name))?;
     text.to_str().map(Some).map_err(Refusal::Unicode)
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import enum
 import inspect
 import pickle
 import threading
@@ -408,6 +409,24 @@ def test_fields_of_a_subclass_may_have_other_types() -> None:
     event.retry = "soon"
     with pytest.raises(ValueError, match="'retry' must be an integer"):
         write(event)
+
+
+def test_text_of_a_subclass_may_be_of_a_kind_of_str() -> None:
+    class Markup(str):
+        __slots__ = ()
+
+    class Word(str, enum.Enum):
+        HELLO = "hello"
+
+    class Loose(ServerSentEvent):
+        raw_data: Any = None
+        comment: Any = None
+
+    for text in (Markup("a\nb"), Word.HELLO):
+        event = Loose(raw_data=text, comment=text)
+        assert write(event) == bytes(EncodedEvent(raw_data=text, comment=text))
+    with pytest.raises(TypeError, match="'raw_data' has an unsupported type"):
+        write(Loose(raw_data=5))
 
 
 def test_a_replaced_model_dump_json_is_honoured(

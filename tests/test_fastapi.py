@@ -654,6 +654,30 @@ def test_an_endpoint_that_returns_no_stream_is_told_so(returned: Any) -> None:
     assert "`yield` the events" in str(reply.error)
 
 
+@pytest.mark.parametrize("declared", ["annotation", "argument"])
+def test_a_response_model_that_would_not_apply_is_refused(declared: str) -> None:
+    """It may be there to keep something from the client."""
+
+    class Secret(Item):
+        password: str
+
+    def items() -> Any:
+        return [Secret(name="a", password="b")]
+
+    def annotated() -> list[Item]:
+        return [Secret(name="a", password="b")]
+
+    endpoint = annotated if declared == "annotation" else items
+    more: dict[str, Any] = {"response_model": list[Item]}
+    if declared == "annotation":
+        more = {}
+    reply = fetch(app_of(fastapi_sse_fast, endpoint, **more))
+    assert isinstance(reply.error, TypeError)
+    assert "no response model applies: `yield` the items" in str(reply.error)
+    reply = fetch(app_of(fastapi_sse_fast, annotated, response_model=None))
+    assert b"password" in reply.body
+
+
 def test_other_responses_may_be_returned() -> None:
     def endpoint() -> Response:
         return Response("gone", status_code=410)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import signal
+import sys
 import threading
 import time
 import types
@@ -15,6 +17,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
 
@@ -1083,3 +1086,146 @@ def test_a_request_whose_dependency_fails_is_not_waited_for(
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, original)
+
+
+# Races between what ends, and what moves its end
+
+
+def test_pings_that_meet_events_are_no_timeout(anyio_backend: str) -> None:
+    async def items() -> AsyncIterator[int]:
+        for number in range(100):
+            await anyio.sleep(3 * MS)
+            yield number
+
+    summaries = Summaries()
+    app = app_of(items, ping_interval=3 * MS, on_close=summaries)
+
+    async def send(message: Any) -> None:
+        await anyio.sleep(MS / 5)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(app, scope(), receive_nothing, send)
+
+    anyio.run(main, backend=anyio_backend)
+    assert summaries.reasons == ["finished"] * 20
+
+
+def test_a_slow_client_is_not_a_frozen_one(anyio_backend: str) -> None:
+    """It takes a large event in more time than `send_timeout`."""
+    event = EncodedEvent(raw_data="x" * 2_000_000)
+    taken: list[bytes] = []
+
+    async def items() -> AsyncIterator[EncodedEvent]:
+        yield event
+
+    async def send(message: Any) -> None:
+        body = message.get("body", b"")
+        taken.append(body)
+        await anyio.sleep(len(body) * 0.1e-6)
+
+    summaries = Summaries()
+    app = app_of(items, send_timeout=100 * MS, on_close=summaries)
+    anyio.run(app, scope(), receive_nothing, send, backend=anyio_backend)
+    assert b"".join(taken) == bytes(event)
+    assert summaries.reasons == ["finished"]
+    assert summaries[0].bytes == len(event)
+
+
+def test_a_client_that_does_not_take_the_head_is_dropped(anyio_backend: str) -> None:
+    closed = []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await anyio.sleep(3600)
+        finally:
+            closed.append(True)
+
+    async def send(message: Any) -> None:
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        with anyio.fail_after(5):
+            await app(scope(), receive_nothing, send)
+
+    summaries = Summaries()
+    app = app_of(items, send_timeout=30 * MS, on_close=summaries)
+    anyio.run(main, backend=anyio_backend)
+    assert summaries.reasons == ["send_timeout"]
+    assert closed == [True]
+
+
+def test_a_generator_that_hangs_after_a_bad_item_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where events are pending, and no ping would wake anybody."""
+    monkeypatch.setattr(driver, "CLOSE_TIMEOUT", 50 * MS)
+
+    async def items() -> AsyncIterator[object]:
+        try:
+            yield 1
+            yield 2
+            yield object()
+        finally:
+            await anyio.sleep(3600)
+
+    async def main() -> Reply:
+        with anyio.fail_after(5):
+            return await call(app_of(items, ping_interval=None))
+
+    reply = anyio.run(main)
+    assert reply.body == b"data: 1\n\ndata: 2\n\n"
+    assert isinstance(reply.error, ValueError)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout is new there")
+def test_two_timeouts_around_a_yield_that_end_together() -> None:
+    async def items(apart: float) -> AsyncIterator[int]:
+        try:
+            async with asyncio.timeout(5 * MS + apart):
+                try:
+                    async with asyncio.timeout(5 * MS):
+                        while True:
+                            yield 1
+                            time.sleep(MS / 5)  # noqa: ASYNC251
+                except TimeoutError:
+                    yield 2
+                while True:
+                    yield 3
+                    time.sleep(MS / 5)  # noqa: ASYNC251
+        except TimeoutError:
+            yield 4
+
+    for step in range(50):
+        reply = fetch(EventSourceResponse(items(step * MS / 50)))
+        assert reply.error is None
+        assert reply.complete
+        assert reply.body.endswith(b"data: 4\n\n")
+
+
+def test_a_sync_generator_does_not_start_when_its_client_has_left() -> None:
+    """It waits for a thread until then."""
+    started = []
+
+    def items() -> Iterator[int]:
+        started.append(True)
+        yield 1
+
+    summaries = Summaries()
+    app = app_of(items, on_close=summaries)
+
+    async def main() -> None:
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        limiter.total_tokens = 1
+        left = anyio.Event()
+        async with anyio.create_task_group() as tasks, limiter:
+            tasks.start_soon(functools.partial(call, app, disconnect_at=left))
+            await anyio.wait_all_tasks_blocked()
+            left.set()
+            await anyio.wait_all_tasks_blocked()
+
+    anyio.run(main)
+    assert summaries.reasons == ["disconnected"]
+    assert started == []

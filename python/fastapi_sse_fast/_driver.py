@@ -68,6 +68,9 @@ SENDS_PER_TURN = 8
 A thread can fill the buffer as fast as it is emptied.
 """
 
+MOST_AT_ONCE = 256 * 1024
+"""Bytes that are sent at once: a slow client that reads more is not frozen."""
+
 CLOSE_TIMEOUT = 10.0
 """Seconds that a generator may take to close."""
 
@@ -406,7 +409,7 @@ class Stream:
             if not started:
                 if failed and not body:
                     return  # nothing is sent: it can still be an error response
-                await send(self._head.message)
+                await self._send_message(send, self._head.message)
                 started = True
                 body = options.opening_line() + body
             if finished and not failed:
@@ -422,10 +425,24 @@ class Stream:
             if finished:
                 await self._send_last_words(send)
                 return
+            if failed:
+                pending.wake()  # to see to it that the generator is closed
             sends += 1
             deadline = self._clock() + ping_interval
 
     async def _send(self, send: Send, body: bytes, *, more_body: bool = True) -> None:
+        last = max(len(body) - 1, 0) // MOST_AT_ONCE * MOST_AT_ONCE
+        for start in range(0, last, MOST_AT_ONCE):
+            part = body[start : start + MOST_AT_ONCE]
+            await self._send_body(send, part, more_body=True)
+        await self._send_body(send, body[last:], more_body=more_body)
+
+    async def _send_body(self, send: Send, body: bytes, *, more_body: bool) -> None:
+        message = {"type": self._body_type, "body": body, "more_body": more_body}
+        await self._send_message(send, message)
+        self._bytes += len(body)
+
+    async def _send_message(self, send: Send, message: Message) -> None:
         now = self._clock()
         if self._stops_at == math.inf:
             self._alarm.deadline = now + self._send_timeout
@@ -434,10 +451,9 @@ class Stream:
             self._alarm.set(min(now + self._send_timeout, drop_at))
         self._sending = True
         try:
-            await send({"type": self._body_type, "body": body, "more_body": more_body})
+            await send(message)
         finally:
             self._sending = False
-        self._bytes += len(body)
 
     async def _end_early(self, send: Send, body: bytes) -> None:
         """Ends the response as a complete one, though the generator would go on.
@@ -616,6 +632,8 @@ class Stream:
         An error is not raised through anyio, where it would be in a cycle.
         """
         try:
+            if self._closing:  # while it waited for a thread
+                return False
             items = self._items = iter(source) if self._items is None else self._items
             push = self._buffer.push
             # No `any(map(…))`: it takes a StopIteration that `push` raises for the end.
@@ -654,7 +672,7 @@ class Stream:
         """
         try:
             with anyio.CancelScope(shield=True):
-                await self._turn()  # the writer may have been cancelled too
+                error = await self._turn_after(error)
             throw = getattr(self._items, "athrow", None)
             if self._closing or throw is None:
                 raise error
@@ -666,6 +684,19 @@ class Stream:
             return True
         finally:
             del error  # as in `run`
+
+    async def _turn_after(self, error: BaseException) -> BaseException:
+        """Lets the loop turn: the writer may have been cancelled too.
+
+        Returns what has cancelled this task last. A second scope may do so meanwhile,
+        and one exception is for both.
+        """
+        while True:
+            try:
+                await self._turn()
+                return error
+            except anyio.get_cancelled_exc_class() as again:  # noqa: PERF203
+                error = again
 
 
 async def send_head_only(head: Head, send: Send) -> None:

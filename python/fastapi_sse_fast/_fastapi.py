@@ -55,6 +55,7 @@ _ARGUMENTS = frozenset(
         "dependant",
         "is_json_stream",
         "response_class",
+        "response_field",
         "response_model_by_alias",
         "response_model_exclude",
         "response_model_exclude_defaults",
@@ -193,10 +194,12 @@ def _redirected(
     else:
         # What dependencies set is on a response that an endpoint gets when it asks.
         name = dependant.response_param_name or _RESPONSE
+        model = kwargs["response_field"]
         changes["response_param_name"] = name
         changes["call"] = _returning(
             dependant,
             functools.partial(response_class, status_code=kwargs["status_code"] or 200),
+            has_model=model is not None and model.field_info.annotation is not Any,
         )
         factory = Response
     return {
@@ -240,7 +243,10 @@ _RESPONSE = "_fastapi_sse_fast_response"
 
 
 def _returning(
-    dependant: Any, make_response: Callable[..., EventSourceResponse]
+    dependant: Any,
+    make_response: Callable[..., EventSourceResponse],
+    *,
+    has_model: bool,
 ) -> Callable[..., Any]:
     """An endpoint without `yield`, with an iterable that it returns as the stream."""
     call = dependant.call
@@ -257,6 +263,12 @@ def _returning(
             response = make_response(result)
         except TypeError:
             raise TypeError(_not_a_stream(call, result)) from None
+        if has_model:
+            # Which may be there to keep something from the client.
+            raise TypeError(
+                f"{_name(call)}() returns its stream, to which no response model "
+                "applies: `yield` the items, or set response_model=None"
+            )
         # As FastAPI does for what a generator yields.
         response.status_code = parameters.status_code or response.status_code
         response.raw_headers.extend(parameters.raw_headers)
@@ -279,11 +291,14 @@ def _returning(
 
 
 def _not_a_stream(call: Callable[..., Any], result: Any) -> str:
-    name = getattr(call, "__name__", repr(call))
     return (
-        f"{name}() has response_class=EventSourceResponse but returned "
+        f"{_name(call)}() has response_class=EventSourceResponse but returned "
         f"{type(result).__name__!r}: `yield` the events, or return an iterable of them"
     )
+
+
+def _name(call: Callable[..., Any]) -> str:
+    return getattr(call, "__name__", repr(call))
 
 
 def _stream_factory(

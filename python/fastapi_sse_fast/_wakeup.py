@@ -87,32 +87,37 @@ class AsyncioAlarm:
 class TrioAlarm:
     """The deadline of a cancel scope that a task of its own waits in."""
 
-    __slots__ = ("_ring", "_scope")
+    __slots__ = ("_deadline", "_ring", "_scope")
 
     def __init__(self, ring: Callable[[], object]) -> None:
+        self._deadline = math.inf
         self._ring = ring
         self._scope = anyio.CancelScope()
 
     @property
     def deadline(self) -> float:
-        return self._scope.deadline
+        return self._deadline
 
     @deadline.setter
     def deadline(self, deadline: float) -> None:
-        self._scope.deadline = deadline
+        # Not in the scope alone: one that is over does not come back.
+        self._deadline = self._scope.deadline = deadline
 
     def set(self, deadline: float) -> None:
-        self._scope.deadline = deadline
+        self.deadline = deadline
 
     def close(self) -> None:
         self._ring = _nothing
 
     async def run(self) -> None:
         while True:
+            self._scope = anyio.CancelScope(deadline=self._deadline)
             with self._scope:
                 await anyio.sleep_forever()
-            self._scope = anyio.CancelScope()
-            self._ring()
+            # It may have been moved since the scope was over.
+            if anyio.current_time() >= self._deadline:
+                self._deadline = math.inf
+                self._ring()
 
 
 class Sleep(Protocol):
