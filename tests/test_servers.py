@@ -176,6 +176,24 @@ def test_sigterm_lets_a_stream_go_on_for_its_grace(name: str) -> None:
     assert server.said[-2:] == ["generator", "closed shutdown"]
 
 
+def test_sigterm_ends_two_servers_in_one_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second takes our handler for the one to restore, and passes the signal on."""
+    monkeypatch.setitem(COMMANDS, "two", "tests.two_servers {fd}")
+    with (
+        serve_process("two", APP, READY) as server,
+        Client(server.port, "/graceful") as first,
+    ):
+        first.read_until(b"data: 1\n\n")
+        port = int(get(server.port, "/second").removeprefix(b"data: "))
+        with Client(port, "/idle") as second:
+            second.read_until(b"data: 1\n\n")
+            server.terminate()
+            for client in (second, first):
+                assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
+        server.wait()
+    assert server.said.count("closed shutdown") == 2
+
+
 WITH_WORKERS = {
     "uvicorn": ("uvicorn {app} --fd {fd} --workers 2", "Application startup complete"),
     "granian": (

@@ -116,7 +116,8 @@ def install() -> None:
     """Streams routes of `fastapi.sse.EventSourceResponse` as well.
 
     For applications whose imports cannot be changed. Routes that are registered
-    afterwards count; calling it again changes nothing.
+    afterwards count; calling it again changes nothing. (Routes of an included router
+    are registered, by some releases of FastAPI, at their first request.)
 
     Examples:
         >>> install()  # before the routes are declared

@@ -107,7 +107,7 @@ class EndedAtShutdown:
     def __enter__(self) -> None:
         _add(self._stream)
         told = self._opening is not None and self._opening.stopped
-        if told or (_in_main_thread() and _uvicorn_should_exit()):
+        if told or (_in_main_thread() and _server_is_stopping()):
             self._stream.shut_down()
 
     def __exit__(self, *exc_info: object) -> None:
@@ -141,32 +141,52 @@ def _stand_before_the_servers_handlers() -> None:
             _set_handler(number, _handle)
 
 
-def _uvicorn_should_exit() -> bool:
+def _server_is_stopping() -> bool:
     for number in _SIGNALS:
         handler = _get_handler(number)
         if handler is _handle:
-            handler = next(reversed(_below.get(number, ())), None)
-        server = getattr(handler, "__self__", None)
-        if getattr(server, "should_exit", False) is True:
+            handlers = _below.get(number)
+            handler = handlers[_topmost(handlers)] if handlers else None
+        if _has_been_told(handler):
             return True
     return False
+
+
+def _has_been_told(handler: Any) -> bool:
+    """Whether it is that of a uvicorn which is to stop, or has stopped."""
+    server = getattr(handler, "__self__", None)
+    return getattr(server, "should_exit", False) is True
+
+
+def _topmost(handlers: list[Callable[..., Any]]) -> int:
+    """The index of the handler to call, but for that of a server that has been told.
+
+    One that began when ours was set gives the signal back to it when it has stopped,
+    so that the server below gets it. If all have been told, it is the second Ctrl+C.
+    """
+    for index in reversed(range(len(handlers))):
+        if not _has_been_told(handlers[index]):
+            return index
+    return len(handlers) - 1
 
 
 def _step_aside() -> None:
     for number, handlers in _below.items():
         if handlers and _get_handler(number) is _handle:
+            index = _topmost(handlers)
             # In this order: a signal may come between the two.
-            _set_handler(number, handlers[-1])
-            handlers.pop()
+            _set_handler(number, handlers[index])
+            del handlers[index:]
 
 
 def _handle(number: int, frame: Any) -> None:
     shutdown()
     handlers = _below.get(number, [])
     depth = _depth.get(number, 0)
-    if depth < len(handlers):
+    handlers = handlers[: len(handlers) - depth]
+    if handlers:
         _depth[number] = depth + 1
         try:
-            handlers[-1 - depth](number, frame)
+            handlers[_topmost(handlers)](number, frame)
         finally:
             _depth[number] = depth
