@@ -116,7 +116,8 @@ impl<'py> Fields<'py> {
         })
     }
 
-    /// As [`Self::of_event`], with what goes on a single line formatted.
+    /// As [`Self::of_event`], with what goes on a single line formatted, and a kind of `str` made
+    /// one.
     fn of_subclass(event: &Bound<'py, PyAny>) -> PyResult<Self> {
         let mut fields = Self::of_event(event)?;
         for field in [&mut fields.event, &mut fields.id, &mut fields.retry] {
@@ -125,6 +126,14 @@ impl<'py> Fields<'py> {
             {
                 let format = intern!(value.py(), "__format__");
                 *field = Some(value.call_method1(format, ("",))?);
+            }
+        }
+        for field in [&mut fields.raw_data, &mut fields.comment] {
+            if let Some(value) = field
+                && let Ok(text) = value.cast::<PyString>()
+                && !text.is_exact_instance_of::<PyString>()
+            {
+                *field = Some(PyString::new(text.py(), text.to_str()?).into_any());
             }
         }
         Ok(Self {
@@ -158,18 +167,18 @@ impl<'py> Fields<'py> {
     }
 
     fn check(&self) -> Result<Checked<'_, 'py>, Refusal> {
-        let event = text("event", self.event.as_ref(), false)?;
+        let event = text("event", self.event.as_ref())?;
         if let Some(name) = event {
             wire::check_event(name)?;
         }
-        let id = text("id", self.id.as_ref(), false)?;
+        let id = text("id", self.id.as_ref())?;
         if let Some(id) = id {
             wire::check_id(id)?;
         }
         Ok(Checked {
-            comment: text("comment", self.comment.as_ref(), self.of_subclass)?,
+            comment: text("comment", self.comment.as_ref())?,
             event,
-            raw_data: text("raw_data", self.raw_data.as_ref(), self.of_subclass)?,
+            raw_data: text("raw_data", self.raw_data.as_ref())?,
             id,
             retry: self
                 .retry
@@ -338,19 +347,14 @@ fn some(value: Bound<'_, PyAny>) -> Option<Bound<'_, PyAny>> {
     (!value.is_none()).then_some(value)
 }
 
-/// Of a kind of `str` pydantic would make a `str`, unless it is told otherwise (`any_str`).
 fn text<'a>(
     name: &'static str,
     value: Option<&'a Bound<'_, PyAny>>,
-    any_str: bool,
 ) -> Result<Option<&'a str>, Refusal> {
     let Some(value) = value else { return Ok(None) };
-    let text = if any_str {
-        value.cast().ok()
-    } else {
-        value.cast_exact::<PyString>().ok()
-    };
-    let text = text.ok_or(Refusal::Type(name))?;
+    let text = value
+        .cast_exact::<PyString>()
+        .map_err(|_| Refusal::Type(name))?;
     text.to_str().map(Some).map_err(Refusal::Unicode)
 }
 

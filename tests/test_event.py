@@ -24,10 +24,10 @@ from fastapi_sse_fast import (
     encode_event,
     format_sse_event,
 )
-from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 
 from . import reference, releases, values
 from .eventsource import parse
+from .test_buffer import buffer_of
 
 ANYTHING = st.one_of(
     st.none(),
@@ -67,9 +67,7 @@ def messages(error: ValidationError) -> list[Any]:
 
 
 def write(event: object) -> bytes:
-    buffer = EventBuffer(
-        ItemEncoder(), lambda: None, source=None, high_water=1, time_slice=1
-    )
+    buffer = buffer_of()
     buffer.push(event)
     return buffer.take()
 

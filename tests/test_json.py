@@ -17,16 +17,14 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from fastapi_sse_fast import encode_event
-from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 
 from . import reference, releases, values
+from .test_buffer import buffer_of
 
 
 def encode(value: Any) -> bytes:
     """The frame of a plain item."""
-    buffer = EventBuffer(
-        ItemEncoder(), lambda: None, source=None, high_water=1, time_slice=1
-    )
+    buffer = buffer_of()
     buffer.push(value)
     return buffer.take()
 

@@ -128,38 +128,37 @@ def test_sigterm_ends_open_streams_and_the_server(name: str) -> None:
     assert elapsed < 3  # a bound for a busy machine; 1 s is usual
 
 
-@pytest.mark.parametrize("name", STOPPABLE)
-def test_sigterm_while_a_dependency_is_opened(name: str) -> None:
-    """The stream that begins after it would keep the server for ever."""
+def said_when_stopped_while_opening(name: str, path: str) -> list[str]:
+    """What a server says that is told to stop before the stream of a path begins.
+
+    It would keep the server for ever.
+    """
     with (
         serve_process(name, APP, READY) as server,
         concurrent.futures.ThreadPoolExecutor() as pool,
     ):
-        opened = pool.submit(Client, server.port, "/opening")
+        opened = pool.submit(Client, server.port, path)
         wait_until(lambda: "opening" in server.said)
         del server.said[:]
         server.terminate()
         with opened.result() as client:
             assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
         server.wait()
-    assert server.said.count("closed shutdown") == 1
-    assert server.said.count("dependency") == 1
+    return server.said
+
+
+@pytest.mark.parametrize("name", STOPPABLE)
+def test_sigterm_while_a_dependency_is_opened(name: str) -> None:
+    said = said_when_stopped_while_opening(name, "/opening")
+    assert said.count("closed shutdown") == 1
+    assert said.count("dependency") == 1
 
 
 @pytest.mark.parametrize("name", [name for name in STOPPABLE if "uvicorn" in name])
 def test_a_stream_that_begins_after_sigterm_ends_too(name: str) -> None:
     """Nothing was open, so nobody but the server's handler was called."""
-    with (
-        serve_process(name, APP, READY) as server,
-        concurrent.futures.ThreadPoolExecutor() as pool,
-    ):
-        returned = pool.submit(Client, server.port, "/returned")
-        wait_until(lambda: "opening" in server.said)
-        server.terminate()
-        with returned.result() as client:
-            assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
-        server.wait()
-    assert server.said[-2:] == ["generator", "closed shutdown"]
+    said = said_when_stopped_while_opening(name, "/returned")
+    assert said[-2:] == ["generator", "closed shutdown"]
 
 
 @pytest.mark.parametrize("name", STOPPABLE)

@@ -672,7 +672,11 @@ class Stream:
         """
         try:
             with anyio.CancelScope(shield=True):
-                error = await self._turn_after(error)
+                try:
+                    # The writer may have been cancelled too.
+                    await _uncancelled(self._turn)
+                except asyncio.CancelledError as again:
+                    error = again  # by a second scope: one exception is for both
             throw = getattr(self._items, "athrow", None)
             if self._closing or throw is None:
                 raise error
@@ -684,19 +688,6 @@ class Stream:
             return True
         finally:
             del error  # as in `run`
-
-    async def _turn_after(self, error: BaseException) -> BaseException:
-        """Lets the loop turn: the writer may have been cancelled too.
-
-        Returns what has cancelled this task last. A second scope may do so meanwhile,
-        and one exception is for both.
-        """
-        while True:
-            try:
-                await self._turn()
-                return error
-            except anyio.get_cancelled_exc_class() as again:  # noqa: PERF203
-                error = again
 
 
 async def send_head_only(head: Head, send: Send) -> None:
