@@ -654,6 +654,17 @@ def test_an_endpoint_that_returns_no_stream_is_told_so(returned: Any) -> None:
     assert "`yield` the events" in str(reply.error)
 
 
+def test_an_error_in_a_subclass_is_its_own() -> None:
+    class Broken(EventSourceResponse):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            raise TypeError("mine")
+
+    reply = fetch(app_of(fastapi_sse_fast, lambda: [1], response_class=Broken))
+    assert isinstance(reply.error, TypeError)
+    assert str(reply.error) == "mine"
+
+
 @pytest.mark.parametrize("declared", ["annotation", "argument"])
 def test_a_response_model_that_would_not_apply_is_refused(declared: str) -> None:
     """It may be there to keep something from the client."""

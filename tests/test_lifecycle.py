@@ -852,6 +852,25 @@ def test_shutdown_concerns_open_streams_only() -> None:
     assert fetch(EventSourceResponse([1])).body == b"data: 1\n\n"
 
 
+def test_handlers_are_given_back_while_another_thread_streams() -> None:
+    def handler(number: int, frame: object) -> None:
+        raise AssertionError
+
+    original = signal.signal(signal.SIGTERM, handler)
+    try:
+        with serve(app_of(endless)) as port, Client(port) as client:
+            client.read_until(b"data: 0\n\n")
+
+            async def stream() -> AsyncIterator[int]:
+                yield 1
+                assert signal.getsignal(signal.SIGTERM) is not handler
+
+            assert fetch(app_of(stream)).complete
+            assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, original)
+
+
 def test_shutdown_from_a_server_in_another_thread() -> None:
     summaries = Summaries()
     with serve(app_of(endless, on_close=summaries)) as port:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
@@ -32,6 +33,7 @@ from fastapi_sse_fast import (
 from fastapi_sse_fast import _driver as driver
 
 from .asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
+from .server import get, serve, wait_until
 from .test_lifecycle import MS, Summaries, app_of, endless
 
 KINDS = ["async", "sync"]
@@ -887,7 +889,8 @@ def test_what_is_no_exception_is_raised_from_anywhere(
 
 
 def test_a_loop_that_is_closed_under_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_shutdown, "_open", set())  # where the stream is for ever
+    for name in ("_open", "_open_in_main"):  # where the stream is for ever
+        monkeypatch.setattr(_shutdown, name, set())
     closed = []
 
     async def items() -> AsyncIterator[int]:
@@ -1229,3 +1232,176 @@ def test_a_sync_generator_does_not_start_when_its_client_has_left() -> None:
     anyio.run(main)
     assert summaries.reasons == ["disconnected"]
     assert started == []
+
+
+# Threads that wait by the loop
+
+
+def visit(app: Any, backend: str, leaves_after: float) -> Reply:
+    """A request of a client that leaves after so many seconds."""
+
+    async def main() -> Reply:
+        gone = anyio.Event()
+
+        async def leave() -> None:
+            await anyio.sleep(leaves_after)
+            gone.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leave)
+            reply = await call(app, disconnect_at=gone)
+            tasks.cancel_scope.cancel()
+        return reply
+
+    return anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("end", ["disconnected", "max_duration"])
+@pytest.mark.parametrize("wait", ["run", "check_cancelled"])
+def test_a_sync_generator_that_waits_by_the_loop_is_cancelled(
+    wait: str, end: str, anyio_backend: str
+) -> None:
+    log: list[str] = []
+
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+            if wait == "run":
+                anyio.from_thread.run(anyio.sleep, 5)
+            for _ in range(5000):
+                anyio.from_thread.check_cancelled()
+                time.sleep(MS)
+        except BaseException as error:
+            log.append(type(error).__name__)
+            raise
+        finally:
+            anyio.from_thread.run_sync(log.append, "closed")
+
+    summaries = Summaries()
+    limit = 50 * MS if end == "max_duration" else None
+    app = app_of(items, on_close=summaries, max_duration=limit)
+    leaves_after = 50 * MS if end == "disconnected" else 3600
+    reply = visit(app, anyio_backend, leaves_after)
+    assert reply.body == b"data: 1\n\n"
+    assert reply.error is None
+    assert reply.complete == (end == "max_duration")
+    assert log in (["CancelledError", "closed"], ["Cancelled", "closed"])
+    assert summaries.reasons == [end]
+    assert summaries[0].seconds_open < 5
+
+
+def test_a_sync_generator_that_raises_when_it_is_cancelled(anyio_backend: str) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        try:
+            anyio.from_thread.run(anyio.sleep, 5)
+        except BaseException:
+            raise LookupError from None
+
+    reply = visit(app_of(items), anyio_backend, leaves_after=50 * MS)
+    assert isinstance(reply.error, LookupError)
+
+
+def test_a_client_that_leaves_while_its_stream_waits_for_a_thread(
+    anyio_backend: str,
+) -> None:
+    started = []
+
+    def items() -> Iterator[int]:
+        started.append(True)
+        yield 1
+
+    summaries = Summaries()
+    app = app_of(items, on_close=summaries)
+
+    async def main() -> None:
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        limiter.total_tokens = 1
+        async with limiter:
+            gone = anyio.Event()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(functools.partial(call, app, disconnect_at=gone))
+                await anyio.sleep(10 * MS)
+                assert limiter.statistics().tasks_waiting == 1
+                gone.set()
+        await anyio.to_thread.run_sync(started.clear)
+
+    anyio.run(main, backend=anyio_backend)
+    assert not started
+    assert summaries.reasons == ["disconnected"]
+    assert summaries[0].seconds_open < 5
+
+
+# The end of a stream, as the summary has it
+
+
+def test_a_middleware_that_goes_on_after_the_last_message() -> None:
+    log = []
+
+    class Audit:
+        def __init__(self, app: Any) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            async def audited(message: Any) -> None:
+                await send(message)
+                if not message.get("more_body", True):
+                    await anyio.sleep(20 * MS)
+                    log.append("audited")
+
+            await self.app(scope, receive, audited)
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+
+    app = app_of(items, on_close=lambda summary: log.append(summary.reason))
+    app.add_middleware(Audit)
+    with serve(app) as port:
+        assert get(port).endswith(b"data: 1\n\n")
+        wait_until(lambda: len(log) == 2)
+    assert log == ["audited", "finished"]
+
+
+def test_a_client_that_leaves_in_the_grace_of_a_shutdown(anyio_backend: str) -> None:
+    summaries = Summaries()
+    app = app_of(endless, shutdown_grace=20.0, on_close=summaries)
+
+    async def main() -> None:
+        gone = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(functools.partial(call, app, disconnect_at=gone))
+            await anyio.sleep(20 * MS)
+            shutdown()
+            await anyio.sleep(20 * MS)
+            gone.set()
+
+    anyio.run(main, backend=anyio_backend)
+    assert summaries.reasons == ["disconnected"]
+
+
+def test_events_that_were_not_sent_do_not_count(anyio_backend: str) -> None:
+    event = EncodedEvent(raw_data="x" * 1000)
+
+    async def items() -> AsyncIterator[EncodedEvent]:
+        while True:
+            yield event
+
+    async def main() -> None:
+        taken = 0
+
+        async def send(message: Any) -> None:
+            nonlocal taken
+            if message["type"] == "http.response.body":
+                if taken > 100_000:
+                    await anyio.sleep_forever()
+                taken += len(message["body"])
+
+        await app(scope(), receive_nothing, send)
+        assert summaries[0].bytes == taken
+
+    summaries = Summaries()
+    app = app_of(items, send_timeout=50 * MS, on_close=summaries)
+    anyio.run(main, backend=anyio_backend)
+    (summary,) = summaries
+    assert summary.reason == "send_timeout"
+    assert summary.events * len(event) == summary.bytes > 0

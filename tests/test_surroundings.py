@@ -37,6 +37,7 @@ from fastapi import (
     WebSocket,
 )
 from fastapi.exceptions import ResponseValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -273,8 +274,10 @@ def noted(name: str, log: list[str]) -> Any:
     """A dependency that says when it is closed."""
 
     async def dependency() -> AsyncIterator[None]:
-        yield
-        log.append(name)
+        try:
+            yield
+        finally:
+            log.append(name)
 
     return Depends(dependency)
 
@@ -320,6 +323,137 @@ def nested(layout: str, log: list[str]) -> Any:
     outer = FastAPI(dependencies=[noted("never", log)])
     outer.mount("/sub", app)
     return outer
+
+
+@pytest.mark.parametrize(
+    ("path", "closed"),
+    [
+        ("/", ["dependency", "finished"]),
+        ("/known", ["dependency", "finished"]),
+        ("/unknown", ["dependency", "finished"]),
+        ("/missing", ["finished"]),
+    ],
+)
+def test_on_close_of_what_an_exception_handler_returns(
+    path: str, closed: list[str], anyio_backend: str
+) -> None:
+    log: list[str] = []
+
+    async def answer(*_: object) -> EventSourceResponse:
+        return EventSourceResponse(
+            [1], on_close=lambda summary: log.append(summary.reason)
+        )
+
+    app = FastAPI(
+        exception_handlers={404: answer, KeyError: answer, Exception: answer},
+        dependencies=[noted("dependency", log)],
+    )
+
+    @app.get("/")
+    async def returned() -> Response:
+        return await answer()
+
+    @app.get("/known")
+    async def known() -> None:
+        raise KeyError
+
+    @app.get("/unknown")
+    async def unknown() -> None:
+        raise RuntimeError
+
+    assert fetch(app, path, anyio_backend).body == b"data: 1\n\n"
+    assert log == closed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrapped_body_is_closed_before_dependencies(
+    kind: str, anyio_backend: str
+) -> None:
+    log: list[str] = []
+
+    class Wrapping(APIRoute):
+        def get_route_handler(self) -> Any:
+            handle = super().get_route_handler()
+
+            async def wrapped(body: Any) -> AsyncIterator[bytes]:
+                async for chunk in body:
+                    yield chunk + b":\n"
+
+            async def handle_and_wrap(request: Any) -> Any:
+                response: Any = await handle(request)
+                response.body_iterator = wrapped(response.body_iterator)
+                return response
+
+            return handle_and_wrap
+
+    async def items() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "x" * 1000
+        finally:
+            await anyio.lowlevel.checkpoint()
+            log.append("generator")
+
+    def sync_items() -> Iterator[str]:
+        try:
+            while True:
+                yield "x" * 1000
+        finally:
+            log.append("generator")
+
+    app = FastAPI()
+    app.router.route_class = Wrapping
+    app.get(
+        "/",
+        response_class=EventSourceResponse.with_options(
+            on_close=lambda summary: log.append(summary.reason), max_duration=10 * MS
+        ),
+        dependencies=[noted("dependency", log)],
+    )(items if kind == "async" else sync_items)
+    gc.disable()  # which would close it too, some time
+    try:
+        reply = fetch(app, backend=anyio_backend)
+    finally:
+        gc.enable()
+    assert reply.complete
+    assert reply.body.startswith(b'data: "xxx')
+    assert log == ["generator", "dependency", "max_duration"]
+
+
+def test_a_wrapped_sync_generator_that_is_in_its_thread_when_the_client_leaves() -> (
+    None
+):
+    log: list[str] = []
+    go_on = threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+            assert go_on.wait(TIMEOUT)
+            yield 2
+        finally:
+            log.append("generator")
+
+    async def wrapped(body: Any) -> AsyncIterator[bytes]:
+        async for chunk in body:
+            yield chunk
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def endpoint() -> Response:
+        response = EventSourceResponse(
+            items(), on_close=lambda summary: log.append(summary.reason)
+        )
+        response.body_iterator = wrapped(response.body_iterator)
+        return response
+
+    with serve(app) as port:
+        with Client(port) as client:
+            client.read_until(b"data: 1\n\n")
+        wait_until(lambda: log == ["disconnected"])
+        go_on.set()
+        wait_until(lambda: log == ["disconnected", "generator"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -25,18 +25,28 @@ generator is closed before `Stream.run` returns, unless it takes longer than
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import contextvars
 import functools
+import inspect
 import logging
 import math
 import sys
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+from pydantic import BaseModel
 
 from ._core import KEEPALIVE_COMMENT, EventBuffer, ItemEncoder
 from ._shutdown import EndedAtShutdown
@@ -127,7 +137,9 @@ class Stream:
         "_closing",
         "_encoder",
         "_ends_at",
+        "_ends_for",
         "_error",
+        "_events",
         "_finished",
         "_first_event_at",
         "_given_up",
@@ -144,6 +156,7 @@ class Stream:
         "_run_in_loop",
         "_send_timeout",
         "_sending",
+        "_sending_last",
         "_shield",
         "_source",
         "_started_at",
@@ -188,11 +201,15 @@ class Stream:
         self._error: Exception | None = None
         self._raised: list[BaseException] = []  # in a thread
         self._sending = False  # or the writer sleeps; see `_ring`
+        # To `receive` a response that has ended is a disconnect, while `send` may go on
+        # in a middleware around it.
+        self._sending_last = False
         self._reason: Reason | None = None
         self._over_at: float | None = None
-        self._bytes = 0
+        self._events = self._bytes = 0
         self._first_event_at: float | None = None
         self._send_timeout = options.seconds_to_send
+        self._ends_for: Reason = "max_duration"  # at `_ends_at`
         self._stops_at = math.inf  # because the server does
 
     async def run(self, receive: Receive, send: Send) -> None:
@@ -231,7 +248,7 @@ class Stream:
         assert self._over_at is not None
         return StreamSummary(
             reason=self._reason or "finished",
-            events=self._buffer.taken_events,
+            events=self._events,
             bytes=self._bytes,
             seconds_to_first_event=None if first is None else first - self._started_at,
             seconds_open=self._over_at - self._started_at,
@@ -249,9 +266,8 @@ class Stream:
         )
         if ends_at < self._ends_at:  # not the second time
             self._ends_at = ends_at
-            if not self._finished:
-                self._over("shutdown")
-                self._pending.wake()
+            self._ends_for = "shutdown"
+            self._pending.wake()
         # A client that does not read must not keep the generator.
         self._stops_at = self._ends_at
         drop_at = self._stops_at + LAST_SEND_TIMEOUT
@@ -414,8 +430,7 @@ class Stream:
                 body = options.opening_line() + body
             if finished and not failed:
                 await self._send(send, body, more_body=False)
-                # At once: to the watcher a response that has ended is a disconnect.
-                self._reason = "finished"
+                self._over("finished")
                 return
             if ending and not finished:
                 await self._end_early(send, body)
@@ -436,8 +451,10 @@ class Stream:
             part = body[start : start + MOST_AT_ONCE]
             await self._send_body(send, part, more_body=True)
         await self._send_body(send, body[last:], more_body=more_body)
+        self._events = self._buffer.taken_events
 
     async def _send_body(self, send: Send, body: bytes, *, more_body: bool) -> None:
+        self._sending_last = not more_body
         message = {"type": self._body_type, "body": body, "more_body": more_body}
         await self._send_message(send, message)
         self._bytes += len(body)
@@ -460,7 +477,7 @@ class Stream:
 
         The last word is sent after the generator is closed: a server may exit then.
         """
-        self._over("max_duration")
+        self._over(self._ends_for)
         if self._reason == "shutdown":
             with _logged("farewell"):
                 body += self._last_word("farewell", self._options.farewell_frame())
@@ -513,7 +530,8 @@ class Stream:
     def _ring(self) -> None:
         """At the deadline of what the writer does: send, or sleep."""
         if self._sending:
-            self._over("send_timeout")
+            stopped = self._clock() >= self._stops_at
+            self._over("shutdown" if stopped else "send_timeout")
             self._stop_sending()
         else:
             self._pending.wake()
@@ -526,8 +544,9 @@ class Stream:
                     break
         except Exception as error:
             self._fail(error)
-        self._over("disconnected")
-        self._stop_sending()
+        if not self._sending_last:
+            self._over("disconnected")
+            self._stop_sending()
 
     # The producer
 
@@ -554,8 +573,9 @@ class Stream:
         self._close_by = self._clock() + CLOSE_TIMEOUT
 
     def _interrupt(self) -> None:
-        # A thread cannot be interrupted; it closes the generator when it comes back.
-        if self._is_async and not self._finished:
+        # A thread is interrupted only where it asks anyio; from anywhere else it comes
+        # back when it is done, and closes the generator then.
+        if not self._finished:
             self._cancel_producer()
 
     async def _produce(self) -> None:
@@ -609,11 +629,20 @@ class Stream:
     async def _iterate_in_thread(
         self, source: Iterable[Any], run: Callable[..., Any]
     ) -> None:
-        while await anyio.to_thread.run_sync(run, self._push_batch, source):
-            if not await self._give_way():
-                break
+        # A scope, for that is what `anyio.from_thread` looks at; and it does not take
+        # the task away from the thread, as cancelling the task does.
+        with anyio.CancelScope() as scope:
+            self._cancel_producer = scope.cancel
+            while await anyio.to_thread.run_sync(run, self._push_batch, source):
+                if not await self._give_way():
+                    break
         if self._raised:
-            raise self._raised.pop()
+            error = self._raised.pop()
+            try:
+                if not (self._closing and _is_cancelled_in_thread(error)):
+                    raise error
+            finally:
+                del error  # as in `run`
 
     async def _close(self, run: Callable[..., Any]) -> None:
         self._shield()
@@ -690,6 +719,26 @@ class Stream:
             del error  # as in `run`
 
 
+def checked_content(content: Any) -> AsyncIterable[Any] | Iterable[Any]:
+    """Refuses what is one item, or text, rather than an iterable of items."""
+    if isinstance(content, AsyncIterable):
+        return content
+    if not isinstance(content, Iterable) or isinstance(
+        content, (str, bytes, bytearray, memoryview, Mapping, BaseModel)
+    ):
+        if inspect.iscoroutine(content):
+            instead = "await it, or have its function `yield`"
+        elif callable(content):
+            instead = "call it, and pass what it returns"
+        else:
+            instead = "pass a generator, or a list of events"
+        raise TypeError(
+            "EventSourceResponse streams an async or sync iterable of events, not "
+            f"{type(content).__name__!r}: {instead}"
+        )
+    return content
+
+
 async def send_head_only(head: Head, send: Send) -> None:
     """Answers HEAD."""
     await send(head.message)
@@ -745,6 +794,11 @@ def _as_exception(error: BaseException, message: str) -> Exception:
 
 def _is_cancelled(error: BaseException | None) -> bool:
     return _is_only(error, anyio.get_cancelled_exc_class())
+
+
+def _is_cancelled_in_thread(error: BaseException) -> bool:
+    """Whether an error is what `anyio.from_thread` raises in a cancelled scope."""
+    return _is_cancelled(error) or _is_only(error, concurrent.futures.CancelledError)
 
 
 def _is_only(error: BaseException | None, kind: type[BaseException]) -> bool:

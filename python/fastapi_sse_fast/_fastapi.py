@@ -27,6 +27,7 @@ from fastapi.exceptions import ResponseValidationError
 from starlette.responses import Response
 
 from ._core import ItemEncoder
+from ._driver import checked_content
 from ._shutdown import Opening
 
 if TYPE_CHECKING:
@@ -261,9 +262,10 @@ def _returning(
         if isinstance(result, Response):
             return result
         try:
-            response = make_response(result)
+            checked_content(result)
         except TypeError:
             raise TypeError(_not_a_stream(call, result)) from None
+        response = make_response(result)
         if has_model:
             # Which may be there to keep something from the client.
             raise TypeError(

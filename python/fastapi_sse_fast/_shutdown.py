@@ -43,6 +43,8 @@ _SIGNALS = [
 
 _lock = threading.RLock()  # a handler may run while its own thread holds it
 _open: set[_Stream] = set()
+_open_in_main: set[_Stream] = set()
+"""Those of the main thread, for whose sake our handlers stand."""
 _below: dict[int, list[Callable[..., Any]]] = {}
 """For each signal the handlers that ours stands before, the topmost last.
 
@@ -118,14 +120,17 @@ def _add(stream: _Stream) -> None:
     with _lock:
         _open.add(stream)
         if _in_main_thread():
+            _open_in_main.add(stream)
             _stand_before_the_servers_handlers()
 
 
 def _discard(stream: _Stream) -> None:
     with _lock:
         _open.discard(stream)
-        if not _open and _in_main_thread():
-            _step_aside()
+        if _in_main_thread():
+            _open_in_main.discard(stream)
+            if not _open_in_main:
+                _step_aside()
 
 
 def _in_main_thread() -> bool:

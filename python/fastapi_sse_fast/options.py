@@ -60,7 +60,7 @@ class StreamSummary:
         reason: Why it is over: the generator `finished` or raised (`error`), the client
             `disconnected` or took nothing for `send_timeout`, `max_duration` has
             passed, the server stops (`shutdown`) or has `cancelled` the request.
-        events: How many events were sent; pings and the like do not count.
+        events: How many events were sent, completely; pings and the like do not count.
         bytes: How many bytes of the body were sent.
         seconds_to_first_event: From the start to the first event, if there was one.
         seconds_open: From the start to the end.

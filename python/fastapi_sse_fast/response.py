@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
-import inspect
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import fastapi.sse
-from pydantic import BaseModel
-from starlette.concurrency import iterate_in_threadpool
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
 from . import _fastapi
 from ._core import EventBuffer, ItemEncoder
-from ._driver import Head, Stream, call_on_close, send_head_only
+from ._driver import (
+    Head,
+    Stream,
+    call_on_close,
+    checked_content,
+    send_head_only,
+)
 from .options import (
     OPTION_NAMES,
     CloseHook,
@@ -160,7 +165,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         background: BackgroundTask | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
-        self.body_iterator = self._body = _Body(_checked_content(content))
+        self.body_iterator = self._body = _Body(checked_content(content))
         self.status_code = status_code
         if media_type is not None:
             self.media_type = media_type
@@ -192,6 +197,8 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             Exception: What the iterable raised. Before the first event nothing has been
                 sent, so FastAPI's exception handlers can still answer.
         """
+        # While an exception is handled, what it has passed through is closed.
+        stack = None if sys.exc_info()[1] else _fastapi.exit_stack(scope)
         message_type = "http.response"
         if scope["type"] == "websocket":  # a denied handshake may have a body
             message_type = "websocket.http.response"
@@ -205,6 +212,8 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             source, encoder_for = self._body.items, self._body.encoder_for
         else:  # somebody wrapped it, and has bytes for us
             source, encoder_for = self.body_iterator, _chunks
+            if isinstance(source, AsyncIterable):
+                source = self._body.wrapped(source)
         encoder = encoder_for(scope, self._options.json)
         opening = _fastapi.take_opening(scope)
         stream = Stream(source, encoder, head, self._options, opening)
@@ -217,7 +226,6 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
                 close = functools.partial(
                     call_on_close, self._options.on_close, stream.summary()
                 )
-                stack = _fastapi.exit_stack(scope)
                 if stack is None:
                     await close()
                 else:  # dependencies are closed first
@@ -247,42 +255,57 @@ class _Body:
         self.items = items
         self.encoder_for: EncoderFactory = _chunks
         self.json: Json = "fastapi"
+        self._iterator: AsyncIterator[bytes] | None = None
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        source = items = self.items
-        if not isinstance(items, AsyncIterable):
-            items = iterate_in_threadpool(items)
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        self._iterator = self._encoded()
+        return self._iterator
+
+    async def wrapped(self, chunks: AsyncIterable[Any]) -> AsyncIterator[Any]:
+        """Yields what a wrapper makes of the body, and closes the two.
+
+        An `async for` in a wrapper leaves our iterator to the garbage collector.
+        """
+        chunks = aiter(chunks)
+        try:
+            async for chunk in chunks:
+                yield chunk
+        finally:
+            try:
+                await _close(chunks)
+            finally:
+                await _close(self._iterator)
+
+    async def _encoded(self) -> AsyncIterator[bytes]:
         encoder = self.encoder_for({}, self.json)
         buffer = EventBuffer(
-            encoder, lambda: None, source=source, high_water=1, time_slice=0.0
+            encoder, lambda: None, source=self.items, high_water=1, time_slice=0.0
         )
-        async for item in items:
-            buffer.push(item)
-            yield buffer.take()
+        opened: Any
+        if isinstance(self.items, AsyncIterable):
+            items = opened = aiter(self.items)
+        else:
+            opened = iter(self.items)
+            items = iterate_in_threadpool(opened)
+        try:
+            async for item in items:
+                buffer.push(item)
+                yield buffer.take()
+        finally:
+            await _close(items)
+            await _close(opened)
+
+
+async def _close(iterator: Any) -> None:
+    if hasattr(iterator, "aclose"):
+        await iterator.aclose()
+    elif hasattr(iterator, "close") and not getattr(iterator, "gi_running", False):
+        # Where a thread that was left behind runs in it, that one closes it.
+        await run_in_threadpool(iterator.close)
 
 
 def _chunks(scope: Scope, json: Json) -> ItemEncoder:
     return ItemEncoder.chunks(json=json)
-
-
-def _checked_content(content: Any) -> AsyncIterable[Any] | Iterable[Any]:
-    """Refuses what is one item, or text, rather than an iterable of items."""
-    if isinstance(content, AsyncIterable):
-        return content
-    if not isinstance(content, Iterable) or isinstance(
-        content, (str, bytes, bytearray, memoryview, Mapping, BaseModel)
-    ):
-        if inspect.iscoroutine(content):
-            instead = "await it, or have its function `yield`"
-        elif callable(content):
-            instead = "call it, and pass what it returns"
-        else:
-            instead = "pass a generator, or a list of events"
-        raise TypeError(
-            "EventSourceResponse streams an async or sync iterable of events, not "
-            f"{type(content).__name__!r}: {instead}"
-        )
-    return content
 
 
 _fastapi.take_over(EventSourceResponse)
