@@ -654,6 +654,15 @@ def test_an_endpoint_that_returns_no_stream_is_told_so(returned: Any) -> None:
     assert "`yield` the events" in str(reply.error)
 
 
+def test_a_subclass_may_make_a_stream_of_what_is_returned() -> None:
+    class Topic(EventSourceResponse):
+        def __init__(self, content: str, *args: Any, **kwargs: Any) -> None:
+            super().__init__([content], *args, **kwargs)
+
+    reply = fetch(app_of(fastapi_sse_fast, lambda: "news", response_class=Topic))
+    assert reply.body == b'data: "news"\n\n'
+
+
 def test_an_error_in_a_subclass_is_its_own() -> None:
     class Broken(EventSourceResponse):
         def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1290,6 +1290,26 @@ def test_a_sync_generator_that_waits_by_the_loop_is_cancelled(
     assert summaries[0].seconds_open < 5
 
 
+def test_a_sync_generator_that_is_cancelled_leaves_no_garbage(
+    anyio_backend: str,
+) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        anyio.from_thread.run(anyio.sleep, 5)
+
+    def streams() -> int:
+        return sum(type(o) is driver.Stream for o in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = streams()
+        visit(app_of(items), anyio_backend, leaves_after=20 * MS)
+        assert streams() == before
+    finally:
+        gc.enable()
+
+
 def test_a_sync_generator_that_raises_when_it_is_cancelled(anyio_backend: str) -> None:
     def items() -> Iterator[int]:
         yield 1
@@ -1360,6 +1380,25 @@ def test_a_middleware_that_goes_on_after_the_last_message() -> None:
         assert get(port).endswith(b"data: 1\n\n")
         wait_until(lambda: len(log) == 2)
     assert log == ["audited", "finished"]
+
+
+def test_a_last_message_that_is_never_taken(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    monkeypatch.setattr(driver, "CLOSE_TIMEOUT", 20 * MS)
+    summaries = Summaries()
+    response = EventSourceResponse([], send_timeout=None, on_close=summaries)
+
+    async def receive() -> Any:
+        await anyio.sleep(10 * MS)
+        return {"type": "http.disconnect"}
+
+    async def main() -> None:
+        with anyio.fail_after(5):
+            await response(scope(), receive, send_for_ever)
+
+    anyio.run(main, backend=anyio_backend)
+    assert summaries.reasons == ["send_timeout"]
 
 
 def test_a_client_that_leaves_in_the_grace_of_a_shutdown(anyio_backend: str) -> None:

@@ -328,13 +328,16 @@ def nested(layout: str, log: list[str]) -> Any:
 @pytest.mark.parametrize(
     ("path", "closed"),
     [
-        ("/", ["dependency", "finished"]),
+        ("/", ["finished", "dependency"]),
+        ("/stream", ["dependency", "finished"]),
         ("/known", ["dependency", "finished"]),
         ("/unknown", ["dependency", "finished"]),
+        ("/streamed", ["dependency", "finished"]),
+        ("/middleware", ["dependency", "finished"]),
         ("/missing", ["finished"]),
     ],
 )
-def test_on_close_of_what_an_exception_handler_returns(
+def test_on_close_is_called_whoever_returns_the_response(
     path: str, closed: list[str], anyio_backend: str
 ) -> None:
     log: list[str] = []
@@ -353,6 +356,10 @@ def test_on_close_of_what_an_exception_handler_returns(
     async def returned() -> Response:
         return await answer()
 
+    @app.get("/stream", response_class=EventSourceResponse)
+    async def stream() -> Response:
+        return await answer()
+
     @app.get("/known")
     async def known() -> None:
         raise KeyError
@@ -361,13 +368,29 @@ def test_on_close_of_what_an_exception_handler_returns(
     async def unknown() -> None:
         raise RuntimeError
 
+    @app.get("/streamed", response_class=EventSourceResponse)
+    async def streamed() -> AsyncIterator[int]:
+        raise RuntimeError
+        yield 1
+
+    @app.get("/middleware")
+    async def fails() -> None:
+        raise LookupError
+
+    @app.middleware("http")
+    async def replace(request: Any, call_next: Any) -> Any:
+        with contextlib.suppress(LookupError):
+            return await call_next(request)
+        return await answer()
+
     assert fetch(app, path, anyio_backend).body == b"data: 1\n\n"
     assert log == closed
 
 
+@pytest.mark.parametrize("waits", [0, 3600])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_wrapped_body_is_closed_before_dependencies(
-    kind: str, anyio_backend: str
+    kind: str, waits: float, anyio_backend: str
 ) -> None:
     log: list[str] = []
 
@@ -378,6 +401,7 @@ def test_a_wrapped_body_is_closed_before_dependencies(
             async def wrapped(body: Any) -> AsyncIterator[bytes]:
                 async for chunk in body:
                     yield chunk + b":\n"
+                    await anyio.sleep(waits)
 
             async def handle_and_wrap(request: Any) -> Any:
                 response: Any = await handle(request)
@@ -406,7 +430,7 @@ def test_a_wrapped_body_is_closed_before_dependencies(
     app.get(
         "/",
         response_class=EventSourceResponse.with_options(
-            on_close=lambda summary: log.append(summary.reason), max_duration=10 * MS
+            on_close=lambda summary: log.append(summary.reason), max_duration=20 * MS
         ),
         dependencies=[noted("dependency", log)],
     )(items if kind == "async" else sync_items)
@@ -420,6 +444,70 @@ def test_a_wrapped_body_is_closed_before_dependencies(
     assert log == ["generator", "dependency", "max_duration"]
 
 
+@pytest.mark.parametrize("way", ["anext", "break"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrapper_may_look_at_the_first_chunk(
+    kind: str, way: str, anyio_backend: str
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        for number in range(4):
+            yield number
+            await anyio.lowlevel.checkpoint()
+
+    async def wrapped(body: Any) -> AsyncIterator[bytes]:
+        if way == "anext":
+            yield await anext(aiter(body))
+        else:
+            async for chunk in body:
+                yield chunk
+                break
+        async for chunk in body:
+            yield chunk
+            await anyio.sleep(MS)
+
+    response = EventSourceResponse(items() if kind == "async" else range(4))
+    response.body_iterator = wrapped(response.body_iterator)
+    reply = fetch(response, backend=anyio_backend)
+    assert reply.complete
+    assert reply.body == b"".join(b"data: %d\n\n" % number for number in range(4))
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_wrapper_that_reads_in_a_task_of_its_own(ends: bool) -> None:
+    log = []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await anyio.sleep(3600)
+        finally:
+            log.append("generator")
+
+    async def wrapped(body: Any) -> AsyncIterator[bytes]:
+        chunks = aiter(body)
+        step = asyncio.ensure_future(anext(chunks))
+        try:
+            for _ in range(5 if ends else 10_000):
+                await asyncio.wait([step], timeout=5 * MS)
+                if step.done():
+                    yield step.result()
+                    step = asyncio.ensure_future(anext(chunks))
+                else:
+                    yield b": idle\n\n"
+        finally:
+            step.cancel()
+
+    response = EventSourceResponse(
+        items(), on_close=lambda summary: log.append(summary.reason)
+    )
+    response.body_iterator = wrapped(response.body_iterator)
+    reply = fetch(response, disconnect_after=None if ends else 3)
+    assert reply.error is None
+    assert reply.complete == ends
+    assert reply.body.startswith(b"data: 1\n\n: idle\n\n")
+    assert sorted(log) == sorted(["generator", "finished" if ends else "disconnected"])
+
+
 def test_a_wrapped_sync_generator_that_is_in_its_thread_when_the_client_leaves() -> (
     None
 ):
@@ -429,6 +517,7 @@ def test_a_wrapped_sync_generator_that_is_in_its_thread_when_the_client_leaves()
     def items() -> Iterator[int]:
         try:
             yield 1
+            log.append("waits")
             assert go_on.wait(TIMEOUT)
             yield 2
         finally:
@@ -448,12 +537,22 @@ def test_a_wrapped_sync_generator_that_is_in_its_thread_when_the_client_leaves()
         response.body_iterator = wrapped(response.body_iterator)
         return response
 
-    with serve(app) as port:
+    async def noting(scope: Any, receive: Any, send: Any) -> None:
+        async def receive_noted() -> Any:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                log.append("client")
+            return message
+
+        await app(scope, receive_noted, send)
+
+    with serve(noting) as port:
         with Client(port) as client:
             client.read_until(b"data: 1\n\n")
-        wait_until(lambda: log == ["disconnected"])
+            wait_until(lambda: log == ["waits"])
+        wait_until(lambda: log == ["waits", "client"])
         go_on.set()
-        wait_until(lambda: log == ["disconnected", "generator"])
+        wait_until(lambda: log[2:] == ["generator", "disconnected"])
 
 
 @pytest.mark.parametrize("kind", KINDS)

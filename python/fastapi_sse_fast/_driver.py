@@ -544,7 +544,9 @@ class Stream:
                     break
         except Exception as error:
             self._fail(error)
-        if not self._sending_last:
+        if self._sending_last:
+            self._alarm.set(min(self._alarm.deadline, self._clock() + CLOSE_TIMEOUT))
+        else:
             self._over("disconnected")
             self._stop_sending()
 
@@ -641,6 +643,7 @@ class Stream:
             try:
                 if not (self._closing and _is_cancelled_in_thread(error)):
                     raise error
+                error.__traceback__ = None  # with anyio's future in it: a cycle
             finally:
                 del error  # as in `run`
 
@@ -719,6 +722,10 @@ class Stream:
             del error  # as in `run`
 
 
+class NotAStreamError(TypeError):
+    """The content of a response is no iterable of items."""
+
+
 def checked_content(content: Any) -> AsyncIterable[Any] | Iterable[Any]:
     """Refuses what is one item, or text, rather than an iterable of items."""
     if isinstance(content, AsyncIterable):
@@ -732,7 +739,7 @@ def checked_content(content: Any) -> AsyncIterable[Any] | Iterable[Any]:
             instead = "call it, and pass what it returns"
         else:
             instead = "pass a generator, or a list of events"
-        raise TypeError(
+        raise NotAStreamError(
             "EventSourceResponse streams an async or sync iterable of events, not "
             f"{type(content).__name__!r}: {instead}"
         )

@@ -27,7 +27,7 @@ from fastapi.exceptions import ResponseValidationError
 from starlette.responses import Response
 
 from ._core import ItemEncoder
-from ._driver import checked_content
+from ._driver import NotAStreamError
 from ._shutdown import Opening
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def take_over(response_class: type[EventSourceResponse]) -> None:
         class_ = _streaming_class(kwargs.get("response_class"))
         if class_ is None or not kwargs.keys() >= _ARGUMENTS:
             return original(*args, **kwargs)
-        return _known_at_shutdown(original(*args, **_redirected(class_, kwargs)))
+        return _known_while_open(original(*args, **_redirected(class_, kwargs)))
 
     _Seam.ours = response_class
     fastapi.routing.get_request_handler = get_request_handler
@@ -137,31 +137,32 @@ def default_ping_interval() -> float:
     return float(getattr(fastapi.routing, "_PING_INTERVAL", 15.0))
 
 
-def exit_stack(scope: Scope) -> AsyncExitStack | None:
-    """What FastAPI unwinds when a request is over, after all of its dependencies."""
-    stack: AsyncExitStack | None = scope.get("fastapi_middleware_astack")
-    return stack
+def opened_request(scope: Scope) -> tuple[Opening, AsyncExitStack] | None:
+    """A request of our routes while it is open.
+
+    The stack is what FastAPI unwinds when it is over, after all of its dependencies.
+    Responses to errors may come later: FastAPI leaves the stack in the scope.
+    """
+    opening: Opening | None = scope.get(_OPENING)
+    return None if opening is None else (opening, scope[_STACK])
 
 
-def take_opening(scope: Scope) -> Opening | None:
-    """The request, as it is known for the server's shutdown."""
-    opening: Opening | None = scope.pop(_OPENING, None)
-    return opening
-
-
-def _known_at_shutdown(handle: _Handler) -> _Handler:
+def _known_while_open(handle: _Handler) -> _Handler:
     """Wraps what opens the dependencies of a request and returns its response."""
 
     async def handle_known(request: Request) -> Response:
-        stack = exit_stack(request.scope)
+        scope = request.scope
+        stack: AsyncExitStack | None = scope.get(_STACK)
         if stack is not None:
-            opening = request.scope[_OPENING] = Opening()
+            opening = scope[_OPENING] = Opening()
             stack.callback(opening.close)
+            stack.callback(scope.pop, _OPENING, None)
         return await handle(request)
 
     return handle_known
 
 
+_STACK = "fastapi_middleware_astack"
 _OPENING = "fastapi_sse_fast.opening"
 
 
@@ -262,10 +263,9 @@ def _returning(
         if isinstance(result, Response):
             return result
         try:
-            checked_content(result)
-        except TypeError:
+            response = make_response(result)
+        except NotAStreamError:
             raise TypeError(_not_a_stream(call, result)) from None
-        response = make_response(result)
         if has_model:
             # Which may be there to keep something from the client.
             raise TypeError(

@@ -60,7 +60,8 @@ class StreamSummary:
         reason: Why it is over: the generator `finished` or raised (`error`), the client
             `disconnected` or took nothing for `send_timeout`, `max_duration` has
             passed, the server stops (`shutdown`) or has `cancelled` the request.
-        events: How many events were sent, completely; pings and the like do not count.
+        events: How many events were sent; pings and the like do not count, nor does
+            what was being sent when the stream broke off.
         bytes: How many bytes of the body were sent.
         seconds_to_first_event: From the start to the first event, if there was one.
         seconds_open: From the start to the end.
@@ -141,7 +142,8 @@ class StreamOptions:
             returns is sent as the last one; the stream still ends as a broken one, and
             the exception still reaches the server's log. May be async.
         on_close: Called with a `StreamSummary` last of all, when background tasks
-            have run and dependencies are closed. May be async.
+            have run and dependencies are closed (except those of a route with another
+            `response_class`, which returns the response). May be async.
         shutdown_grace: Time that the generator may go on for once the server stops.
         farewell: An event to send when the server stops, or what makes one.
         json: How data is spelled that no model spells itself: `"fastapi"` is that of

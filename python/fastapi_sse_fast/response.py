@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import functools
-import sys
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+import threading
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterable,
+    Mapping,
+)
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import anyio
 import fastapi.sse
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.concurrency import run_in_threadpool
 
 from . import _fastapi
 from ._core import EventBuffer, ItemEncoder
 from ._driver import (
+    CLOSE_TIMEOUT,
     Head,
     Stream,
     call_on_close,
@@ -197,8 +205,6 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             Exception: What the iterable raised. Before the first event nothing has been
                 sent, so FastAPI's exception handlers can still answer.
         """
-        # While an exception is handled, what it has passed through is closed.
-        stack = None if sys.exc_info()[1] else _fastapi.exit_stack(scope)
         message_type = "http.response"
         if scope["type"] == "websocket":  # a denied handshake may have a body
             message_type = "websocket.http.response"
@@ -215,7 +221,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             if isinstance(source, AsyncIterable):
                 source = self._body.wrapped(source)
         encoder = encoder_for(scope, self._options.json)
-        opening = _fastapi.take_opening(scope)
+        opening, stack = _fastapi.opened_request(scope) or (None, None)
         stream = Stream(source, encoder, head, self._options, opening)
         try:
             await stream.run(receive, send)
@@ -258,7 +264,10 @@ class _Body:
         self._iterator: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        self._iterator = self._encoded()
+        # The same one: who has looked at the first chunk may go on with another loop.
+        if self._iterator is None:
+            encoder = self.encoder_for({}, self.json)
+            self._iterator = _encoded(self.items, encoder)
         return self._iterator
 
     async def wrapped(self, chunks: AsyncIterable[Any]) -> AsyncIterator[Any]:
@@ -276,32 +285,59 @@ class _Body:
             finally:
                 await _close(self._iterator)
 
-    async def _encoded(self) -> AsyncIterator[bytes]:
-        encoder = self.encoder_for({}, self.json)
-        buffer = EventBuffer(
-            encoder, lambda: None, source=self.items, high_water=1, time_slice=0.0
-        )
-        opened: Any
-        if isinstance(self.items, AsyncIterable):
-            items = opened = aiter(self.items)
-        else:
-            opened = iter(self.items)
-            items = iterate_in_threadpool(opened)
-        try:
-            async for item in items:
-                buffer.push(item)
-                yield buffer.take()
-        finally:
-            await _close(items)
-            await _close(opened)
+
+async def _encoded(
+    items: AsyncIterable[Any] | Iterable[Any], encoder: ItemEncoder
+) -> AsyncIterator[bytes]:
+    buffer = EventBuffer(
+        encoder, lambda: None, source=items, high_water=1, time_slice=0.0
+    )
+    opened = aiter(items) if isinstance(items, AsyncIterable) else _InThreads(items)
+    try:
+        async for item in opened:
+            buffer.push(item)
+            yield buffer.take()
+    finally:
+        await _close(opened)
+
+
+class _InThreads:
+    """Iterates in worker threads; closing waits for one that was left behind."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self._items = iter(items)
+        self._lock = threading.Lock()
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        item = await run_in_threadpool(self._next)
+        if item is _END:
+            raise StopAsyncIteration
+        return item
+
+    def _next(self) -> Any:
+        with self._lock:
+            return next(self._items, _END)
+
+    async def aclose(self) -> None:
+        await run_in_threadpool(self._close)
+
+    def _close(self) -> None:
+        with self._lock:
+            if hasattr(self._items, "close"):
+                self._items.close()
+
+
+_END = object()
 
 
 async def _close(iterator: Any) -> None:
-    if hasattr(iterator, "aclose"):
-        await iterator.aclose()
-    elif hasattr(iterator, "close") and not getattr(iterator, "gi_running", False):
-        # Where a thread that was left behind runs in it, that one closes it.
-        await run_in_threadpool(iterator.close)
+    """Closes it, unless a task of its user's is in it, which that has to end."""
+    if hasattr(iterator, "aclose") and not getattr(iterator, "ag_running", False):
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await iterator.aclose()
 
 
 def _chunks(scope: Scope, json: Json) -> ItemEncoder:
