@@ -111,10 +111,11 @@ def test_cancelling_more_than_once(kind: str, cancels: int) -> None:
 
     async def main() -> None:
         task = asyncio.create_task(call(slow.app))
-        await asyncio.sleep(20 * MS)
+        await asyncio.sleep(100 * MS)
         for _ in range(cancels):
             task.cancel()
             while not slow.closing.is_set():
+                assert not task.done()
                 await asyncio.sleep(0)
             await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
@@ -128,14 +129,16 @@ def test_cancelling_more_than_once(kind: str, cancels: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ending", ["disconnected", "max_duration"])
 def test_cancelling_while_the_generator_closes(ending: str, kind: str) -> None:
+    # On a busy machine a thread may take some time to start.
     slow = SlowToClose(
-        kind, pause=MS, max_duration=5 * MS if ending == "max_duration" else None
+        kind, pause=MS, max_duration=100 * MS if ending == "max_duration" else None
     )
 
     async def main() -> None:
         leave = 1 if ending == "disconnected" else None
         task = asyncio.create_task(call(slow.app, disconnect_after=leave))
         while not slow.closing.is_set():
+            assert not task.done()
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
