@@ -1240,14 +1240,15 @@ def test_a_sync_generator_does_not_start_when_its_client_has_left() -> None:
 # Threads that wait by the loop
 
 
-def visit(app: Any, backend: str, leaves_after: float) -> Reply:
-    """A request of a client that leaves after so many seconds."""
+def visit(app: Any, backend: str, leaves_at: threading.Event) -> Reply:
+    """A request of a client that leaves at an event."""
 
     async def main() -> Reply:
         gone = anyio.Event()
 
         async def leave() -> None:
-            await anyio.sleep(leaves_after)
+            while not leaves_at.is_set():
+                await anyio.sleep(MS)
             gone.set()
 
         async with anyio.create_task_group() as tasks:
@@ -1259,18 +1260,25 @@ def visit(app: Any, backend: str, leaves_after: float) -> Reply:
     return anyio.run(main, backend=backend)
 
 
+async def wait_in_loop(waiting: threading.Event) -> None:
+    waiting.set()
+    await anyio.sleep(5)
+
+
 @pytest.mark.parametrize("end", ["disconnected", "max_duration"])
 @pytest.mark.parametrize("wait", ["run", "check_cancelled"])
 def test_a_sync_generator_that_waits_by_the_loop_is_cancelled(
     wait: str, end: str, anyio_backend: str
 ) -> None:
     log: list[str] = []
+    waiting = threading.Event()
 
     def items() -> Iterator[int]:
         try:
             yield 1
             if wait == "run":
-                anyio.from_thread.run(anyio.sleep, 5)
+                anyio.from_thread.run(wait_in_loop, waiting)
+            waiting.set()
             for _ in range(5000):
                 anyio.from_thread.check_cancelled()
                 time.sleep(MS)
@@ -1281,10 +1289,10 @@ def test_a_sync_generator_that_waits_by_the_loop_is_cancelled(
             anyio.from_thread.run_sync(log.append, "closed")
 
     summaries = Summaries()
-    limit = 50 * MS if end == "max_duration" else None
+    limit = 200 * MS if end == "max_duration" else None
     app = app_of(items, on_close=summaries, max_duration=limit)
-    leaves_after = 50 * MS if end == "disconnected" else 3600
-    reply = visit(app, anyio_backend, leaves_after)
+    leaves_at = waiting if end == "disconnected" else threading.Event()
+    reply = visit(app, anyio_backend, leaves_at)
     assert reply.body == b"data: 1\n\n"
     assert reply.error is None
     assert reply.complete == (end == "max_duration")
@@ -1296,9 +1304,11 @@ def test_a_sync_generator_that_waits_by_the_loop_is_cancelled(
 def test_a_sync_generator_that_is_cancelled_leaves_no_garbage(
     anyio_backend: str,
 ) -> None:
+    waiting = threading.Event()
+
     def items() -> Iterator[int]:
         yield 1
-        anyio.from_thread.run(anyio.sleep, 5)
+        anyio.from_thread.run(wait_in_loop, waiting)
 
     def streams() -> int:
         return sum(type(o) is driver.Stream for o in gc.get_objects())
@@ -1307,21 +1317,23 @@ def test_a_sync_generator_that_is_cancelled_leaves_no_garbage(
     gc.disable()
     try:
         before = streams()
-        visit(app_of(items), anyio_backend, leaves_after=20 * MS)
+        visit(app_of(items), anyio_backend, waiting)
         assert streams() == before
     finally:
         gc.enable()
 
 
 def test_a_sync_generator_that_raises_when_it_is_cancelled(anyio_backend: str) -> None:
+    waiting = threading.Event()
+
     def items() -> Iterator[int]:
         yield 1
         try:
-            anyio.from_thread.run(anyio.sleep, 5)
+            anyio.from_thread.run(wait_in_loop, waiting)
         except BaseException:
             raise LookupError from None
 
-    reply = visit(app_of(items), anyio_backend, leaves_after=50 * MS)
+    reply = visit(app_of(items), anyio_backend, waiting)
     assert isinstance(reply.error, LookupError)
 
 
@@ -1344,8 +1356,8 @@ def test_a_client_that_leaves_while_its_stream_waits_for_a_thread(
             gone = anyio.Event()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(functools.partial(call, app, disconnect_at=gone))
-                await anyio.sleep(10 * MS)
-                assert limiter.statistics().tasks_waiting == 1
+                while not limiter.statistics().tasks_waiting:
+                    await anyio.sleep(MS)
                 gone.set()
         await anyio.to_thread.run_sync(started.clear)
 

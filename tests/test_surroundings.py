@@ -439,7 +439,7 @@ def test_a_wrapped_body_is_closed_before_dependencies(
     app.get(
         "/",
         response_class=EventSourceResponse.with_options(
-            on_close=lambda summary: log.append(summary.reason), max_duration=20 * MS
+            on_close=lambda summary: log.append(summary.reason), max_duration=100 * MS
         ),
         dependencies=[noted("dependency", log)],
     )(items if kind == "async" else sync_items)
