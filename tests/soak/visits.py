@@ -283,9 +283,12 @@ class Visit:
         steps = [["opened", "begun", "ended", "released"]]
         if self.may_be_shut_down:
             reasons |= {"shutdown", "send_timeout"}  # which is short then
-        if self.may_be_shut_down or not self.ending.reads:
+        limited = self.ending.limit == "max_duration"  # while it waits for a thread
+        if self.may_be_shut_down or limited or not self.ending.reads:
             steps.append(["opened", "released"])
-        if record[-1] in reasons and record[:-1] in steps:
+        # Of a response that a route of another class returns, it is told before.
+        told = -2 if "/returned-" in self._path else -1
+        if record[told] in reasons and [*record[:told], *record[told:][1:]] in steps:
             return ""
         return f"{record}, not {steps[0]} and {' or '.join(reasons)}"
 
