@@ -517,9 +517,7 @@ def test_a_wrapper_that_reads_in_a_task_of_its_own(ends: bool) -> None:
     assert sorted(log) == sorted(["generator", "finished" if ends else "disconnected"])
 
 
-def test_a_wrapped_sync_generator_that_is_in_its_thread_when_the_client_leaves() -> (
-    None
-):
+def test_a_wrapped_sync_generator_whose_client_leaves_during_a_step() -> None:
     log: list[str] = []
     go_on = threading.Event()
 

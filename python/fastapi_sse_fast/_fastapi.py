@@ -137,14 +137,16 @@ def default_ping_interval() -> float:
     return float(getattr(fastapi.routing, "_PING_INTERVAL", 15.0))
 
 
-def opened_request(scope: Scope) -> tuple[Opening, AsyncExitStack] | None:
+def open_request(
+    scope: Scope,
+) -> tuple[Opening, AsyncExitStack] | tuple[None, None]:
     """A request of our routes while it is open.
 
     The stack is what FastAPI unwinds when it is over, after all of its dependencies.
     Responses to errors may come later: FastAPI leaves the stack in the scope.
     """
-    opening: Opening | None = scope.get(_OPENING)
-    return None if opening is None else (opening, scope[_STACK])
+    request: tuple[Opening, AsyncExitStack] | None = scope.get(_OPEN_REQUEST)
+    return request or (None, None)
 
 
 def _known_while_open(handle: _Handler) -> _Handler:
@@ -152,18 +154,18 @@ def _known_while_open(handle: _Handler) -> _Handler:
 
     async def handle_known(request: Request) -> Response:
         scope = request.scope
-        stack: AsyncExitStack | None = scope.get(_STACK)
+        stack: AsyncExitStack | None = scope.get("fastapi_middleware_astack")
         if stack is not None:
-            opening = scope[_OPENING] = Opening()
+            opening = Opening()
             stack.callback(opening.close)
-            stack.callback(scope.pop, _OPENING, None)
+            scope[_OPEN_REQUEST] = opening, stack
+            stack.callback(scope.pop, _OPEN_REQUEST, None)
         return await handle(request)
 
     return handle_known
 
 
-_STACK = "fastapi_middleware_astack"
-_OPENING = "fastapi_sse_fast.opening"
+_OPEN_REQUEST = "fastapi_sse_fast.open_request"
 
 
 def _fits(get_request_handler: Callable[..., Any]) -> bool:

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import (
-    AsyncIterable,
-    AsyncIterator,
-    Callable,
-    Iterable,
-    Mapping,
-)
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import anyio
@@ -221,7 +215,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             if isinstance(source, AsyncIterable):
                 source = self._body.wrapped(source)
         encoder = encoder_for(scope, self._options.json)
-        opening, stack = _fastapi.opened_request(scope) or (None, None)
+        opening, stack = _fastapi.open_request(scope)
         stream = Stream(source, encoder, head, self._options, opening)
         try:
             await stream.run(receive, send)

@@ -287,8 +287,9 @@ class Visit:
         if self.may_be_shut_down or limited or not self.ending.reads:
             steps.append(["opened", "released"])
         # Of a response that a route of another class returns, it is told before.
-        told = -2 if "/returned-" in self._path else -1
-        if record[told] in reasons and [*record[:told], *record[told:][1:]] in steps:
+        noted = list(record)
+        reason = noted.pop(-2 if "/returned-" in self._path else -1)
+        if reason in reasons and noted in steps:
             return ""
         return f"{record}, not {steps[0]} and {' or '.join(reasons)}"
 
