@@ -89,6 +89,9 @@ impl EventBuffer {
         let py = item.py();
         let mut frame = mem::take(&mut self.lock().scratch);
         let encoded = self.encoder.get().encode(item, &mut frame);
+        if let Ok(Some(large)) = &encoded {
+            frame.extend_from_slice(large.as_bytes());
+        }
         let (woke, give_way) = self.lock().append(frame, encoded.is_ok(), self);
         if let Err(error) = encoded {
             // Where there are no notes (before 3.11), or something in the way, it goes without.

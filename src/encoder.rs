@@ -134,12 +134,22 @@ impl ItemEncoder {
 }
 
 impl ItemEncoder {
-    /// Appends the frame of `item` to `out`. On an error `out` holds a torn tail to truncate.
+    /// Encode `item`: append a small frame to `out` and return `None`, or return a large one as
+    /// `bytes` of its own and leave `out` as it was. On an error `out` may hold a torn tail, which
+    /// the caller truncates.
     ///
     /// # Errors
     ///
     /// What validation, a serializer or FastAPI's encoder raise.
-    pub(crate) fn encode(&self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    pub(crate) fn encode<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        out: &mut Vec<u8>,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        self.append(item, out).map(|()| None)
+    }
+
+    fn append(&self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
         let py = item.py();
         if let Ok(encoded) = item.cast_exact::<EncodedEvent>() {
             out.extend_from_slice(encoded.get().frame());
@@ -194,7 +204,7 @@ impl ItemEncoder {
 )]
 pub(crate) fn encode_event(item: &Bound<'_, PyAny>, json: Spelling) -> PyResult<EncodedEvent> {
     let mut frame = Vec::new();
-    ItemEncoder::new(json).encode(item, &mut frame)?;
+    ItemEncoder::new(json).append(item, &mut frame)?;
     Ok(EncodedEvent::of(frame))
 }
 
