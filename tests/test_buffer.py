@@ -11,32 +11,9 @@ import pytest
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from fastapi_sse_fast import EncodedEvent, ServerSentEvent
-from fastapi_sse_fast._core import EventBuffer, ItemEncoder
+from fastapi_sse_fast._core import ItemEncoder
 
-
-def buffer_of(
-    encoder: ItemEncoder | None = None,
-    wake: Any = lambda: None,
-    *,
-    high_water: int = 1 << 20,
-    time_slice: float = 3600.0,
-) -> EventBuffer:
-    return EventBuffer(
-        encoder or ItemEncoder(),
-        wake,
-        source=None,
-        high_water=high_water,
-        time_slice=time_slice,
-    )
-
-
-def typed(item_type: Any) -> ItemEncoder:
-    adapter = TypeAdapter(item_type)
-    return ItemEncoder.typed(
-        validate=adapter.validator.validate_python,
-        serialize=adapter.serializer.to_json,
-        invalid=lambda item, error: LookupError(item, error),
-    )
+from .support.buffers import buffer_of, typed
 
 
 def test_frames_are_taken_in_order_and_once() -> None:

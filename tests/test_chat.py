@@ -15,7 +15,7 @@ import pytest
 import fastapi_sse_fast
 from fastapi_sse_fast import shutdown
 
-from .server import TIMEOUT, serve, wait_until
+from .support.server import TIMEOUT, serve, wait_until
 
 if TYPE_CHECKING:
     import openai

@@ -27,9 +27,9 @@ from fastapi_sse_fast import (
     Slot,
 )
 
-from . import reference
-from .asgi import fetch
-from .eventsource import Event, EventSource, is_event_stream, parse
+from .support import reference
+from .support.asgi import fetch
+from .support.eventsource import Event, EventSource, is_event_stream, parse
 from .test_wire import FIELDS
 
 PAGE = Path(__file__).parent.parent / "docs" / "conformance.md"

@@ -22,9 +22,9 @@ from pydantic import ValidationError
 
 import fastapi_sse_fast
 
-from . import releases
-from .asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
-from .server import Client, serve, serve_process, wait_until
+from .support import releases
+from .support.asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
+from .support.server import Client, serve, serve_process, wait_until
 
 MS = 0.001
 

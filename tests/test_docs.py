@@ -25,7 +25,7 @@ import pytest
 import fastapi_sse_fast
 from fastapi_sse_fast import EventSourceResponse, StreamOptions
 
-from .asgi import fetch
+from .support.asgi import fetch
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(fastapi_sse_fast.__file__).parent

@@ -26,9 +26,9 @@ from starlette.routing import Route
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse, ServerSentEvent
 from fastapi_sse_fast._wakeup import AsyncioAlarm, AsyncioSleep
 
-from .asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
-from .eventsource import parse
-from .server import Client, get, serve, serve_process, wait_until
+from .support.asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
+from .support.eventsource import parse
+from .support.server import Client, get, serve, serve_process, wait_until
 
 MS = 0.001
 BURST = 100_000
@@ -247,7 +247,7 @@ def test_the_loop_stays_responsive_beside_a_generator_that_never_awaits(
             client.socket.recv(1 << 16)
 
     with (
-        serve_process(name, "tests.streams:app", "/numbers?n=1") as server,
+        serve_process(name, "tests.support.streams:app", "/numbers?n=1") as server,
         Client(server.port, path) as client,
     ):
         reader = threading.Thread(target=read, args=[client])

@@ -25,9 +25,9 @@ from fastapi_sse_fast import (
     format_sse_event,
 )
 
-from . import reference, releases, values
-from .eventsource import parse
-from .test_buffer import buffer_of
+from .support import reference, releases, values
+from .support.buffers import buffer_of
+from .support.eventsource import parse
 
 ANYTHING = st.one_of(
     st.none(),

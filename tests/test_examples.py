@@ -21,8 +21,8 @@ import pytest
 
 import fastapi_sse_fast
 
-from .eventsource import EventSource, parse
-from .server import Client, serve, wait_until
+from .support.eventsource import EventSource, parse
+from .support.server import Client, serve, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

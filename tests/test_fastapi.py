@@ -52,8 +52,8 @@ from fastapi_sse_fast import (
     uninstall,
 )
 
-from . import releases, values
-from .asgi import Reply, fetch
+from .support import releases, values
+from .support.asgi import Reply, fetch
 
 MODULES = [fastapi.sse, fastapi_sse_fast]
 

@@ -32,10 +32,11 @@ from fastapi_sse_fast import (
 )
 from fastapi_sse_fast._core import ItemEncoder
 
-from . import reference
-from .asgi import fetch
-from .eventsource import parse
-from .hostile import (
+from .support import reference
+from .support.asgi import fetch
+from .support.buffers import buffer_of
+from .support.eventsource import parse
+from .support.hostile import (
     ENCODERS,
     WAYS,
     Anything,
@@ -50,7 +51,6 @@ from .hostile import (
     every_outcome,
     outcome,
 )
-from .test_buffer import buffer_of
 
 # Methods that raise
 

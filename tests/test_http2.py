@@ -21,7 +21,7 @@ from typing_extensions import Self
 
 from fastapi_sse_fast import EventSourceResponse, ServerSentEvent, shutdown
 
-from .server import TIMEOUT, wait_until
+from .support.server import TIMEOUT, wait_until
 from .test_lifecycle import MS, Summaries
 
 STREAMS = 20

@@ -24,10 +24,10 @@ from fastapi_sse_fast import (
     format_sse_event,
 )
 
-from . import reference
-from .asgi import fetch
-from .eventsource import Event, parse
-from .hostile import Faked, Lying, LyingNumber, Proxy, Rubbish, outcome, push
+from .support import reference
+from .support.asgi import fetch
+from .support.eventsource import Event, parse
+from .support.hostile import Faked, Lying, LyingNumber, Proxy, Rubbish, outcome, push
 
 
 class Loose(ServerSentEvent):

@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 from fastapi_sse_fast import encode_event
 
-from . import reference, releases, values
-from .test_buffer import buffer_of
+from .support import reference, releases, values
+from .support.buffers import buffer_of
 
 
 def encode(value: Any) -> bytes:

@@ -28,9 +28,9 @@ from fastapi_sse_fast import (
 )
 from fastapi_sse_fast import _driver as driver
 
-from .asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
-from .eventsource import parse
-from .server import Client, get, serve, wait_until
+from .support.asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
+from .support.eventsource import parse
+from .support.server import Client, get, serve, wait_until
 
 MS = 0.001
 

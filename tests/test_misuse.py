@@ -32,8 +32,8 @@ from fastapi_sse_fast import (
 )
 from fastapi_sse_fast import _driver as driver
 
-from .asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
-from .server import get, serve, wait_until
+from .support.asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
+from .support.server import get, serve, wait_until
 from .test_lifecycle import MS, Summaries, app_of, endless
 
 KINDS = ["async", "sync"]

@@ -25,7 +25,7 @@ from fastapi_sse_fast import (
 )
 from fastapi_sse_fast.options import UNSET, StreamOptions
 
-from .asgi import fetch
+from .support.asgi import fetch
 
 
 class Item(BaseModel):

@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from .server import COMMANDS, TIMEOUT, Client, get, serve_process, wait_until
+from .support.server import COMMANDS, TIMEOUT, Client, get, serve_process, wait_until
 
-APP = "tests.streams:app"
+APP = "tests.support.streams:app"
 READY = "/numbers?n=1"
 MS = 0.001
 
@@ -179,7 +179,7 @@ def test_sigterm_lets_a_stream_go_on_for_its_grace(name: str) -> None:
 
 def test_sigterm_ends_two_servers_in_one_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second takes our handler for the one to restore, and passes the signal on."""
-    monkeypatch.setitem(COMMANDS, "two", "tests.two_servers {fd}")
+    monkeypatch.setitem(COMMANDS, "two", "tests.support.two_servers {fd}")
     with (
         serve_process("two", APP, READY) as server,
         Client(server.port, "/graceful") as first,

@@ -11,10 +11,10 @@ import pytest
 if sys.platform != "linux":
     pytest.skip("the soak reads /proc", allow_module_level=True)
 
-from . import releases
 from .soak.__main__ import WARM_UP_ROUNDS, end_in_every_way, run
 from .soak.visits import FINISHES
 from .soak.watch import LIMITS, MEASURED, Faults, Growth, Watch, growth
+from .support import releases
 
 STREAMS = [1000 * number for number in range(MEASURED)]
 NOISE = [0, 900, 300, 1000, 200, 800, 100, 600, 0]

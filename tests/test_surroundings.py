@@ -55,9 +55,9 @@ from fastapi_sse_fast import (
     shutdown,
 )
 
-from . import releases, server
-from .asgi import fetch, scope, send_for_ever
-from .server import TIMEOUT, Client, get, serve, serve_process, wait_until
+from .support import releases, server
+from .support.asgi import fetch, scope, send_for_ever
+from .support.server import TIMEOUT, Client, get, serve, serve_process, wait_until
 from .test_fastapi import MODULES, app_of
 from .test_lifecycle import MS, Summaries, endless
 
@@ -1262,14 +1262,14 @@ def test_a_changed_file_restarts_the_server_beside_an_open_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = tmp_path / "reloaded.py"
-    module.write_text("from tests.streams import app\n")
+    module.write_text("from tests.support.streams import app\n")
     command = "uvicorn {app} --fd {fd} --app-dir %s --reload --reload-dir %s"
     monkeypatch.setitem(server.COMMANDS, "reload", command % (tmp_path, tmp_path))
     with serve_process("reload", "reloaded:app", "/numbers?n=1") as process:
         with Client(process.port, "/idle") as client:
             client.read_until(b"data: 1\n\n")
             del process.said[:]
-            module.write_text("from tests.streams import app  # changed\n")
+            module.write_text("from tests.support.streams import app  # changed\n")
             body = client.read_to_end()
         assert body.endswith(b"event: bye\nretry: 3000\n\n")
         wait_until(lambda: len(process.said) == 3)

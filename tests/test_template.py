@@ -26,9 +26,9 @@ from fastapi_sse_fast import (
     encode_event,
 )
 
-from . import values
-from .asgi import fetch
-from .eventsource import parse
+from .support import values
+from .support.asgi import fetch
+from .support.eventsource import parse
 
 WRONG: Any = 0
 

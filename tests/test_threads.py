@@ -21,8 +21,8 @@ from fastapi_sse_fast import (
 )
 from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 
-from .hostile import Anything
-from .test_buffer import buffer_of
+from .support.buffers import buffer_of
+from .support.hostile import Anything
 
 
 def in_threads(work: Callable[[int], None], count: int = 8) -> None:

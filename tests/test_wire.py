@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import fastapi_sse_fast
 from fastapi_sse_fast import EncodedEvent, format_sse_event
 
-from . import reference
-from .eventsource import Event, parse
+from .support import reference
+from .support.eventsource import Event, parse
 
 LINE = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\r\n:"))

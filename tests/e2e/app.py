@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse, ServerSentEvent
 
-from ..eventsource import Event
-from ..streams import say
+from ..support.eventsource import Event
+from ..support.streams import say
 
 app = FastAPI()
 

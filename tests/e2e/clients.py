@@ -15,8 +15,8 @@ import httpx
 import httpx_sse
 import pytest
 
-from ..eventsource import Event, parse
-from ..server import TIMEOUT, Server, wait_until
+from ..support.eventsource import Event, parse
+from ..support.server import TIMEOUT, Server, wait_until
 
 HERE = Path(__file__).parent
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..server import Server, serve_process
+from ..support.server import Server, serve_process
 from .clients import (
     PACKAGES,
     Client,

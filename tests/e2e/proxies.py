@@ -13,7 +13,7 @@ from typing import NamedTuple
 import httpx
 import trustme
 
-from ..server import TIMEOUT, wait_until
+from ..support.server import TIMEOUT, wait_until
 from .clients import needed
 
 NGINX = """

@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from ..eventsource import Event
-from ..server import Server, get
+from ..support.eventsource import Event
+from ..support.server import Server, get
 from .app import EVENTS
 from .clients import Client, Seen, needed, said
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ..server import TIMEOUT, serve, wait_until
+from ..support.server import TIMEOUT, serve, wait_until
 from ..test_examples import EXAMPLES, REPLY
 from .clients import HERE, needed
 

@@ -12,8 +12,8 @@ from typing import TypeAlias
 import httpx
 import pytest
 
-from ..eventsource import EventSource, parse
-from ..server import Server, serve_process
+from ..support.eventsource import EventSource, parse
+from ..support.server import Server, serve_process
 from .clients import Node, needed, said
 from .proxies import Way, haproxy, nginx
 

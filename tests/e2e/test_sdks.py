@@ -13,7 +13,7 @@ from mcp.client.session import ClientSession
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
-from ..server import TIMEOUT, Server, wait_until
+from ..support.server import TIMEOUT, Server, wait_until
 from .test_clients import BETWEEN_EVENTS
 
 Ask = Callable[..., list[str | None]]

@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from tests.server import COMMANDS, serve_process
+from tests.support.server import COMMANDS, serve_process
 
 from .app import LEAKS
 from .visits import ENDINGS, PATIENCE, Ending, Visit, get, random_case

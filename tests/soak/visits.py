@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
-from tests.eventsource import Event, EventSource
+from tests.support.eventsource import Event, EventSource
 
 from .app import GENERATORS
 

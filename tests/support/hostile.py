@@ -19,7 +19,7 @@ from fastapi_sse_fast import (
 )
 from fastapi_sse_fast._core import ItemEncoder
 
-from .test_buffer import buffer_of, typed
+from .buffers import buffer_of, typed
 
 Make = Callable[[Any], Any]
 

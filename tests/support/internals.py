@@ -1,0 +1,86 @@
+"""All that the tests know of the inside of the package.
+
+Where that changes, this file does; no test patches or asks a private module itself.
+"""
+
+from __future__ import annotations
+
+import gc
+import types
+from typing import Any
+
+import pytest
+
+from fastapi_sse_fast import EventSourceResponse, StreamOptions, _shutdown
+from fastapi_sse_fast import _driver as driver
+
+
+def limits(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    close_timeout: float | None = None,
+    last_send_timeout: float | None = None,
+    least_duration: float | None = None,
+) -> None:
+    """Change, for one test, how long streams wait for others; in seconds.
+
+    Args:
+        monkeypatch: Of the test.
+        close_timeout: How long a generator may take to close, and a hook to return.
+        last_send_timeout: How long a client may hold up the end of its stream when the
+            server stops.
+        least_duration: How long a stream is let go on, whenever the server stops.
+    """
+    changed = {
+        "CLOSE_TIMEOUT": close_timeout,
+        "LAST_SEND_TIMEOUT": last_send_timeout,
+        "LEAST_DURATION": least_duration,
+    }
+    for name, seconds in changed.items():
+        if seconds is not None:
+            monkeypatch.setattr(driver, name, seconds)
+
+
+def options_of(response_class: type[EventSourceResponse]) -> StreamOptions:
+    """Return the options that its streams have."""
+    return response_class._options
+
+
+def open_streams() -> int:
+    """Return how many streams would be told of a shutdown."""
+    return len(_shutdown._open)
+
+
+def forget_open_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have what this test opens and does not close concern no other one."""
+    for name in ("_open", "_open_in_main"):
+        monkeypatch.setattr(_shutdown, name, set())
+
+
+def before_handlers_change(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
+    """Have something called with a signal's number before its handler changes."""
+    set_handler = _shutdown._set_handler
+
+    def set_handler_late(number: int, handler: Any) -> Any:
+        call(number)
+        return set_handler(number, handler)
+
+    monkeypatch.setattr(_shutdown, "_set_handler", set_handler_late)
+
+
+def is_of_the_package(module: str) -> bool:
+    """Return whether code of a module belongs to what runs a stream."""
+    return module.startswith("fastapi_sse_fast.")
+
+
+def objects_of_streams() -> int:
+    """Return how many objects of the package there are, and generators of anybody.
+
+    None is asked for its class: objects of other tests are made to misbehave.
+    """
+    generators = (types.GeneratorType, types.AsyncGeneratorType)
+    return sum(
+        kind in generators
+        or str(type.__getattribute__(kind, "__module__")).startswith("fastapi_sse_fast")
+        for kind in map(type, gc.get_objects())
+    )
