@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 TOOLS  := --group dev --group bench --group docs --group upstream
 BUILT  := $(VENV)/.built
 NODE_CLIENTS := tests/e2e/node_modules/.package-lock.json
-CORE   := buffer conformance event hostile injection json response template threads wire
+CORE   := tests/encoding tests/stream/test_options.py
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs)
 
 .DEFAULT_GOAL := help
@@ -61,7 +61,7 @@ memcheck: build ## Run the tests of the Rust core under valgrind; ten minutes
 	HYPOTHESIS_PROFILE=few PYTHONMALLOC=malloc valgrind --undef-value-errors=no \
 	--suppressions=tests/valgrind.supp --error-exitcode=1 \
 	$(BIN)/python -m pytest -o faulthandler_timeout=0 -k "not (million or huge or many_digits)" \
-	$(foreach name,$(CORE),tests/test_$(name).py)
+	$(CORE)
 
 test-matrix: ## Run the tests on all Pythons here and on older releases, or ONLY="python-3.12 oldest"
 	$(PYTHON) tests/matrix.py $(ONLY)

@@ -34,7 +34,7 @@ RELEASES = {
         "pydantic==2.7.0",
         "starlette==0.46.0",
     ],
-    # Each has some of the differences that `releases.py` lists.
+    # Each has some of the differences that `support/releases.py` lists.
     "fastapi-0.135.0": ["fastapi==0.135.0"],
     "fastapi-0.140.8": ["fastapi==0.140.8"],
     "fastapi-0.143.2": ["fastapi==0.143.2"],

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from ..test_examples import REPLY, running_demo
+from ..support.demo import REPLY, running_demo
 from .clients import HERE, needed
 
 LONGEST = 240.0

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from ..support.demo import EXAMPLES, REPLY
 from ..support.server import TIMEOUT, serve, wait_until
-from ..test_examples import EXAMPLES, REPLY
 from .clients import HERE, needed
 
 Ask = Callable[..., dict[str, Any]]

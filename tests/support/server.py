@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 import uvicorn
 from typing_extensions import Self
@@ -51,6 +52,24 @@ def serve(app: Any, **config: Any) -> Iterator[int]:
         thread.join(TIMEOUT)
         assert not thread.is_alive(), "the server did not stop"
         listener.close()
+
+
+HTTP_AND_LOOPS: list[dict[str, Any]] = [
+    {"http": "httptools", "loop": "asyncio"},
+    {"http": "httptools", "loop": "uvloop"},
+    {"http": "h11", "loop": "asyncio"},
+]
+"""What uvicorn can be made of."""
+
+
+@contextlib.contextmanager
+def serve_all(app: Any) -> Iterator[list[int]]:
+    """Several uvicorns in threads, on different loops. Yields their ports."""
+    with contextlib.ExitStack() as servers:
+        yield [
+            servers.enter_context(serve(app, loop=loop))
+            for loop in ("asyncio", "uvloop") * 2
+        ]
 
 
 COMMANDS = {
@@ -234,3 +253,15 @@ class Client:
 def get(port: int, path: str = "/") -> bytes:
     with Client(port, path) as client:
         return client.read_to_end()
+
+
+BROKEN_OFF = (httpx.RemoteProtocolError, httpx.ReadError)
+
+
+@contextlib.contextmanager
+def opened(port: int, path: str = "/", **headers: str) -> Iterator[httpx.Response]:
+    """A response with its body still on the way, asked for as a page does."""
+    headers = {"Accept-Encoding": "gzip", "Origin": "http://page", **headers}
+    url = f"http://127.0.0.1:{port}{path}"
+    with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT) as response:
+        yield response

@@ -214,3 +214,19 @@ PLAIN = st.recursive(
 
 ANY = st.recursive((SCALARS | OTHERS).map(constant), containers, max_leaves=12)
 """Everything, in any nesting."""
+
+LINE = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))
+
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(
+        ["data", "comment"],
+        st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("\r\n:")),
+    )
+    | {
+        "event": LINE,
+        "id": LINE.filter(lambda text: "\0" not in text),
+        "retry": st.integers(0, 10**25),
+    },
+)
+"""Of an event: any that can be sent."""

@@ -1,0 +1,241 @@
+"""The examples in docstrings, in the README and in the documentation do what they say.
+
+On a page, the Python blocks under one heading run in order in one namespace: a block
+with prompts as a doctest, others as they are. `console` blocks show what curl prints;
+here the application of that namespace is asked instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import doctest
+import functools
+import importlib
+import pkgutil
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+import fastapi_sse_fast
+from fastapi_sse_fast import EventSourceResponse, StreamOptions
+
+from ..support.asgi import fetch
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(fastapi_sse_fast.__file__).parent
+MODULES = [module.name for module in pkgutil.iter_modules([str(PACKAGE)])]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+
+NOT_RUN = {"html", "javascript", "nginx", "sh", "text"}
+"""Languages of blocks that show something else than Python."""
+
+OPTIONAL = ["sse_starlette"]
+"""What examples may import though the tests do without; from the `bench` group."""
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int
+
+
+class Section(NamedTuple):
+    page: Path
+    title: str
+    blocks: list[Block]
+
+    def __str__(self) -> str:
+        return f"{self.page.name}: {self.title}"
+
+
+def sections_of(page: Path) -> Iterator[Section]:
+    """The parts of a page below its headings of the first and second level."""
+    section = Section(page, "", [])
+    block: Block | None = None
+    fence = ""
+    for number, line in enumerate(page.read_text().splitlines(keepends=True), 1):
+        opening = re.match(r"( *`{3,})(\S*)", line)
+        if block is not None:
+            if line.rstrip() == fence:
+                section.blocks.append(block)
+                block = None
+            else:
+                text = line.removeprefix(" " * fence.index("`"))
+                block = block._replace(text=block.text + text)
+        elif opening:
+            fence = opening[1]
+            block = Block(opening[2], "", number)
+        elif re.match("##? ", line):
+            yield section
+            section = Section(page, line.strip("# \n"), [])
+    assert block is None, f"{page}:{block and block.line} is not closed"
+    yield section
+
+
+SECTIONS = [
+    section for page in PAGES for section in sections_of(page) if section.blocks
+]
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=str)
+def test_the_blocks_of_a_section_run(section: Section) -> None:
+    for name in OPTIONAL:
+        if any(name in block.text for block in section.blocks):
+            pytest.importorskip(name)
+    namespace: dict[str, Any] = {"__name__": "main"}
+    for block in section.blocks:
+        if block.language == "console":
+            run_curl(block, namespace)
+        elif block.language != "python":
+            assert block.language in NOT_RUN, f"{section.page}:{block.line}"
+        elif ">>> " in block.text:
+            run_doctest(block, section.page, namespace)
+        else:
+            # As if the rest of the page were empty lines: errors tell the right one.
+            source = "\n" * block.line + block.text
+            code = compile(source, section.page, "exec", dont_inherit=True)
+            exec(code, namespace)
+
+
+def run_doctest(block: Block, page: Path, namespace: dict[str, Any]) -> None:
+    parser = doctest.DocTestParser()
+    test = parser.get_doctest(block.text, namespace, page.name, str(page), block.line)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    assert runner.run(test, clear_globs=False).failed == 0
+    namespace.update(test.globs)
+
+
+CURL = argparse.ArgumentParser("curl")
+CURL.add_argument("url")
+CURL.add_argument("-N", action="store_true")
+CURL.add_argument("-H", dest="headers", action="append", default=[])
+CURL.add_argument("-d", dest="data")
+CURL.add_argument("-w", dest="write_out", default="")
+
+
+def run_curl(block: Block, namespace: dict[str, Any]) -> None:
+    """Compares what an application answers with what curl is said to print."""
+    commands = re.split(r"^\$ curl ", block.text, flags=re.M)
+    assert commands.pop(0) == ""
+    for text in commands:
+        command, _, printed = re.sub(r"\\\n *", "", text).partition("\n")
+        options = CURL.parse_args(shlex.split(command))
+        pairs = [header.split(": ") for header in options.headers]
+        reply = fetch(
+            namespace["app"],
+            options.url.removeprefix("http://127.0.0.1:8000"),
+            method="GET" if options.data is None else "POST",
+            headers=[(b"host", b"127.0.0.1:8000")]
+            + [(name.lower().encode(), value.encode()) for name, value in pairs],
+            body=(options.data or "").encode(),
+        )
+        expected = reply.body.decode().replace("\r\n", "\n")
+        code = options.write_out.replace("%{http_code}", str(reply.status))
+        expected += code.replace("\\n", "\n")
+        if not reply.complete:
+            expected += (
+                "curl: (18) transfer closed with outstanding read data remaining"
+            )
+        assert printed.rstrip("\n") == expected.rstrip("\n")
+
+
+def test_no_block_is_overlooked() -> None:
+    blocks = [block for section in SECTIONS for block in section.blocks]
+    for language in ("python", "console"):
+        written = sum(page.read_text().count(f"```{language}\n") for page in PAGES)
+        assert len([block for block in blocks if block.language == language]) == written
+
+
+def test_the_first_example_of_the_readme_streams() -> None:
+    section = next(section for section in SECTIONS if section.page == README)
+    namespace: dict[str, Any] = {}
+    exec(section.blocks[0].text, namespace)
+    reply = fetch(namespace["app"], "/tokens")
+    assert reply.status == 200
+    assert reply.complete
+    assert reply.body.startswith(b"data: ")
+
+
+def test_everything_exported_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    documented = re.findall(r"^::: fastapi_sse_fast\.(\w+)$", page, re.M)
+    assert sorted(documented) == sorted(fastapi_sse_fast.__all__)
+
+
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "docs" / "options.md"], ids=lambda page: page.name
+)
+def test_every_option_is_told_with_its_default(page: Path) -> None:
+    rows = re.findall(
+        r"^\| \[?`(\w+)`(?:]\(\S+\))? \| (\S+) \|", page.read_text(), re.M
+    )
+    told = {name: default.strip("`").replace('"', "'") for name, default in rows}
+    names = [field.name for field in dataclasses.fields(StreamOptions)]
+    assert [name for name in told if name in names] == names
+    for name in names:
+        assert told[name] == repr(getattr(EventSourceResponse, name))
+
+
+# Statements that name their test
+
+TEST = re.compile(r"tests/([\w/]+)\.py::(\w+)")
+
+
+@functools.cache
+def names_of_tests(module: str) -> list[str]:
+    tree = ast.parse((ROOT / "tests" / f"{module}.py").read_text())
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    names = [node.name for node in tree.body if isinstance(node, functions)]
+    return [name for name in names if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    for module, name in TEST.findall(page.read_text()):
+        assert name in names_of_tests(module)
+
+
+def test_every_difference_names_its_test() -> None:
+    page = (ROOT / "docs" / "life-cycle.md").read_text()
+    table = page.split("## Differences from `fastapi.sse`")[1].split("</div>")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    named = [TEST.findall(row) for row in rows]
+    assert [len(tests) for tests in named] == [1] * len(rows)
+    assert sorted(name for [(_, name)] in named) == sorted(
+        names_of_tests("framework/test_differences")
+    )
+
+
+# Docstrings
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings_of_the_package(name: str) -> None:
+    module = importlib.import_module(f"fastapi_sse_fast.{name}")
+    names: dict[str, Any] = dict(vars(fastapi_sse_fast))
+    assert doctest.testmod(module, extraglobs=names).failed == 0
+
+
+def stub_docstrings() -> list[str]:
+    tree = ast.parse((PACKAGE / "_core.pyi").read_text())
+    documented = (ast.ClassDef, ast.FunctionDef)
+    docstrings = [
+        ast.get_docstring(node)
+        for node in ast.walk(tree)
+        if isinstance(node, documented)
+    ]
+    return [text for text in docstrings if text and ">>>" in text]
+
+
+@pytest.mark.parametrize("text", stub_docstrings(), ids=lambda text: text[:20])
+def test_docstrings_of_the_stub(text: str) -> None:
+    names: dict[str, Any] = dict(vars(fastapi_sse_fast))
+    test = doctest.DocTestParser().get_doctest(text, names, "_core", None, 0)
+    assert doctest.DocTestRunner().run(test).failed == 0

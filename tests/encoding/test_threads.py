@@ -1,0 +1,144 @@
+"""Threads that use one buffer, one encoder, one event and one template at once."""
+
+from __future__ import annotations
+
+import collections
+import json
+import pickle
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from fastapi_sse_fast import EncodedEvent, EventTemplate, ServerSentEvent, Slot
+from fastapi_sse_fast._core import EventBuffer, ItemEncoder
+
+from ..support.buffers import buffer_of
+from ..support.hostile import Anything
+
+
+def in_threads(work: Callable[[int], None], count: int = 8) -> None:
+    """Runs it in all of them at once, often switching between them."""
+    failed: list[BaseException] = []
+    together = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        try:
+            together.wait(10)
+            work(number)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=[number]) for number in range(count)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert failed == []
+
+
+class Slow:
+    """Lets other threads run while it is encoded."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __iter__(self) -> Any:
+        for _ in range(3):
+            threading.Event().wait(0)
+        yield "slow", self.value
+
+
+def test_a_buffer_that_threads_do_everything_to_at_once() -> None:
+    buffer = buffer_of(high_water=1000, time_slice=0.0)
+    taken: list[bytes] = []
+    turns = 300
+
+    def work(number: int) -> None:
+        for turn in range(turns):
+            key = f"{number}-{turn}"
+            buffer.push({"key": key, "pad": "x" * (turn * number)})
+            buffer.push(ServerSentEvent(raw_data=f"{key}\nraw", id=key))
+            buffer.push(EncodedEvent(data={"key": key}))
+            buffer.push([Slow(key)])
+            with pytest.raises(ValueError, match="not iterable"):
+                buffer.push([key, "torn" * turn, object()])
+            if turn % 7 == number % 7:
+                taken.append(buffer.take())  # parts of one thread stay in order
+            buffer.resume()
+            buffer.turned()
+            assert buffer.full in (True, False)
+            assert len(buffer) >= 0
+
+    in_threads(work)
+    taken.append(buffer.take())
+    frames = collections.Counter(b"".join(taken).split(b"\n\n")[:-1])
+    expected = []
+    for number in range(8):
+        for turn in range(turns):
+            key = f"{number}-{turn}"
+            expected += [
+                json.dumps({"key": key, "pad": "x" * (turn * number)}),
+                f"{key}\ndata: raw\nid: {key}",
+                json.dumps({"key": key}),
+                json.dumps([{"slow": key}]),
+            ]
+    assert frames == collections.Counter(f"data: {text}".encode() for text in expected)
+    assert buffer.taken_events == len(expected)
+
+
+def test_a_buffer_that_is_closed_while_threads_push() -> None:
+    for _ in range(20):
+        buffer = buffer_of()
+
+        def work(number: int, buffer: EventBuffer = buffer) -> None:
+            for turn in range(30):
+                buffer.push([number, turn, "x" * 100])
+                if number == turn == 5:
+                    buffer.close()
+                body = buffer.take()
+                assert not body or (body[:6], body[-4:]) == (b"data: ", b'"]\n\n')
+
+        in_threads(work)
+        assert buffer.take() == b""
+
+
+def test_one_event_one_template_and_one_encoder_in_many_threads() -> None:
+    event = EncodedEvent(data={"a": "é" * 100}, id="1")
+    frame, number_of = bytes(event), hash(event)
+    template = EventTemplate({"n": Slot("n"), "x": [Slot("x")]}, id=Slot("id"))
+    adapter = TypeAdapter(Anything)
+    encoder = ItemEncoder.typed(
+        validate=adapter.validator.validate_python,
+        serialize=adapter.serializer.to_json,
+        invalid=lambda item, error: LookupError(),
+    )
+
+    def work(number: int) -> None:
+        buffer = buffer_of(encoder)
+        mine = template.partial(id=str(number))
+        for turn in range(200):
+            assert bytes(event) == frame
+            assert hash(event) == number_of
+            assert event == pickle.loads(pickle.dumps(event))
+            value = {"turn": turn, "slow": Slow(number)}
+            filled = mine(n=turn, x=value)
+            data = {"n": turn, "x": [{"turn": turn, "slow": {"slow": number}}]}
+            assert filled == EncodedEvent(data=data, id=str(number))
+            buffer.push({"value": [number, turn]})
+            buffer.push(event)
+            assert buffer.take() == b'data: {"value":[%d,%d]}\n\n%s' % (
+                number,
+                turn,
+                frame,
+            )
+
+    in_threads(work)

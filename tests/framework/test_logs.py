@@ -1,0 +1,97 @@
+"""What a server logs of streams."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from fastapi import FastAPI, HTTPException
+
+import fastapi_sse_fast
+from fastapi_sse_fast import EventSourceResponse
+
+from ..support.apps import MS, app_of, endless
+from ..support.outcomes import ENDS_WELL, FAILS, streams
+from ..support.server import BROKEN_OFF, opened, serve
+
+LOG_CONFIG = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "loggers": {"uvicorn": {"propagate": True}},
+}
+
+
+def complaints(
+    app: Any, paths: list[str], caplog: pytest.LogCaptureFixture
+) -> list[tuple[str, Any]]:
+    """Which loggers complain of requests to uvicorn, and about which errors.
+
+    The client leaves streams of paths that say so.
+    """
+    with serve(app, log_level="info", log_config=LOG_CONFIG) as port:
+        for path in paths:
+            with contextlib.suppress(*BROKEN_OFF), opened(port, path) as response:
+                for _ in response.iter_text():
+                    if path == "/left":
+                        break
+    gc.collect()
+    return [
+        (record.name, record.exc_info and record.exc_info[0])
+        for record in caplog.records
+        if record.levelno >= logging.WARNING
+    ]
+
+
+@pytest.mark.parametrize("path", FAILS)
+def test_a_failure_is_logged_once_by_the_server(
+    path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = complaints(streams(fastapi_sse_fast), [path], caplog)
+    assert records == [("uvicorn.error", FAILS[path])]
+
+
+def test_an_http_exception_in_mid_stream_is_logged_with_its_cause(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise HTTPException(403)
+
+    app = app_of(items)
+    assert complaints(app, ["/"], caplog) == [("uvicorn.error", RuntimeError)]
+    assert "HTTPException: 403" in caplog.text
+
+
+def test_an_error_after_a_disconnect_is_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await anyio.sleep(3600)
+        finally:
+            raise LookupError("in finally")
+
+    app = FastAPI()
+    app.get("/left", response_class=EventSourceResponse)(items)
+    assert complaints(app, ["/left"], caplog) == [("uvicorn.error", LookupError)]
+
+
+def test_what_is_no_failure_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def forbidden() -> AsyncIterator[int]:
+        raise HTTPException(403)
+        yield 1
+
+    app = streams(fastapi_sse_fast)
+    limited = EventSourceResponse.with_options(max_duration=10 * MS)
+    app.get("/forbidden", response_class=EventSourceResponse)(forbidden)
+    app.get("/limited", response_class=limited)(endless)
+    app.get("/left", response_class=EventSourceResponse)(endless)
+    paths = [*ENDS_WELL, "/forbidden", "/limited", "/left"]
+    assert complaints(app, paths, caplog) == []

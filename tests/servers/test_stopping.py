@@ -1,0 +1,241 @@
+"""Servers in a process of their own that are told to stop, or to start again."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ..support.apps import MS
+from ..support.server import COMMANDS, TIMEOUT, Client, get, serve_process, wait_until
+
+APP = "tests.support.streams:app"
+READY = "/numbers?n=1"
+
+
+# Few that fill all buffers on the way: a client on a busy machine has to get through
+# them in the 0.5 s that the server gives it.
+SHUTDOWN_PATHS = ["/busy", "/sync-busy", *["/idle", "/paced", "/sync", "/sync"] * 4]
+
+
+# hypercorn's trio worker has no handler for SIGTERM. (Workers that hypercorn starts
+# beside its own process get no signal; see below.)
+STOPPABLE = [name for name in COMMANDS if name != "hypercorn-trio"]
+
+
+def stopped(name: str, streams: int) -> tuple[int, float]:
+    """A server is told to stop beside open streams.
+
+    Returns its exit code and the seconds that it took.
+    """
+
+    def opened(number: int) -> Client:
+        client = Client(server.port, SHUTDOWN_PATHS[number % len(SHUTDOWN_PATHS)])
+        client.read_until(b"data: ")
+        return client
+
+    def last_bytes(client: Client) -> bytes:
+        with client:
+            return client.read_to_end()[-30:]
+
+    with (
+        serve_process(name, APP, READY) as server,
+        # All read at the same time: the server drops who takes nothing for 0.5 s.
+        concurrent.futures.ThreadPoolExecutor(streams or 1) as pool,
+    ):
+        clients = list(pool.map(opened, range(streams)))
+        del server.said[:]
+        started = time.perf_counter()
+        server.terminate()
+        for end in pool.map(last_bytes, clients):
+            assert end.endswith(b"event: bye\nretry: 3000\n\n")
+        code = server.wait()
+        elapsed = time.perf_counter() - started
+    for line in ("generator", "closed shutdown", "dependency"):
+        assert server.said.count(line) == streams
+    assert not [line for line in server.log if "Traceback" in line]
+    return code, elapsed
+
+
+@pytest.mark.parametrize("name", STOPPABLE)
+def test_sigterm_ends_open_streams_and_the_server(name: str) -> None:
+    """Twice as many sync streams as there are threads for them, among others."""
+    code_without, _ = stopped(name, 0)
+    code, elapsed = stopped(name, 200)
+    assert code == code_without
+    assert elapsed < 3  # a bound for a busy machine; 1 s is usual
+
+
+def said_when_stopped_while_opening(name: str, path: str) -> list[str]:
+    """What a server says that is told to stop before the stream of a path begins.
+
+    It would keep the server for ever.
+    """
+    with (
+        serve_process(name, APP, READY) as server,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        opened = pool.submit(Client, server.port, path)
+        wait_until(lambda: "opening" in server.said)
+        del server.said[:]
+        server.terminate()
+        with opened.result() as client:
+            assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
+        server.wait()
+    return server.said
+
+
+@pytest.mark.parametrize("name", STOPPABLE)
+def test_sigterm_while_a_dependency_is_opened(name: str) -> None:
+    said = said_when_stopped_while_opening(name, "/opening")
+    assert said.count("closed shutdown") == 1
+    assert said.count("dependency") == 1
+
+
+@pytest.mark.parametrize("name", [name for name in STOPPABLE if "uvicorn" in name])
+def test_a_stream_that_begins_after_sigterm_ends_too(name: str) -> None:
+    """Nothing was open, so nobody but the server's handler was called."""
+    said = said_when_stopped_while_opening(name, "/returned")
+    assert said[-2:] == ["generator", "closed shutdown"]
+
+
+@pytest.mark.parametrize("name", STOPPABLE)
+def test_sigterm_lets_a_stream_go_on_for_its_grace(name: str) -> None:
+    with serve_process(name, APP, READY) as server:
+        with Client(server.port, "/graceful") as client:
+            client.read_until(b"data: 1\n\n")
+            started = time.perf_counter()
+            server.terminate()
+            assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
+        server.wait()
+        elapsed = time.perf_counter() - started
+    assert 0.3 <= elapsed < 3  # a bound for a busy machine; 0.3 + 0.5 s are usual
+    assert server.said[-2:] == ["generator", "closed shutdown"]
+
+
+def test_sigterm_ends_two_servers_in_one_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second takes our handler for the one to restore, and passes the signal on."""
+    monkeypatch.setitem(COMMANDS, "two", "tests.support.two_servers {fd}")
+    with (
+        serve_process("two", APP, READY) as server,
+        Client(server.port, "/graceful") as first,
+    ):
+        first.read_until(b"data: 1\n\n")
+        port = int(get(server.port, "/second").removeprefix(b"data: "))
+        with Client(port, "/idle") as second:
+            second.read_until(b"data: 1\n\n")
+            server.terminate()
+            for client in (second, first):
+                assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
+        server.wait()
+    assert server.said.count("closed shutdown") == 2
+
+
+WITH_WORKERS = {
+    "uvicorn": ("uvicorn {app} --fd {fd} --workers 2", "Application startup complete"),
+    "granian": (
+        "granian {app} --interface asgi --port {port} --workers 2",
+        "Started worker",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_WORKERS)
+def test_sigterm_ends_the_streams_of_all_workers(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, started = WITH_WORKERS[name]
+    monkeypatch.setitem(COMMANDS, "workers", command)
+    with (
+        serve_process("workers", APP, READY) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        # granian does not tell a worker to stop that was still starting.
+        wait_until(lambda: sum(started in line for line in server.log) == 2)
+        clients = [stack.enter_context(Client(server.port, "/idle")) for _ in range(20)]
+        for client in clients:
+            client.read_until(b"data: 1\n\n")
+        server.terminate()
+        for client in clients:
+            assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
+        server.wait()
+    assert server.said.count("closed shutdown") == 20
+
+
+def test_workers_of_hypercorn_cancel_their_streams_or_wait_for_their_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are told by a flag, which nobody else sees.
+
+    Since CPython 3.12 closing a server can wait for its connections, and hypercorn does
+    so before it looks at the time: https://github.com/pgjones/hypercorn/issues/308
+    """
+    waits = sys.version_info >= (3, 12)
+    command = "hypercorn {app} --bind fd://{fd} --workers 1 --graceful-timeout 0"
+    monkeypatch.setitem(COMMANDS, "workers", command)
+    with serve_process("workers", APP, READY) as server:
+        with Client(server.port, "/idle", timeout=0.5 if waits else TIMEOUT) as client:
+            client.read_until(b"data: 1\n\n")
+            server.terminate()
+            with pytest.raises(TimeoutError if waits else (EOFError, ConnectionError)):
+                client.read_to_end()
+        server.wait()
+    end = ["dependency", "closed disconnected"] if waits else ["closed cancelled"]
+    assert server.said[-1 - len(end) :] == ["generator", *end]
+
+
+HYPERCORN_ON_TRIO = "hypercorn {app} --bind fd://{fd} --workers 0 -k trio"
+
+
+def test_hypercorn_on_trio_is_stopped_by_sigint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(COMMANDS, "trio", HYPERCORN_ON_TRIO)
+    with serve_process("trio", APP, READY) as server:
+        with Client(server.port, "/idle") as client:
+            client.read_until(b"data: 1\n\n")
+            # While the server is not idle trio raises KeyboardInterrupt in whatever it
+            # does, such as this send, and hypercorn takes it for an error of ours.
+            time.sleep(100 * MS)
+            server.send_signal(signal.SIGINT)
+            assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
+        server.wait()
+    assert server.said[-3:] == ["generator", "dependency", "closed shutdown"]
+
+
+def test_sigterm_cuts_the_streams_of_hypercorn_on_trio(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has no handler for it, and must still die of it."""
+    monkeypatch.setitem(COMMANDS, "trio", HYPERCORN_ON_TRIO)
+    with serve_process("trio", APP, READY) as server:
+        with Client(server.port, "/idle") as client:
+            client.read_until(b"data: 1\n\n")
+            server.terminate()
+            with pytest.raises((EOFError, ConnectionResetError)):
+                client.read_to_end()
+        assert server.wait() == -signal.SIGTERM
+
+
+def test_a_changed_file_restarts_the_server_beside_an_open_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "reloaded.py"
+    module.write_text("from tests.support.streams import app\n")
+    command = "uvicorn {app} --fd {fd} --app-dir %s --reload --reload-dir %s"
+    monkeypatch.setitem(COMMANDS, "reload", command % (tmp_path, tmp_path))
+    with serve_process("reload", "reloaded:app", "/numbers?n=1") as process:
+        with Client(process.port, "/idle") as client:
+            client.read_until(b"data: 1\n\n")
+            del process.said[:]
+            module.write_text("from tests.support.streams import app  # changed\n")
+            body = client.read_to_end()
+        assert body.endswith(b"event: bye\nretry: 3000\n\n")
+        wait_until(lambda: len(process.said) == 3)
+        assert process.said == ["generator", "dependency", "closed shutdown"]
+        assert get(process.port, "/numbers?n=2") == b"data: 0\n\ndata: 1\n\n"

@@ -1,0 +1,155 @@
+"""Streams that are stopped at every single step of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+from fastapi import Depends, FastAPI
+
+from fastapi_sse_fast import EventSourceResponse, StreamSummary, shutdown
+
+from ..support.apps import KINDS, logged
+from ..support.asgi import call
+from ..support.internals import open_streams
+
+STEPS = 40  # of the loop: more than a short stream takes
+STOPS = ["cancelled", "disconnected", "shutdown"]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stream_can_be_stopped_at_any_step(
+    kind: str, stop: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whenever that is, all that has begun is ended, once and in order."""
+    log: list[str] = []
+    ends = {"generator": "generator closed", "dependency": "dependency closed"}
+
+    async def resource() -> AsyncIterator[None]:
+        log.append("dependency")
+        try:
+            yield
+        finally:
+            log.append("dependency closed")
+
+    async def items() -> AsyncIterator[int]:
+        log.append("generator")
+        try:
+            for number in range(5):
+                yield number
+                await anyio.lowlevel.checkpoint()
+        except BaseException:
+            with anyio.CancelScope(shield=True):  # for trio
+                await anyio.lowlevel.checkpoint()
+            raise
+        finally:
+            log.append("generator closed")
+
+    def sync_items() -> Iterator[int]:
+        log.append("generator")
+        try:
+            yield from range(5)
+        finally:
+            log.append("generator closed")
+
+    async def on_close(summary: StreamSummary) -> None:
+        await anyio.lowlevel.checkpoint()
+        log.append("over")
+
+    app = FastAPI()
+    app.get(
+        "/",
+        response_class=EventSourceResponse.with_options(on_close=on_close),
+        dependencies=[Depends(resource)],
+    )(items if kind == "async" else sync_items)
+
+    async def main(steps: int) -> None:
+        leave = anyio.Event()
+        around = anyio.CancelScope()
+
+        async def request() -> None:
+            with around:
+                await call(app, disconnect_at=leave)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(request)
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            if stop == "cancelled":
+                around.cancel()
+            elif stop == "disconnected":
+                leave.set()
+            else:
+                shutdown()
+
+    for steps in range(STEPS):
+        log.clear()
+        anyio.run(main, steps, backend=anyio_backend)
+        begun = [name for name in log if name in ends]
+        # What was begun last is ended first, and `on_close` is called after all.
+        ended = [name for name in log if name not in ends]
+        over = ["over"] if "over" in log else []
+        assert ended == [*(ends[name] for name in reversed(begun)), *over], steps
+        assert "generator" not in begun or over, steps
+        assert not open_streams(), steps
+    assert logged(caplog) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_can_be_cancelled_at_any_step_and_again(kind: str) -> None:
+    """As `asyncio` does it, without a scope."""
+    log: list[str] = []
+    logs = set()
+
+    async def items() -> AsyncIterator[int]:
+        log.append("begun")
+        try:
+            for number in range(5):
+                yield number
+                await asyncio.sleep(0)
+        except (asyncio.CancelledError, GeneratorExit):
+            await asyncio.sleep(0)  # which nothing interrupts a second time
+            await asyncio.sleep(0)
+            log.append("interrupted")
+            raise
+        finally:
+            log.append("closed")
+
+    def sync_items() -> Iterator[int]:
+        log.append("begun")
+        try:
+            yield from range(5)
+        finally:
+            log.append("closed")
+
+    async def main(first: int, second: int) -> None:
+        task = asyncio.create_task(
+            call(EventSourceResponse(items() if kind == "async" else sync_items()))
+        )
+        for pause in (first, second):
+            for _ in range(pause):
+                await asyncio.sleep(0)
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    for first in range(20):
+        for second in range(5):
+            log.clear()
+            asyncio.run(main(first, second))
+            logs.add(tuple(log))
+            assert not open_streams()
+    assert logs <= {
+        (),
+        ("begun", "closed"),
+        ("begun", "interrupted", "closed"),
+    }
+    assert len(logs) == (3 if kind == "async" else 2)

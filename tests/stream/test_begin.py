@@ -1,0 +1,109 @@
+"""How a stream begins: its head, the window for early errors, the retry line."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+
+import anyio
+import anyio.lowlevel
+import pytest
+from fastapi import HTTPException
+
+from ..support.apps import MS, app_of
+from ..support.asgi import fetch
+from ..support.server import Client, serve
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_an_error_before_the_first_event_is_the_response(kind: str) -> None:
+    async def items() -> AsyncIterator[int]:
+        raise HTTPException(403, "not yours")
+        yield 1
+
+    def sync_items() -> Iterator[int]:
+        raise HTTPException(403, "not yours")
+        yield 1
+
+    with serve(app_of(items if kind == "async" else sync_items)) as port:
+        with Client(port) as client:
+            assert client.status == 403
+            assert b"text/event-stream" not in client.head
+
+
+def test_the_head_does_not_wait_for_a_late_first_event() -> None:
+    go_on = threading.Event()
+
+    async def items() -> AsyncIterator[int]:
+        while not go_on.is_set():
+            await asyncio.sleep(MS)
+        yield 1
+
+    with serve(app_of(items)) as port, Client(port) as client:
+        assert client.status == 200
+        go_on.set()
+        assert client.read_to_end() == b"data: 1\n\n"
+
+
+def test_a_head_that_does_not_wait() -> None:
+    async def items() -> AsyncIterator[int]:
+        await anyio.sleep(20 * MS)
+        raise HTTPException(403)
+        yield 1
+
+    assert fetch(app_of(items)).status == 403
+    reply = fetch(app_of(items, error_window=0))
+    assert reply.status == 200
+    assert reply.error is not None
+    assert not reply.complete
+
+
+def test_an_error_later_than_the_window_is_not_a_response() -> None:
+    async def items() -> AsyncIterator[int]:
+        await anyio.sleep(50 * MS)
+        raise HTTPException(403)
+        yield 1
+
+    reply = fetch(app_of(items, error_window=10 * MS))
+    assert reply.status == 200
+    assert not reply.complete
+
+
+def test_custom_exception_handlers_answer_early_errors() -> None:
+    class TeapotError(Exception):
+        pass
+
+    async def items() -> AsyncIterator[int]:
+        raise TeapotError
+        yield 1
+
+    from fastapi.responses import PlainTextResponse
+
+    app = app_of(items)
+    app.add_exception_handler(
+        TeapotError, lambda request, error: PlainTextResponse("teapot", 418)
+    )
+    reply = fetch(app)
+    assert (reply.status, reply.body) == (418, b"teapot")
+
+
+@pytest.mark.parametrize("error_window", [0.0, 0.1])
+def test_retry_is_sent_once_at_the_head(error_window: float) -> None:
+    async def items() -> AsyncIterator[int]:
+        await anyio.sleep(5 * MS)
+        yield 1
+        await anyio.sleep(5 * MS)
+        yield 2
+
+    app = app_of(items, retry=3000, error_window=error_window)
+    assert fetch(app).body == b"retry: 3000\ndata: 1\n\ndata: 2\n\n"
+
+
+def test_retry_of_an_empty_stream() -> None:
+    async def items() -> AsyncIterator[int]:
+        return
+        yield 1
+
+    reply = fetch(app_of(items, retry=0))
+    assert (reply.body, reply.complete) == (b"retry: 0\n", True)

@@ -1,0 +1,233 @@
+"""The task of a request is cancelled, once or again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+from fastapi import Depends, FastAPI
+
+from fastapi_sse_fast import EventSourceResponse
+
+from ..support.apps import KINDS, MS, Log, app_of, logged
+from ..support.asgi import call, fetch
+
+
+def test_cancelling_the_request_closes_the_generator(anyio_backend: str) -> None:
+    closed = []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await anyio.sleep(3600)
+        finally:
+            closed.append(True)
+
+    async def main() -> None:
+        with anyio.move_on_after(50 * MS) as scope:
+            await call(app_of(items))
+        assert scope.cancelled_caught
+        assert closed == [True]
+
+    anyio.run(main, backend=anyio_backend)
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_busy_stream_can_be_cancelled(anyio_backend: str, kind: str) -> None:
+    closed = []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    def sync_items() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    async def main() -> None:
+        with anyio.move_on_after(50 * MS) as scope:
+            await call(app_of(items if kind == "async" else sync_items))
+        assert scope.cancelled_caught
+        assert closed == [True]
+
+    anyio.run(main, backend=anyio_backend)
+
+
+class SlowToClose:
+    """An application whose stream takes its time to close.
+
+    Attributes:
+        log: What has been closed.
+        closing: Set when the generator begins to close.
+        app: Its stream is at "/".
+    """
+
+    def __init__(self, kind: str, *, pause: float, **options: Any) -> None:
+        self.log: list[str] = []
+        self.closing = threading.Event()
+        self.app = FastAPI()
+
+        async def resource() -> AsyncIterator[None]:
+            try:
+                yield
+            finally:
+                self.log.append("dependency")
+
+        async def items() -> AsyncIterator[int]:
+            try:
+                while True:
+                    yield 1
+                    await asyncio.sleep(pause)
+            finally:
+                self.closing.set()
+                await asyncio.sleep(20 * MS)
+                self.log.append("generator")
+
+        def sync_items() -> Iterator[int]:
+            try:
+                while True:
+                    yield 1
+                    time.sleep(MS)
+            finally:
+                self.closing.set()
+                time.sleep(20 * MS)
+                self.log.append("generator")
+
+        self.app.get(
+            "/",
+            response_class=EventSourceResponse.with_options(**options),
+            dependencies=[Depends(resource)],
+        )(items if kind == "async" else sync_items)
+
+
+@pytest.mark.parametrize("cancels", [1, 2, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_cancelling_more_than_once(kind: str, cancels: int) -> None:
+    slow: SlowToClose = SlowToClose(
+        kind, pause=3600, on_close=lambda summary: slow.log.append(summary.reason)
+    )
+
+    async def main() -> None:
+        task = asyncio.create_task(call(slow.app))
+        await asyncio.sleep(100 * MS)
+        for _ in range(cancels):
+            task.cancel()
+            while not slow.closing.is_set():
+                assert not task.done()
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert slow.log == ["generator", "dependency", "cancelled"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ending", ["disconnected", "max_duration"])
+def test_cancelling_while_the_generator_closes(ending: str, kind: str) -> None:
+    # On a busy machine a thread may take some time to start.
+    slow = SlowToClose(
+        kind, pause=MS, max_duration=100 * MS if ending == "max_duration" else None
+    )
+
+    async def main() -> None:
+        leave = 1 if ending == "disconnected" else None
+        task = asyncio.create_task(call(slow.app, disconnect_after=leave))
+        while not slow.closing.is_set():
+            assert not task.done()
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert slow.log == ["generator", "dependency"]
+
+
+def test_an_error_while_cancelled_is_logged(
+    anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await anyio.sleep(3600)
+        finally:
+            raise LookupError("in finally")
+
+    async def main() -> None:
+        with anyio.move_on_after(20 * MS) as around:
+            await call(app_of(items))
+        assert around.cancelled_caught
+
+    anyio.run(main, backend=anyio_backend)
+    assert [error for _, error in logged(caplog)] == [LookupError]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_request_that_is_cancelled_is_no_error_to_log(
+    kind: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep(3600)
+
+    def sync_items() -> Iterator[int]:
+        while True:
+            yield 1
+            time.sleep(MS)
+
+    async def main() -> None:
+        with anyio.move_on_after(20 * MS):
+            await call(app_of(items if kind == "async" else sync_items))
+
+    for _ in range(5):  # the order of tasks is random on trio
+        anyio.run(main, backend=anyio_backend)
+    assert logged(caplog) == []
+
+
+def test_a_generator_that_swallows_its_cancellation_is_still_closed() -> None:
+    log = Log()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+            log("swallowed")
+            yield 2
+            log("went on")
+        finally:
+            log("closed")
+
+    reply = fetch(app_of(items), disconnect_after=1)
+    assert log.lines == ["swallowed", "closed"]
+    assert reply.body == b"data: 1\n\n"
+
+
+def test_a_generator_that_cancels_itself_does_not_look_finished() -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise asyncio.CancelledError
+
+    reply = fetch(app_of(items))
+    assert isinstance(reply.error, RuntimeError)
+    assert reply.body == b"data: 1\n\n"
+    assert not reply.complete

@@ -1,0 +1,328 @@
+"""How options are set, inherited and refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import fastapi.routing
+import fastapi.sse
+import pytest
+from fastapi import FastAPI
+from pydantic import BaseModel
+
+from fastapi_sse_fast import (
+    EventSourceResponse,
+    EventTemplate,
+    ServerSentEvent,
+    Slot,
+    encode_event,
+)
+from fastapi_sse_fast.options import UNSET, StreamOptions
+
+from ..support.apps import Summaries
+from ..support.asgi import fetch
+from ..support.internals import options_of
+
+
+@pytest.mark.parametrize("value", [0, -1, 0.0, float("inf"), float("nan"), True, "5"])
+def test_a_bad_ping_interval_is_refused_where_it_is_set(value: Any) -> None:
+    with pytest.raises(ValueError, match="ping_interval must be a positive number"):
+        EventSourceResponse.with_options(ping_interval=value)
+    with pytest.raises(ValueError, match="ping_interval must be a positive number"):
+        type("Bad", (EventSourceResponse,), {"ping_interval": value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ping", 5),
+        ("ping", None),
+        ("ping_form", "comment"),
+        ("retry", -1),
+        ("retry", 1.5),
+        ("retry", True),
+        ("send_timeout", 0),
+        ("send_timeout", -1),
+        ("max_pending", 0),
+        ("max_pending", 1.5),
+        ("error_window", -1),
+        ("error_window", None),
+        ("max_duration", 0),
+        ("on_error", "log"),
+        ("on_close", 5),
+        ("shutdown_grace", -1),
+        ("shutdown_grace", float("nan")),
+        ("farewell", "bye"),
+    ],
+)
+def test_bad_values_are_refused_where_they_are_set(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        EventSourceResponse.with_options(**{name: value})
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        type("Bad", (EventSourceResponse,), {name: value})
+
+
+def test_an_event_that_cannot_be_sent_is_refused_where_it_is_set() -> None:
+    event = ServerSentEvent()
+    event.event = "a\nb"
+    with pytest.raises(ValueError, match="single line"):
+        EventSourceResponse.with_options(farewell=event)
+
+
+def test_only_a_text_can_be_a_line() -> None:
+    with pytest.raises(ValueError, match="needs a ping that is a text"):
+        EventSourceResponse.with_options(
+            ping=ServerSentEvent(comment="x"), ping_form="line"
+        )
+
+
+@pytest.mark.parametrize("option", [{"ping": "\ud800"}, {"retry": 10**5000}])
+def test_what_could_never_be_sent_is_refused_where_it_is_set(option: Any) -> None:
+    with pytest.raises(ValueError, match=r"surrogates|Exceeds the limit"):
+        EventSourceResponse.with_options(**option)
+
+
+@pytest.mark.parametrize("option", ["ping", "on_error", "on_close", "farewell"])
+def test_a_hook_that_could_not_be_called_is_refused_where_it_is_set(
+    option: str,
+) -> None:
+    def method(self: object, event: object) -> None:
+        pass
+
+    def named(*, given: object) -> None:
+        pass
+
+    taken = 1 if option.startswith("on_") else 0
+    wrong = (lambda: None) if taken else (lambda error: None)
+    for hook in (method, named, wrong):
+        message = rf"{option} is called with .*{hook.__name__}.* does not take"
+        with pytest.raises(ValueError, match=message):
+            EventSourceResponse.with_options(**{option: hook})  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="in the body of a class"):
+            type("Bad", (EventSourceResponse,), {option: hook})
+
+
+@pytest.mark.parametrize("option", ["ping", "farewell"])
+def test_what_is_not_awaited_cannot_be_async(option: str) -> None:
+    async def event(data: object = 1) -> ServerSentEvent:
+        return ServerSentEvent(data=data)
+
+    async def events() -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent(data=1)
+
+    class Events:
+        async def __call__(self) -> ServerSentEvent:
+            return ServerSentEvent(data=1)
+
+    asynchronous: list[Any] = [event, functools.partial(event, 2), events, Events()]
+    for made in asynchronous:
+        with pytest.raises(ValueError, match=f"{option} is not awaited"):
+            EventSourceResponse.with_options(**{option: made})
+
+
+@pytest.mark.parametrize("option", ["ping", "farewell"])
+def test_nobody_fills_the_slots_of_an_option(option: str) -> None:
+    template = EventTemplate({"a": Slot("a")})
+    with pytest.raises(ValueError, match=f"{option} is called with nothing"):
+        EventSourceResponse.with_options(**{option: template})  # type: ignore[arg-type]
+    made: dict[str, Any] = {option: EventTemplate({"a": 1})}
+    assert getattr(EventSourceResponse.with_options(**made), option) is made[option]
+
+
+@pytest.mark.parametrize("option", ["ping", "on_error", "on_close", "farewell"])
+def test_a_hook_may_take_more_than_it_is_given(option: str) -> None:
+    def optional(given: object = None, more: object = None, *, last: int = 1) -> None:
+        pass
+
+    def variadic(*given: object, **named: object) -> None:
+        pass
+
+    hooks: list[Any] = [optional, variadic, functools.partial(variadic, 1), print]
+    for hook in hooks:
+        chosen: Any = {option: hook}
+        assert getattr(EventSourceResponse.with_options(**chosen), option) is hook
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"ping": 5}, "a comment's text, an event, or .* ping_interval is the time"),
+        ({"ping": None}, "a comment's text, an event, or .* ping_interval is the time"),
+        ({"farewell": "bye"}, "None, an event, or a callable that makes one, not"),
+        ({"on_close": "x"}, "on_close must be callable, or None, not 'x'"),
+        ({"retry": 1.5}, "from 0 up .milliseconds., or None, not 1.5"),
+        ({"max_pending": None}, "max_pending must be an integer from 1 up, not None"),
+    ],
+)
+def test_a_bad_option_is_told_what_it_can_be(option: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EventSourceResponse.with_options(**option)
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(TypeError, match="ping_intervall"):
+        EventSourceResponse.with_options(ping_intervall=5)  # type: ignore[call-arg]
+
+
+def test_a_time_beyond_all_clocks_is_refused() -> None:
+    with pytest.raises(ValueError, match="ping_interval"):
+        EventSourceResponse.with_options(ping_interval=10**400)
+
+
+# Where they come from
+
+
+def test_options_are_inherited_and_replaced() -> None:
+    class Quiet(EventSourceResponse):
+        ping_interval = None
+
+    class Sub(Quiet):
+        pass
+
+    faster = Sub.with_options(ping_interval=2)
+    assert options_of(Sub).seconds_to_ping == float("inf")
+    assert options_of(faster).seconds_to_ping == 2
+    assert faster.ping_interval == 2
+    assert faster.with_options().ping_interval == 2
+    assert issubclass(faster, Sub)
+    assert faster.__name__ == "Sub"
+    assert EventSourceResponse.ping_interval == 15.0
+
+
+def test_fastapis_own_interval_counts_where_none_is_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert options_of(EventSourceResponse).seconds_to_ping == 15.0
+    monkeypatch.setattr(fastapi.routing, "_PING_INTERVAL", 0.5)
+    assert options_of(EventSourceResponse).seconds_to_ping == 0.5
+    assert options_of(EventSourceResponse.with_options(ping_interval=15)) == (
+        StreamOptions(ping_interval=15)
+    )
+
+
+def test_options_cannot_be_changed() -> None:
+    options = StreamOptions()
+    assert repr(options).startswith("StreamOptions(ping_interval=UNSET, ping=")
+    assert options.ping_interval is UNSET
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.ping_interval = 5  # type: ignore[misc]
+
+
+def test_options_follow_the_method_resolution_order() -> None:
+    class Mixin:
+        ping_interval = 5.0
+
+    class First(EventSourceResponse):
+        ping_interval = 1.0
+        retry = 1
+
+    class Second(EventSourceResponse):
+        ping_interval = 2.0
+        max_pending = 2
+
+    class Mixed(Mixin, EventSourceResponse):  # type: ignore[misc]
+        pass
+
+    class Both(Second, First):
+        pass
+
+    assert options_of(Mixed).ping_interval == 5.0
+    assert options_of(Both) == StreamOptions(ping_interval=2.0, retry=1, max_pending=2)
+
+
+def test_options_of_a_returned_response() -> None:
+    summaries = Summaries()
+    response = EventSourceResponse([1], retry=5, on_close=summaries)
+    assert fetch(response).body == b"retry: 5\ndata: 1\n\n"
+    assert summaries.reasons == ["finished"]
+    with pytest.raises(TypeError, match="unknown option 'retries'"):
+        EventSourceResponse([1], retries=5)  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="retry must be an integer"):
+        EventSourceResponse([1], retry=-5)
+
+
+def test_hooks_in_the_body_of_a_subclass() -> None:
+    summaries = Summaries()
+
+    class Mine(EventSourceResponse):
+        retry = 7
+        on_close = summaries
+
+        @staticmethod
+        def on_error(error: Exception) -> ServerSentEvent:
+            return ServerSentEvent(comment="failed")
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        raise LookupError
+
+    app = FastAPI()
+    app.get("/", response_class=Mine)(items)
+    assert fetch(app).body == b"retry: 7\ndata: 1\n\n: failed\n\n"
+    assert summaries.reasons == ["error"]
+
+
+# The spelling of JSON
+
+
+class Item(BaseModel):
+    a: int | str = 1
+
+
+DATA = {"text": "é中😀", "n": [1, 2.5]}
+
+
+@pytest.mark.parametrize(
+    ("json", "text"),
+    [
+        ("fastapi", r'{"text": "\u00e9\u4e2d\ud83d\ude00", "n": [1, 2.5]}'),
+        ("compact", '{"text":"é中😀","n":[1,2.5]}'),
+    ],
+)
+def test_the_spelling_of_json(json: Any, text: str) -> None:
+    app = FastAPI()
+    response_class = EventSourceResponse.with_options(json=json)
+
+    async def plain() -> AsyncIterator[Any]:
+        yield DATA
+        yield ServerSentEvent(data=DATA)
+        yield Item(a="é")
+
+    async def typed() -> AsyncIterator[Item]:
+        yield Item(a="é")
+        yield ServerSentEvent(data=DATA)  # type: ignore[misc]
+
+    app.get("/plain", response_class=response_class, response_model=None)(plain)
+    app.get("/typed", response_class=response_class)(typed)
+    returned = response_class(plain())
+    once = EventSourceResponse(plain(), json=json)
+
+    item = encode_event(Item(a="é"), json=json)
+    event = f"data: {text}\n\n".encode()
+    assert fetch(app, "/plain").body == event * 2 + bytes(item)
+    assert fetch(returned).body == fetch(once).body == event * 2 + bytes(item)
+    # pydantic's own spelling is always compact.
+    assert fetch(app, "/typed").body == 'data: {"a":"é"}\n\n'.encode() + event
+
+
+def test_a_spelling_that_does_not_exist_is_refused() -> None:
+    for bad in ("short", None, 1):
+        with pytest.raises(
+            ValueError, match="json must be 'fastapi' or 'compact', not"
+        ):
+            EventSourceResponse.with_options(json=bad)  # type: ignore[arg-type]
+
+
+def test_events_of_options_are_spelled_alike() -> None:
+    async def broken() -> AsyncIterator[Any]:
+        yield ["é"]
+        raise LookupError
+
+    event = ServerSentEvent(data=["é"])
+    response = EventSourceResponse(
+        broken(), json="compact", on_error=lambda error: event
+    )
+    assert fetch(response).body == 'data: ["é"]\n\n'.encode() * 2

@@ -1,0 +1,283 @@
+"""Clients that read slowly, or not at all."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import socket
+import statistics
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from fastapi_sse_fast import EncodedEvent, EventSourceResponse
+
+from ..support.apps import MS, Summaries, app_of
+from ..support.asgi import receive_nothing, scope, send_for_ever
+from ..support.closings import SOON, Closings, wait_until_frozen
+from ..support.internals import limits
+from ..support.server import Client, get, serve, wait_until
+
+# The generator waits
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_client_that_does_not_read_stops_the_producer(kind: str) -> None:
+    produced = 0
+    frame = EncodedEvent(raw_data="x" * 1000)
+
+    async def items() -> AsyncIterator[EncodedEvent]:
+        nonlocal produced
+        for _ in range(100_000):
+            produced += 1
+            yield frame
+
+    def sync_items() -> Iterator[EncodedEvent]:
+        nonlocal produced
+        for _ in range(100_000):
+            produced += 1
+            yield frame
+
+    with serve(app_of(items if kind == "async" else sync_items)) as port:
+        with Client(port, buffer_size=4096) as client:
+            client.read_until(b"x")
+            counts = [-1]
+
+            def settled() -> bool:
+                counts.append(produced)
+                time.sleep(20 * MS)
+                return counts[-1] == counts[-2]
+
+            wait_until(settled)
+            assert produced * 1000 < 10_000_000  # what sockets and loop may hold
+
+
+def test_the_generator_waits_at_max_pending() -> None:
+    produced = 0
+
+    async def items() -> AsyncIterator[EncodedEvent]:
+        nonlocal produced
+        frame = EncodedEvent(raw_data="x" * 100)
+        while True:
+            produced += 1
+            yield frame
+
+    app = app_of(items, max_pending=1000, send_timeout=100 * MS)
+
+    async def main() -> None:
+        await app(scope(), receive_nothing, send_for_ever)
+
+    anyio.run(main)
+    # The first went out by itself, then ten fill the buffer and one is over.
+    assert produced <= 12
+
+
+def test_a_slow_client_delays_nobody_else() -> None:
+    """One reads 1 KiB/s, a hundred at a time read as fast as they can."""
+    frame = EncodedEvent(raw_data="x" * 1000)
+    produced = 0
+
+    async def items(n: int) -> AsyncIterator[EncodedEvent]:
+        nonlocal produced
+        for _ in range(n):
+            yield frame
+            if n > 1000:
+                produced += 1
+
+    def read_fast(_: int) -> bool:
+        return get(port, "/?n=300") == bytes(frame) * 300
+
+    with (
+        serve(app_of(items)) as port,
+        Client(port, "/?n=100000", buffer_size=4096) as slow,
+        concurrent.futures.ThreadPoolExecutor(100) as pool,
+    ):
+        stop = threading.Event()
+
+        def crawl() -> None:
+            while not stop.wait(0.1):
+                slow.socket.recv(102)
+
+        crawler = threading.Thread(target=crawl)
+        crawler.start()
+        wait_until(lambda: produced)
+        started = time.perf_counter()
+        assert all(pool.map(read_fast, range(100)))
+        elapsed = time.perf_counter() - started
+        stop.set()
+        crawler.join()
+    assert elapsed < 10  # of 100 s that the slow one would take for as much
+    assert 0 < produced * 1000 < 10_000_000  # what sockets, loop and buffer may hold
+
+
+def test_a_slow_client_is_not_a_frozen_one(anyio_backend: str) -> None:
+    """It takes a large event in more time than `send_timeout`."""
+    event = EncodedEvent(raw_data="x" * 2_000_000)
+    taken: list[bytes] = []
+
+    async def items() -> AsyncIterator[EncodedEvent]:
+        yield event
+
+    async def send(message: Any) -> None:
+        body = message.get("body", b"")
+        taken.append(body)
+        await anyio.sleep(len(body) * 0.1e-6)
+
+    summaries = Summaries()
+    app = app_of(items, send_timeout=100 * MS, on_close=summaries)
+    anyio.run(app, scope(), receive_nothing, send, backend=anyio_backend)
+    assert b"".join(taken) == bytes(event)
+    assert summaries.reasons == ["finished"]
+    assert summaries[0].bytes == len(event)
+
+
+# The client is dropped
+
+
+def test_a_frozen_client_is_dropped(anyio_backend: str) -> None:
+    closed = []
+
+    async def items() -> AsyncIterator[EncodedEvent]:
+        frame = EncodedEvent(raw_data="x" * 1000)
+        try:
+            while True:
+                yield frame
+        finally:
+            closed.append(True)
+
+    summaries = Summaries()
+    app = app_of(items, send_timeout=50 * MS, on_close=summaries)
+
+    async def main() -> None:
+        with anyio.fail_after(5):
+            await app(scope(), receive_nothing, send_for_ever)
+
+    anyio.run(main, backend=anyio_backend)
+    assert closed == [True]
+    assert summaries.reasons == ["send_timeout"]
+
+
+def test_a_frozen_client_is_dropped_on_a_real_socket() -> None:
+    async def items() -> AsyncIterator[EncodedEvent]:
+        frame = EncodedEvent(raw_data="x" * 1000)
+        while True:
+            yield frame
+
+    summaries = Summaries()
+    with serve(app_of(items, send_timeout=100 * MS, on_close=summaries)) as port:
+        with Client(port, buffer_size=4096) as client:
+            client.read_until(b"x")
+            wait_until(lambda: summaries)
+    assert summaries.reasons == ["send_timeout"]
+
+
+def test_a_client_that_does_not_take_the_head_is_dropped(anyio_backend: str) -> None:
+    closed = []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await anyio.sleep(3600)
+        finally:
+            closed.append(True)
+
+    async def send(message: Any) -> None:
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        with anyio.fail_after(5):
+            await app(scope(), receive_nothing, send)
+
+    summaries = Summaries()
+    app = app_of(items, send_timeout=30 * MS, on_close=summaries)
+    anyio.run(main, backend=anyio_backend)
+    assert summaries.reasons == ["send_timeout"]
+    assert closed == [True]
+
+
+def test_a_last_message_that_is_never_taken(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    limits(monkeypatch, close_timeout=20 * MS)
+    summaries = Summaries()
+    response = EventSourceResponse([], send_timeout=None, on_close=summaries)
+
+    async def receive() -> Any:
+        await anyio.sleep(10 * MS)
+        return {"type": "http.disconnect"}
+
+    async def main() -> None:
+        with anyio.fail_after(5):
+            await response(scope(), receive, send_for_ever)
+
+    anyio.run(main, backend=anyio_backend)
+    assert summaries.reasons == ["send_timeout"]
+
+
+def test_events_that_were_not_sent_do_not_count(anyio_backend: str) -> None:
+    event = EncodedEvent(raw_data="x" * 1000)
+
+    async def items() -> AsyncIterator[EncodedEvent]:
+        while True:
+            yield event
+
+    async def main() -> None:
+        taken = 0
+
+        async def send(message: Any) -> None:
+            nonlocal taken
+            if message["type"] == "http.response.body":
+                if taken > 100_000:
+                    await anyio.sleep_forever()
+                taken += len(message["body"])
+
+        await app(scope(), receive_nothing, send)
+        assert summaries[0].bytes == taken
+
+    summaries = Summaries()
+    app = app_of(items, send_timeout=50 * MS, on_close=summaries)
+    anyio.run(main, backend=anyio_backend)
+    (summary,) = summaries
+    assert summary.reason == "send_timeout"
+    assert summary.events * len(event) == summary.bytes > 0
+
+
+# The client leaves
+
+
+def test_a_frozen_client_that_leaves_is_noticed_soon() -> None:
+    closings = Closings()
+    for endpoint in (closings.busy, closings.sync_busy):
+        times = []
+        with serve(app_of(endpoint)) as port:
+            for _ in range(20):
+                with Client(port, buffer_size=4096) as client:
+                    client.read_until(b"x")
+                    wait_until_frozen(closings)
+                    left = time.perf_counter()
+                # What it has not read makes the close of its socket a reset.
+                wait_until(lambda: closings.times)
+                times.append(closings.times.pop() - left)
+        assert statistics.median(times) < SOON
+
+
+def test_a_frozen_client_that_half_closes_is_dropped_by_send_timeout() -> None:
+    """uvicorn tells of a FIN once all that it has for the client is sent: never."""
+    closings, summaries = Closings(), Summaries()
+    response_class = EventSourceResponse.with_options(
+        send_timeout=100 * MS, on_close=summaries
+    )
+    app = app_of(closings.busy, response_class=response_class)
+    with serve(app) as port, Client(port, buffer_size=4096) as client:
+        client.read_until(b"x")
+        wait_until_frozen(closings)
+        client.socket.shutdown(socket.SHUT_WR)
+        wait_until(lambda: summaries)
+    assert summaries.reasons == ["send_timeout"]
+    assert len(closings.times) == 1

@@ -1,0 +1,189 @@
+"""Sync generators, which run in worker threads."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from fastapi_sse_fast import EventSourceResponse
+
+from ..support.apps import MS, Summaries, app_of
+from ..support.asgi import Reply, call, fetch
+from ..support.internals import objects_of_streams
+
+
+def test_a_sync_generator_never_runs_in_the_loops_thread(anyio_backend: str) -> None:
+    threads: list[int] = []
+
+    def items() -> Iterator[int]:
+        threads.append(threading.get_ident())
+        try:
+            while True:
+                yield 1
+                threads.append(threading.get_ident())
+                time.sleep(MS)
+        finally:
+            threads.append(threading.get_ident())
+
+    fetch(app_of(items), backend=anyio_backend, disconnect_after=3)
+    assert len(threads) > 3
+    assert threading.get_ident() not in threads
+
+
+def test_a_sync_generator_does_not_start_when_its_client_has_left(
+    anyio_backend: str,
+) -> None:
+    """It waits for a thread until then, and its request no longer than that."""
+    started = []
+
+    def items() -> Iterator[int]:
+        started.append(True)
+        yield 1
+
+    summaries = Summaries()
+    app = app_of(items, on_close=summaries)
+
+    async def main() -> None:
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        limiter.total_tokens = 1
+        left = anyio.Event()
+        async with limiter, anyio.create_task_group() as tasks:
+            tasks.start_soon(functools.partial(call, app, disconnect_at=left))
+            await anyio.wait_all_tasks_blocked()
+            left.set()
+        # In the thread that is free now, after whatever still waits for it.
+        await anyio.to_thread.run_sync(int)
+
+    anyio.run(main, backend=anyio_backend)
+    assert summaries.reasons == ["disconnected"]
+    assert summaries[0].seconds_open < 5
+    assert started == []
+
+
+def test_a_generator_that_another_thread_runs_is_an_error(anyio_backend: str) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def generate() -> Iterator[int]:
+        entered.set()
+        leave.wait(10)
+        yield 1
+
+    generator = generate()
+    other = threading.Thread(target=next, args=[generator])
+    other.start()
+    entered.wait(10)
+    try:
+        reply = fetch(EventSourceResponse(generator), backend=anyio_backend)
+    finally:
+        leave.set()
+        other.join()
+    assert isinstance(reply.error, ValueError)
+    assert "already executing" in str(reply.error)
+    assert not reply.complete
+
+
+# Threads that wait by the loop
+
+
+def visit(app: Any, backend: str, leaves_at: threading.Event) -> Reply:
+    """A request of a client that leaves at an event."""
+
+    async def main() -> Reply:
+        gone = anyio.Event()
+
+        async def leave() -> None:
+            while not leaves_at.is_set():
+                await anyio.sleep(MS)
+            gone.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leave)
+            reply = await call(app, disconnect_at=gone)
+            tasks.cancel_scope.cancel()
+        return reply
+
+    return anyio.run(main, backend=backend)
+
+
+async def wait_in_loop(waiting: threading.Event) -> None:
+    waiting.set()
+    await anyio.sleep(5)
+
+
+@pytest.mark.parametrize("end", ["disconnected", "max_duration"])
+@pytest.mark.parametrize("wait", ["run", "check_cancelled"])
+def test_a_sync_generator_that_waits_by_the_loop_is_cancelled(
+    wait: str, end: str, anyio_backend: str
+) -> None:
+    log: list[str] = []
+    waiting = threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+            if wait == "run":
+                anyio.from_thread.run(wait_in_loop, waiting)
+            waiting.set()
+            for _ in range(5000):
+                anyio.from_thread.check_cancelled()
+                time.sleep(MS)
+        except BaseException as error:
+            log.append(type(error).__name__)
+            raise
+        finally:
+            anyio.from_thread.run_sync(log.append, "closed")
+
+    summaries = Summaries()
+    limit = 200 * MS if end == "max_duration" else None
+    app = app_of(items, on_close=summaries, max_duration=limit)
+    leaves_at = waiting if end == "disconnected" else threading.Event()
+    reply = visit(app, anyio_backend, leaves_at)
+    assert reply.body == b"data: 1\n\n"
+    assert reply.error is None
+    assert reply.complete == (end == "max_duration")
+    assert log in (["CancelledError", "closed"], ["Cancelled", "closed"])
+    assert summaries.reasons == [end]
+    assert summaries[0].seconds_open < 5
+
+
+def test_a_sync_generator_that_is_cancelled_leaves_no_garbage(
+    anyio_backend: str,
+) -> None:
+    waiting = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        anyio.from_thread.run(wait_in_loop, waiting)
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = objects_of_streams()
+        visit(app_of(items), anyio_backend, waiting)
+        assert objects_of_streams() == before
+    finally:
+        gc.enable()
+
+
+def test_a_sync_generator_that_raises_when_it_is_cancelled(anyio_backend: str) -> None:
+    waiting = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        try:
+            anyio.from_thread.run(wait_in_loop, waiting)
+        except BaseException:
+            raise LookupError from None
+
+    reply = visit(app_of(items), anyio_backend, waiting)
+    assert isinstance(reply.error, LookupError)

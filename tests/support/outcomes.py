@@ -1,0 +1,80 @@
+"""Streams that end well and badly."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Iterator
+from types import ModuleType
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+from fastapi import BackgroundTasks, Depends, FastAPI
+from fastapi.exceptions import ResponseValidationError
+from pydantic import BaseModel
+
+
+def streams(module: ModuleType) -> FastAPI:
+    """Streams that end well and badly."""
+    app = FastAPI()
+    stream = functools.partial(app.get, response_class=module.EventSourceResponse)
+
+    async def failing() -> AsyncIterator[None]:
+        yield
+        raise LookupError("in a dependency's exit")
+
+    @stream("/whole")
+    @stream("/failing-dependency", dependencies=[Depends(failing)])
+    async def whole() -> AsyncIterator[Item]:
+        for n in range(100):
+            yield Item(n=n)
+            if n % 10 == 0:
+                await anyio.lowlevel.checkpoint()
+
+    @stream("/sync")
+    def sync() -> Iterator[Item]:
+        for n in range(100):
+            yield Item(n=n)
+
+    @stream("/failing-task")
+    def failing_task(tasks: BackgroundTasks) -> Iterator[Item]:
+        tasks.add_task(int, "not a number")
+        yield Item(n=1)
+
+    @stream("/early")
+    async def early() -> AsyncIterator[Item]:
+        raise LookupError("before the first event")
+        yield Item(n=1)
+
+    @stream("/broken")
+    async def broken() -> AsyncIterator[Item]:
+        yield Item(n=1)
+        raise LookupError("mid-stream")
+
+    @stream("/sync-broken")
+    def sync_broken() -> Iterator[Item]:
+        yield Item(n=1)
+        raise LookupError("mid-stream")
+
+    @stream("/invalid")
+    async def invalid() -> AsyncIterator[Item]:
+        yield Item(n=1)
+        yield INVALID
+
+    return app
+
+
+class Item(BaseModel):
+    n: int
+
+
+INVALID: Any = {"m": 1}
+ENDS_WELL = ["/whole", "/sync"]
+FAILS = {
+    "/failing-dependency": LookupError,
+    "/failing-task": ValueError,
+    "/early": LookupError,
+    "/broken": LookupError,
+    "/sync-broken": LookupError,
+    "/invalid": ResponseValidationError,
+}
