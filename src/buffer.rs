@@ -1,5 +1,7 @@
 //! `EventBuffer`: frames that wait for the next send.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,134 +13,177 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::encoder::ItemEncoder;
+use crate::pacing::Pacing;
 use crate::wire;
 
-/// Larger buffers are given back rather than kept for the next events of a stream.
+/// A run of small frames that is larger gives its space back when the stream has nothing to send.
 const KEEP_CAPACITY: usize = 16 * 1024;
 
-/// How many events a generator that has awaited between two of them may push without being asked
-/// to give way.
-const TRUST: u8 = 32;
+/// A larger frame does not leave its space to the frames after it.
+const KEEP_SCRATCH: usize = 1024 * 1024;
 
-/// Encodes items into one byte buffer: `push` from the task or thread that iterates, `take` from
-/// the one that sends.
+/// Bytes of one send: a slow client that reads more than that is not a frozen one.
+const MOST_AT_ONCE: usize = 256 * 1024;
+
+/// Encodes items into the bytes that are sent next: `push` from the task or thread that iterates,
+/// `take` from whatever sends.
+///
+/// Small frames are joined to one run of bytes; a large one is a part of its own, and is sent as
+/// the `bytes` that it was encoded into.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct EventBuffer {
     encoder: Py<ItemEncoder>,
-    wake: Py<PyAny>,
     source: Py<PyAny>,
-    high_water: usize,
-    time_slice: Duration,
+    wake: Option<Py<PyAny>>,
+    max_pending: usize,
     state: Mutex<State>,
 }
 
+/// Bytes that are sent together, or the rest of them.
+struct Part {
+    bytes: Bytes,
+    /// How many of them were sent.
+    start: usize,
+    /// How many events are complete with the last of them.
+    events: u64,
+}
+
+enum Bytes {
+    Run(Vec<u8>),
+    Large(Py<PyBytes>),
+}
+
 struct State {
-    pending: Vec<u8>,
+    /// What is older than `run`.
+    parts: VecDeque<Part>,
+    run: Vec<u8>,
+    run_events: u64,
+    pending: usize,
     pending_events: u64,
+    taken: u64,
     taken_events: u64,
+    sent: u64,
+    sent_events: u64,
     /// The last bytes that were taken, as many as a blank line can have; first of all line feeds.
     tail: [u8; 4],
-    /// Space to encode into while the lock is not held: an encoder may run any code.
-    scratch: Vec<u8>,
-    /// `None` before the first push, which gives way at once: the first event must not wait for
-    /// the work that an ill-mannered generator does, without an `await`, for the second.
-    slice_began: Option<Instant>,
-    pushed_at: Option<Instant>,
-    loop_turned: bool,
-    trust: u8,
+    taken_at: Instant,
+    pacing: Pacing,
     closed: bool,
+}
+
+/// What a push has changed.
+#[derive(Clone, Copy)]
+pub(crate) struct Pushed {
+    /// Something waits that did not before.
+    pub(crate) was_empty: bool,
+    /// `max_pending` is reached.
+    pub(crate) full: bool,
+    /// The producer has had its time.
+    pub(crate) slice_is_over: bool,
+}
+
+thread_local! {
+    /// Space to encode into while nothing is locked: an encoder may run any code. It keeps the
+    /// size that it needed last, so that no page of it is faulted in twice.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 #[pymethods]
 impl EventBuffer {
     #[new]
-    #[pyo3(signature = (encoder, wake, *, source, high_water, time_slice))]
+    #[pyo3(signature = (encoder, *, source, max_pending, time_slice, wake=None))]
     fn new(
         encoder: Py<ItemEncoder>,
-        wake: Py<PyAny>,
         source: Py<PyAny>,
-        high_water: usize,
+        max_pending: usize,
         time_slice: f64,
+        wake: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
-        let time_slice = Duration::try_from_secs_f64(time_slice)
+        let slice = Duration::try_from_secs_f64(time_slice)
             .map_err(|error| PyValueError::new_err(format!("time_slice: {error}")))?;
         let state = State {
-            pending: Vec::new(),
+            parts: VecDeque::new(),
+            run: Vec::new(),
+            run_events: 0,
+            pending: 0,
             pending_events: 0,
+            taken: 0,
             taken_events: 0,
+            sent: 0,
+            sent_events: 0,
             tail: [b'\n'; 4],
-            scratch: Vec::new(),
-            slice_began: None,
-            pushed_at: None,
-            loop_turned: false,
-            trust: 0,
+            taken_at: Instant::now(),
+            pacing: Pacing::new(slice),
             closed: false,
         };
         Ok(Self {
             encoder,
-            wake,
             source,
-            high_water,
-            time_slice,
+            wake,
+            max_pending,
             state: Mutex::new(state),
         })
     }
 
     #[pyo3(signature = (item, /))]
     fn push(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
-        let py = item.py();
-        let mut frame = mem::take(&mut self.lock().scratch);
-        let encoded = self.encoder.get().encode(item, &mut frame);
-        if let Ok(Some(large)) = &encoded {
-            frame.extend_from_slice(large.as_bytes());
+        let pushed = self.append(item)?;
+        if pushed.was_empty
+            && let Some(wake) = &self.wake
+        {
+            wake.call0(item.py())?;
         }
-        let (woke, give_way) = self.lock().append(frame, encoded.is_ok(), self);
-        if let Err(error) = encoded {
-            // Where there are no notes (before 3.11), or something in the way, it goes without.
-            let _ = self.note(item, &error);
-            return Err(error);
-        }
-        if woke {
-            self.wake.call0(py)?;
-        }
-        Ok(give_way)
+        Ok(pushed.full || pushed.slice_is_over)
     }
 
-    fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let mut taken = {
-            let mut state = self.lock();
-            state.taken_events += mem::take(&mut state.pending_events);
-            state.note_tail();
-            mem::take(&mut state.pending)
+    /// The next bytes to send, in one send; none when nothing waits.
+    pub(crate) fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let Some(mut part) = self.lock().next_part() else {
+            return PyBytes::new(py, b"");
         };
-        let body = PyBytes::new(py, &taken);
-        if taken.capacity() <= KEEP_CAPACITY {
-            taken.clear();
-            let mut state = self.lock();
-            if state.pending.capacity() == 0 {
-                state.pending = taken;
-            }
+        let body = part.take(py);
+        let mut state = self.lock();
+        state.note_taken(body.as_bytes());
+        if part.is_over(py) {
+            state.taken_events += part.events;
+            state.pending_events = state.pending_events.saturating_sub(part.events);
+            state.keep_space_of(part);
+        } else if !state.closed {
+            state.parts.push_front(part);
         }
         body
     }
 
-    /// The producer goes on after it has given way.
-    fn resume(&self) {
+    /// What was taken last has been sent.
+    pub(crate) fn sent(&self) {
         let mut state = self.lock();
-        state.slice_began = Some(Instant::now());
-        state.loop_turned = false;
+        state.sent = state.taken;
+        state.sent_events = state.taken_events;
     }
 
-    /// The loop has turned since the producer went on.
-    fn turned(&self) {
-        self.lock().loop_turned = true;
+    /// The producer goes on after it has given way.
+    pub(crate) fn resume(&self) {
+        self.lock().pacing.resume(Instant::now());
     }
 
     fn close(&self) {
+        let (parts, run) = {
+            let mut state = self.lock();
+            state.closed = true;
+            state.pending = 0;
+            state.pending_events = 0;
+            state.run_events = 0;
+            (mem::take(&mut state.parts), mem::take(&mut state.run))
+        };
+        drop((parts, run));
+    }
+
+    /// Gives back the space of a burst that is over.
+    fn shrink(&self) {
         let mut state = self.lock();
-        state.closed = true;
-        state.pending = Vec::new();
-        state.scratch = Vec::new();
+        if state.run.is_empty() && state.run.capacity() > KEEP_CAPACITY {
+            state.run = Vec::new();
+        }
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -148,8 +193,20 @@ impl EventBuffer {
     }
 
     #[getter]
-    fn taken_events(&self) -> u64 {
-        self.lock().taken_events
+    fn sent_events(&self) -> u64 {
+        self.lock().sent_events
+    }
+
+    #[getter]
+    fn sent_bytes(&self) -> u64 {
+        self.lock().sent
+    }
+
+    /// Since something was taken, or since there is a buffer.
+    #[getter]
+    fn seconds_idle(&self) -> f64 {
+        let taken_at = self.lock().taken_at;
+        taken_at.elapsed().as_secs_f64()
     }
 
     /// In chunks of a body an event can come in parts.
@@ -159,16 +216,78 @@ impl EventBuffer {
     }
 
     #[getter]
-    fn full(&self) -> bool {
-        self.lock().pending.len() >= self.high_water
+    pub(crate) fn full(&self) -> bool {
+        self.is_full(&self.lock())
     }
 
     fn __len__(&self) -> usize {
-        self.lock().pending.len()
+        self.lock().pending
     }
 }
 
 impl EventBuffer {
+    /// Appends the frame of an item, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// What its encoder raises, with a note which item it was.
+    pub(crate) fn append(&self, item: &Bound<'_, PyAny>) -> PyResult<Pushed> {
+        let mut scratch = SCRATCH.with_borrow_mut(mem::take);
+        let encoded = self.encoder.get().encode(item, &mut scratch);
+        let pushed = match &encoded {
+            Ok(large) => {
+                let mut state = self.lock();
+                let was_empty = state.pending == 0;
+                if !state.closed {
+                    state.append(&scratch, large.as_ref());
+                }
+                Some(Pushed {
+                    was_empty: was_empty && state.pending > 0,
+                    full: self.is_full(&state),
+                    slice_is_over: state.pacing.is_over(Instant::now()),
+                })
+            }
+            Err(_) => None,
+        };
+        if scratch.capacity() <= KEEP_SCRATCH {
+            scratch.clear();
+            SCRATCH.with_borrow_mut(|kept| {
+                if kept.capacity() < scratch.capacity() {
+                    *kept = scratch;
+                }
+            });
+        }
+        match (pushed, encoded) {
+            (Some(pushed), _) => Ok(pushed),
+            (None, Err(error)) => {
+                // Where there are no notes (before 3.11), or something in the way, it goes without.
+                let _ = self.note(item, &error);
+                Err(error)
+            }
+            (None, Ok(_)) => Ok(Pushed {
+                was_empty: false,
+                full: true,
+                slice_is_over: true,
+            }),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().pending == 0
+    }
+
+    /// A buffer that is closed takes nothing any more, so its producer is to look up. One of no
+    /// size is full until what was taken has been sent: then producer and client are in lockstep.
+    fn is_full(&self, state: &State) -> bool {
+        if state.closed {
+            true
+        } else if self.max_pending == 0 {
+            state.pending > 0 || state.taken != state.sent
+        } else {
+            state.pending >= self.max_pending
+        }
+    }
+
     /// Says which item it was: the traceback ends in our code, and not at a `yield`.
     #[cold]
     fn note(&self, item: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<()> {
@@ -196,60 +315,91 @@ impl EventBuffer {
     }
 }
 
-impl State {
-    /// Appends what was encoded and keeps its space. Returns whether something waits that did
-    /// not before, and whether the producer should give way.
-    fn append(&mut self, mut frame: Vec<u8>, encoded: bool, buffer: &EventBuffer) -> (bool, bool) {
-        if self.closed {
-            return (false, true);
+impl Part {
+    fn bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        match &self.bytes {
+            Bytes::Run(run) => run,
+            Bytes::Large(bytes) => bytes.as_bytes(py),
         }
-        let was_empty = self.pending.is_empty();
-        if encoded {
-            self.pending_events += 1;
-            if was_empty && frame.capacity() > self.pending.capacity() {
-                mem::swap(&mut self.pending, &mut frame);
-            } else {
-                self.pending.extend_from_slice(&frame);
-            }
-        }
-        if frame.capacity() <= KEEP_CAPACITY {
-            frame.clear();
-            self.scratch = frame;
-        }
-        let give_way = self.slice_is_over(was_empty, buffer.time_slice)
-            || self.pending.len() >= buffer.high_water;
-        (was_empty && !self.pending.is_empty(), give_way)
     }
 
-    fn note_tail(&mut self) {
-        let new = self.pending.len().min(self.tail.len());
+    fn is_over(&self, py: Python<'_>) -> bool {
+        self.start == self.bytes(py).len()
+    }
+
+    /// The next bytes to send: all of them, unless they are so many that a client needs its time
+    /// for them. Then they end where a line does, or at least with a whole character: what
+    /// stands between us and the client may decode every message on its own.
+    fn take<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        let bytes = self.bytes(py);
+        let rest = &bytes[self.start..];
+        let length = if rest.len() > MOST_AT_ONCE + MOST_AT_ONCE / 2 {
+            wire::end_of_line_or_character(&rest[..MOST_AT_ONCE])
+        } else {
+            rest.len()
+        };
+        let body = match &self.bytes {
+            Bytes::Large(whole) if length == bytes.len() => whole.bind(py).clone(),
+            _ => PyBytes::new(py, &rest[..length]),
+        };
+        self.start += length;
+        body
+    }
+}
+
+impl State {
+    fn append(&mut self, frame: &[u8], large: Option<&Bound<'_, PyBytes>>) {
+        self.pending_events += 1;
+        self.pending += frame.len();
+        let Some(large) = large else {
+            self.run_events += 1;
+            self.run.extend_from_slice(frame);
+            return;
+        };
+        self.pending += large.as_bytes().len();
+        self.end_run();
+        self.parts.push_back(Part {
+            bytes: Bytes::Large(large.clone().unbind()),
+            start: 0,
+            events: 1,
+        });
+    }
+
+    /// Lets what comes now be a part of its own.
+    fn end_run(&mut self) {
+        if !self.run.is_empty() {
+            self.parts.push_back(Part {
+                bytes: Bytes::Run(mem::take(&mut self.run)),
+                start: 0,
+                events: mem::take(&mut self.run_events),
+            });
+        }
+    }
+
+    fn next_part(&mut self) -> Option<Part> {
+        if self.parts.is_empty() {
+            self.end_run();
+        }
+        self.parts.pop_front()
+    }
+
+    fn note_taken(&mut self, body: &[u8]) {
+        self.pending = self.pending.saturating_sub(body.len());
+        self.taken += body.len() as u64;
+        self.taken_at = Instant::now();
+        let new = body.len().min(self.tail.len());
         self.tail.rotate_left(new);
         let from = self.tail.len() - new;
-        self.tail[from..].copy_from_slice(&self.pending[self.pending.len() - new..]);
+        self.tail[from..].copy_from_slice(&body[body.len() - new..]);
     }
 
-    /// Whether the producer has had its time.
-    ///
-    /// A generator that awaits between its events lets the loop turn by itself. It is trusted to
-    /// go on like that for some events, as long as each is taken before the next one comes.
-    fn slice_is_over(&mut self, was_empty: bool, time_slice: Duration) -> bool {
-        let now = Instant::now();
-        let waited = now - self.pushed_at.replace(now).unwrap_or(now);
-        let Some(slice_began) = self.slice_began else {
-            self.slice_began = Some(now);
-            return true;
-        };
-        if mem::take(&mut self.loop_turned) {
-            self.trust = TRUST;
+    fn keep_space_of(&mut self, part: Part) {
+        if let Bytes::Run(mut run) = part.bytes
+            && run.capacity() > self.run.capacity()
+            && self.run.is_empty()
+        {
+            run.clear();
+            self.run = run;
         }
-        if !was_empty && waited >= time_slice {
-            self.trust = 0;
-        }
-        if was_empty && self.trust > 0 {
-            self.trust -= 1;
-            self.slice_began = Some(now);
-            return false;
-        }
-        now - slice_began >= time_slice
     }
 }

@@ -11,6 +11,8 @@ mod format;
 mod items;
 mod json;
 mod model;
+mod pacing;
+mod pump;
 mod scalar;
 mod slot;
 mod template;
@@ -27,6 +29,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<buffer::EventBuffer>()?;
     module.add_class::<encoded::EncodedEvent>()?;
     module.add_class::<encoder::ItemEncoder>()?;
+    module.add_class::<pump::DirectSend>()?;
+    module.add_class::<pump::Pump>()?;
     module.add_class::<template::EventTemplate>()?;
     module.add_function(wrap_pyfunction!(construct::fill_event, module)?)?;
     module.add_function(wrap_pyfunction!(encoder::encode_event, module)?)?;

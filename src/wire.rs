@@ -9,7 +9,7 @@
 use std::fmt;
 use std::ops::BitOr;
 
-use memchr::memchr;
+use memchr::{memchr, memrchr};
 use wide::u8x16;
 
 /// The keep-alive comment: a frame that every parser ignores.
@@ -317,6 +317,26 @@ pub fn check_frames(frames: &[u8]) -> Result<(), FrameError> {
         Ok(())
     } else {
         Err(FrameError::NoBlankLine)
+    }
+}
+
+/// Where to cut `text`, which goes on: behind its last line, else behind its last whole character.
+pub fn end_of_line_or_character(text: &[u8]) -> usize {
+    if let Some(at) = memrchr(b'\n', text) {
+        return at + 1;
+    }
+    // A character has at most four bytes, and those behind its first begin with the bits 10.
+    let is_inside = |byte: &u8| byte & 0b1100_0000 == 0b1000_0000;
+    let inside = text
+        .iter()
+        .rev()
+        .take(3)
+        .take_while(|byte| is_inside(byte))
+        .count();
+    match text.len().checked_sub(inside + 1).map(|first| text[first]) {
+        // The last character may be whole; it is cut off too, which harms nobody.
+        Some(0b1100_0000..) => (text.len() - inside - 1).max(1),
+        _ => text.len(),
     }
 }
 

@@ -7,12 +7,16 @@ from ._core import (
     encode_event,
     format_sse_event,
 )
-from ._fastapi import install, uninstall
+from ._seam import install, take_over, uninstall
 from ._shutdown import shutdown
 from .event import ServerSentEvent
-from .options import StreamOptions, StreamSummary
+from .options import StreamOptions
 from .response import EventSourceResponse
+from .summary import StreamSummary
 from .template import Slot
+
+take_over(EventSourceResponse)
+del take_over
 
 __all__ = [
     "KEEPALIVE_COMMENT",

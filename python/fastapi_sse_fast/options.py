@@ -1,4 +1,4 @@
-"""What can be set for a stream, and what is known when it is over."""
+"""What can be set for a stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import inspect
 import math
 import random
 from dataclasses import dataclass, fields
-from enum import Enum
 from types import FunctionType
 from typing import (
     TYPE_CHECKING,
@@ -21,7 +20,6 @@ from typing import (
 
 import fastapi.sse
 
-from . import _fastapi
 from ._core import EncodedEvent, EventTemplate, ItemEncoder, encode_event
 
 if TYPE_CHECKING:
@@ -29,20 +27,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, TypeIs
 
+    from .summary import StreamSummary
+
 Event: TypeAlias = fastapi.sse.ServerSentEvent | EncodedEvent
 """What an option can send: one event, ready or not."""
-
-Reason: TypeAlias = Literal[
-    "finished",
-    "disconnected",
-    "send_timeout",
-    "max_duration",
-    "shutdown",
-    "cancelled",
-    "error",
-]
-"""Why a stream is over."""
-
 
 Json: TypeAlias = Literal["fastapi", "compact"]
 """How JSON is spelled."""
@@ -50,41 +38,6 @@ Json: TypeAlias = Literal["fastapi", "compact"]
 
 PingForm: TypeAlias = Literal["block", "line"]
 """How a ping that is a comment ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class StreamSummary:
-    """What became of a stream.
-
-    Attributes:
-        reason: Why it is over: the generator `finished` or raised (`error`), the client
-            `disconnected` or took nothing for `send_timeout`, `max_duration` has
-            passed, the server stops (`shutdown`) or has `cancelled` the request.
-        events: How many events were sent; pings and the like do not count, nor does
-            what was being sent when the stream broke off.
-        bytes: How many bytes of the body were sent.
-        seconds_to_first_event: From the start to the first event, if there was one.
-        seconds_open: From the start to the end.
-    """
-
-    reason: Reason
-    events: int
-    bytes: int
-    seconds_to_first_event: float | None
-    seconds_open: float
-
-
-class Unset(Enum):
-    """The type of `UNSET`: an option that is left to FastAPI."""
-
-    UNSET = "unset"
-
-    def __repr__(self) -> str:
-        """As it is written in signatures."""
-        return self.name
-
-
-UNSET: Final = Unset.UNSET
 
 
 class ErrorHook(Protocol):
@@ -124,8 +77,7 @@ class StreamOptions:
     """How a stream behaves. All times are in seconds, but for `retry`.
 
     Attributes:
-        ping_interval: Time without an event before a ping. `None` switches pings off,
-            `UNSET` leaves it to FastAPI, which means 15 seconds.
+        ping_interval: Time without an event before a ping. `None` switches pings off.
         ping: What a ping is: the text of a comment, an event, or what makes one.
         ping_form: Whether the comment is a `"block"`, ended by a blank line as that of
             FastAPI, or just a `"line"`: some clients take the blank line for an event.
@@ -154,7 +106,7 @@ class StreamOptions:
         ValueError: A value is out of range.
     """
 
-    ping_interval: float | Unset | None = UNSET
+    ping_interval: float | None = 15.0
     ping: str | Event | Callable[[], Event] = "ping"
     ping_form: PingForm = "block"
     retry: int | None = None
@@ -172,8 +124,7 @@ class StreamOptions:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        if self.ping_interval is not UNSET:
-            _check_time("ping_interval", self.ping_interval, or_none=True)
+        _check_time("ping_interval", self.ping_interval, or_none=True)
         _check_time("send_timeout", self.send_timeout, or_none=True)
         _check_time("max_duration", self.max_duration, or_none=True)
         _check_time("error_window", self.error_window, or_zero=True)
@@ -181,13 +132,14 @@ class StreamOptions:
         _check_count("max_pending", self.max_pending, least=1)
         if self.retry is not None:
             _check_count("retry", self.retry, least=0, rest=" (milliseconds), or None")
-        self.opening_line()  # raises where `retry` has more digits than Python prints
+        # Raises where `retry` has more digits than Python prints.
+        EncodedEvent(retry=self.retry)
         if self.ping_form not in ("block", "line"):
             raise ValueError(
                 f"ping_form must be 'block' or 'line', not {self.ping_form!r}"
             )
         if isinstance(self.ping, str):
-            self.ping_frame()  # raises where it is not UTF-8
+            EncodedEvent(comment=self.ping)  # raises where it is not UTF-8
         else:
             _check_event("ping", self.ping, "a comment's text, an event")
             if self.ping_form == "line":
@@ -216,66 +168,11 @@ class StreamOptions:
             )
         return dataclasses.replace(self, **changes)
 
-    # As the driver wants them: times that may be infinite, events as bytes.
-
-    @property
-    def seconds_to_ping(self) -> float:
-        """`ping_interval`, or infinity."""
-        if isinstance(self.ping_interval, Unset):
-            return _fastapi.default_ping_interval()
-        return math.inf if self.ping_interval is None else self.ping_interval
-
-    @property
-    def seconds_to_send(self) -> float:
-        """`send_timeout`, or infinity."""
-        return math.inf if self.send_timeout is None else self.send_timeout
-
     def seconds_to_live(self) -> float:
-        """`max_duration`, different each time, or infinity."""
+        """Return `max_duration`, different each time, or infinity."""
         if self.max_duration is None:
             return math.inf
         return self.max_duration * random.uniform(0.9, 1.1)
-
-    def opening_line(self) -> bytes:
-        """What the stream begins with.
-
-        A line without the blank one behind it, which some clients take for an event.
-        """
-        if self.retry is None:
-            return b""
-        return bytes(EncodedEvent(retry=self.retry)).removesuffix(b"\n")
-
-    def ping_frame(self) -> bytes:
-        """What one ping sends.
-
-        Raises:
-            TypeError: `ping` has made something else than an event.
-        """
-        if isinstance(self.ping, str):
-            block = bytes(EncodedEvent(comment=self.ping))
-            return block if self.ping_form == "block" else block.removesuffix(b"\n")
-        return self._made("ping", self.ping)
-
-    def farewell_frame(self) -> bytes:
-        """What the stream ends with when the server stops.
-
-        Raises:
-            TypeError: `farewell` has made something else than an event.
-        """
-        return b"" if self.farewell is None else self._made("farewell", self.farewell)
-
-    def _made(self, name: str, event: Event | Callable[[], Event]) -> bytes:
-        return self.frame(name, event if _is_event(event) else event())
-
-    def frame(self, name: str, event: object) -> bytes:
-        """What the event of an option sends.
-
-        Raises:
-            TypeError: It is not an event.
-        """
-        if not _is_event(event):
-            raise TypeError(f"{name} must make an event, not {event!r}")
-        return bytes(encode_event(event, json=self.json))
 
 
 LONGEST: Final = 1e9
@@ -305,7 +202,8 @@ def _check_count(name: str, value: Any, *, least: int, rest: str = "") -> None:
         )
 
 
-def _is_event(value: object) -> TypeIs[Event]:
+def is_event(value: object) -> TypeIs[Event]:
+    """Return whether a value is an event, ready or not."""
     return isinstance(value, (fastapi.sse.ServerSentEvent, EncodedEvent))
 
 
@@ -314,7 +212,7 @@ def _is_async(value: object) -> bool:
 
 
 def _check_event(name: str, value: Any, allowed: str) -> None:
-    if _is_event(value):
+    if is_event(value):
         encode_event(value)  # raises what is wrong with it
     elif callable(value):
         if _is_async(value) or _is_async(type(value).__call__):

@@ -11,16 +11,10 @@ import anyio
 import fastapi.sse
 from starlette.concurrency import run_in_threadpool
 
-from . import _fastapi
 from ._core import EventBuffer, ItemEncoder
-from ._driver import (
-    CLOSE_TIMEOUT,
-    Head,
-    Stream,
-    call_on_close,
-    checked_content,
-    send_head_only,
-)
+from ._request import client_of, opened_request
+from ._stream import Head, Limits, Stream, call_on_close
+from .content import checked_content
 from .options import (
     OPTION_NAMES,
     CloseHook,
@@ -37,7 +31,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
     from typing_extensions import Self, Unpack
 
-    from ._fastapi import EncoderFactory
+    from ._seam import EncoderFactory
 
 _DEFAULT_HEADERS = {
     b"cache-control": b"no-cache",
@@ -119,6 +113,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
     """How JSON is spelled: as `"fastapi"` does, or `"compact"`."""
 
     _options: ClassVar[StreamOptions] = StreamOptions()
+    _limits: ClassVar[Limits] = Limits()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Takes the options among the attributes of a subclass.
@@ -204,7 +199,8 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             message_type = "websocket.http.response"
         head = Head(self.status_code, self._final_headers(), message_type)
         if scope.get("method") == "HEAD":
-            await send_head_only(head, send)
+            await send(head.message)
+            await send({"type": head.body_type, "body": b"", "more_body": False})
             if self.background is not None:
                 await self.background()
             return
@@ -215,21 +211,25 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             if isinstance(source, AsyncIterable):
                 source = self._body.wrapped(source)
         encoder = encoder_for(scope, self._options.json)
-        opening, stack = _fastapi.open_request(scope)
-        stream = Stream(source, encoder, head, self._options, opening)
+        request = opened_request(scope)
+        opening = None if request is None else request.opening
+        stream = Stream(source, encoder, head, self._options, self._limits, opening)
         try:
-            await stream.run(receive, send)
+            await stream.run(client_of(request, receive), send)
             if self.background is not None:
                 await self.background()
         finally:
             if self._options.on_close is not None:
                 close = functools.partial(
-                    call_on_close, self._options.on_close, stream.summary()
+                    call_on_close,
+                    self._options.on_close,
+                    stream.summary(),
+                    self._limits,
                 )
-                if stack is None:
+                if request is None:
                     await close()
                 else:  # dependencies are closed first
-                    stack.push_async_callback(close)
+                    request.stack.push_async_callback(close)
 
     def _final_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers, where a dependency's `Cache-Control` replaces the default one.
@@ -283,9 +283,7 @@ class _Body:
 async def _encoded(
     items: AsyncIterable[Any] | Iterable[Any], encoder: ItemEncoder
 ) -> AsyncIterator[bytes]:
-    buffer = EventBuffer(
-        encoder, lambda: None, source=items, high_water=1, time_slice=0.0
-    )
+    buffer = EventBuffer(encoder, source=items, max_pending=1, time_slice=0.0)
     opened = aiter(items) if isinstance(items, AsyncIterable) else _InThreads(items)
     try:
         async for item in opened:
@@ -330,12 +328,9 @@ _END = object()
 async def _close(iterator: Any) -> None:
     """Closes it, unless a task of its user's is in it, which that has to end."""
     if hasattr(iterator, "aclose") and not getattr(iterator, "ag_running", False):
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+        with anyio.move_on_after(Limits().close_timeout, shield=True):
             await iterator.aclose()
 
 
 def _chunks(scope: Scope, json: Json) -> ItemEncoder:
     return ItemEncoder.chunks(json=json)
-
-
-_fastapi.take_over(EventSourceResponse)

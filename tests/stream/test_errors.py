@@ -455,7 +455,7 @@ def test_a_receive_that_fails_hides_no_error(
 
     async def on_error(error: Exception) -> None:
         failing.set()
-        await anyio.sleep(3600)
+        await anyio.sleep(5 * MS)
 
     async def main() -> None:
         response = EventSourceResponse(items(), on_error=on_error)

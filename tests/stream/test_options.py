@@ -20,7 +20,7 @@ from fastapi_sse_fast import (
     Slot,
     encode_event,
 )
-from fastapi_sse_fast.options import UNSET, StreamOptions
+from fastapi_sse_fast.options import StreamOptions
 
 from ..support.apps import Summaries
 from ..support.asgi import fetch
@@ -183,8 +183,8 @@ def test_options_are_inherited_and_replaced() -> None:
         pass
 
     faster = Sub.with_options(ping_interval=2)
-    assert options_of(Sub).seconds_to_ping == float("inf")
-    assert options_of(faster).seconds_to_ping == 2
+    assert options_of(Sub).ping_interval is None
+    assert options_of(faster).ping_interval == 2
     assert faster.ping_interval == 2
     assert faster.with_options().ping_interval == 2
     assert issubclass(faster, Sub)
@@ -192,21 +192,9 @@ def test_options_are_inherited_and_replaced() -> None:
     assert EventSourceResponse.ping_interval == 15.0
 
 
-def test_fastapis_own_interval_counts_where_none_is_set(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert options_of(EventSourceResponse).seconds_to_ping == 15.0
-    monkeypatch.setattr(fastapi.routing, "_PING_INTERVAL", 0.5)
-    assert options_of(EventSourceResponse).seconds_to_ping == 0.5
-    assert options_of(EventSourceResponse.with_options(ping_interval=15)) == (
-        StreamOptions(ping_interval=15)
-    )
-
-
 def test_options_cannot_be_changed() -> None:
     options = StreamOptions()
-    assert repr(options).startswith("StreamOptions(ping_interval=UNSET, ping=")
-    assert options.ping_interval is UNSET
+    assert repr(options).startswith("StreamOptions(ping_interval=15.0, ping=")
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.ping_interval = 5  # type: ignore[misc]
 

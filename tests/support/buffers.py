@@ -18,9 +18,9 @@ def buffer_of(
 ) -> EventBuffer:
     return EventBuffer(
         encoder or ItemEncoder(),
-        wake,
+        wake=wake,
         source=None,
-        high_water=high_water,
+        max_pending=high_water,
         time_slice=time_slice,
     )
 

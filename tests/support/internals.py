@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from fastapi_sse_fast import EventSourceResponse, StreamOptions, _shutdown
-from fastapi_sse_fast import _driver as driver
 
 
 def limits(
@@ -32,13 +31,13 @@ def limits(
         least_duration: How long a stream is let go on, whenever the server stops.
     """
     changed = {
-        "CLOSE_TIMEOUT": close_timeout,
-        "LAST_SEND_TIMEOUT": last_send_timeout,
-        "LEAST_DURATION": least_duration,
+        "close_timeout": close_timeout,
+        "last_send_timeout": last_send_timeout,
+        "least_duration": least_duration,
     }
-    for name, seconds in changed.items():
-        if seconds is not None:
-            monkeypatch.setattr(driver, name, seconds)
+    changed = {name: time for name, time in changed.items() if time is not None}
+    limits = EventSourceResponse._limits._replace(**changed)
+    monkeypatch.setattr(EventSourceResponse, "_limits", limits)
 
 
 def options_of(response_class: type[EventSourceResponse]) -> StreamOptions:

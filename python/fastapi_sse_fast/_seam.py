@@ -27,12 +27,11 @@ from fastapi.exceptions import ResponseValidationError
 from starlette.responses import Response
 
 from ._core import ItemEncoder
-from ._driver import NotAStreamError
-from ._shutdown import Opening
+from ._request import open_request
+from .content import NotAStreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
-    from contextlib import AsyncExitStack
     from typing import TypeAlias
 
     from pydantic_core import ValidationError
@@ -132,40 +131,14 @@ def uninstall() -> None:
     _Seam.installed = False
 
 
-def default_ping_interval() -> float:
-    """FastAPI's own interval in seconds, which its tests patch."""
-    return float(getattr(fastapi.routing, "_PING_INTERVAL", 15.0))
-
-
-def open_request(
-    scope: Scope,
-) -> tuple[Opening, AsyncExitStack] | tuple[None, None]:
-    """A request of our routes while it is open.
-
-    The stack is what FastAPI unwinds when it is over, after all of its dependencies.
-    Responses to errors may come later: FastAPI leaves the stack in the scope.
-    """
-    request: tuple[Opening, AsyncExitStack] | None = scope.get(_OPEN_REQUEST)
-    return request or (None, None)
-
-
 def _known_while_open(handle: _Handler) -> _Handler:
     """Wraps what opens the dependencies of a request and returns its response."""
 
     async def handle_known(request: Request) -> Response:
-        scope = request.scope
-        stack: AsyncExitStack | None = scope.get("fastapi_middleware_astack")
-        if stack is not None:
-            opening = Opening()
-            stack.callback(opening.close)
-            scope[_OPEN_REQUEST] = opening, stack
-            stack.callback(scope.pop, _OPEN_REQUEST, None)
+        open_request(request)
         return await handle(request)
 
     return handle_known
-
-
-_OPEN_REQUEST = "fastapi_sse_fast.open_request"
 
 
 def _fits(get_request_handler: Callable[..., Any]) -> bool:

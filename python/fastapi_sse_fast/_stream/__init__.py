@@ -1,0 +1,8 @@
+"""One stream, from the user's generator to the server's `send`."""
+
+from .hooks import call_on_close
+from .limits import Limits
+from .outlet import Head
+from .stream import Stream
+
+__all__ = ["Head", "Limits", "Stream", "call_on_close"]

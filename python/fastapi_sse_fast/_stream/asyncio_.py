@@ -1,0 +1,350 @@
+"""A stream on asyncio: its tasks, its clock, and whose a send is.
+
+Three tasks: that of the request, where the outlet runs; one for the source; and one
+that waits for the client to leave. They are plain tasks and not a task group, since
+cancelling one throws into it once, so that clean-up can await without a shield.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import math
+import sys
+import types
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .._core import DirectSend
+from .cancellation import uncancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+
+    from starlette.types import Send
+
+    from .stream import Stream
+
+
+class AsyncioBackend:
+    """What a stream asks of its event loop."""
+
+    __slots__ = (
+        "_alarm",
+        "_cancelled_by_others",
+        "_context",
+        "_loop",
+        "_request",
+        "_source",
+        "clock",
+        "run_in_loop",
+        "turn",
+    )
+
+    def __init__(self) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._request = asyncio.current_task(loop)
+        self._source: asyncio.Task[None] | None = None
+        # That of the source, in which a send has to go on that it began.
+        self._context: contextvars.Context | None = None
+        # How often others have cancelled the request, while we do.
+        self._cancelled_by_others: int | None = None
+        self._alarm: AsyncioAlarm | None = None
+        self.clock = loop.time
+        self.run_in_loop: Callable[..., object] = loop.call_soon_threadsafe
+        self.turn = functools.partial(asyncio.sleep, 0)
+
+    @property
+    def alarm(self) -> AsyncioAlarm:
+        """The one alarm of the stream."""
+        assert self._alarm is not None
+        return self._alarm
+
+    def sleep(self) -> AsyncioSleep:
+        """Return what one task can sleep on."""
+        return AsyncioSleep(self._loop)
+
+    async def run(self, stream: Stream) -> None:
+        """Run a stream until its source is closed and its tasks are done."""
+        loop = self._loop
+        self._alarm = AsyncioAlarm(loop, stream.look)
+        source, self._context = _started(loop, stream.run_source())
+        self._source = source
+        # A task that is cancelled before its first step does not run at all.
+        source.add_done_callback(stream.source_is_done)
+        watcher = loop.create_task(stream.watch())
+
+        async def end() -> None:
+            await stream.close_source()
+            await _done(watcher)
+            if not stream.source_is_abandoned:
+                await _done(source)
+            if source.done() and not source.cancelled():
+                source.exception()  # the loop has raised it, if there is one
+
+        try:
+            await stream.respond()
+        finally:
+            watcher.cancel()
+            with anyio.CancelScope(shield=True):
+                await uncancelled(end)
+
+    def close(self) -> None:
+        """Forget everything: nothing is left to the garbage collector."""
+        if self._alarm is not None:
+            self._alarm.close()
+        self._source = self._request = self._context = self._alarm = None
+
+    # The source
+
+    def interrupt_source(self) -> bool:
+        """Cancel the source's task, unless it is shielded. Return whether it was."""
+        if self._source is None or _is_shielded(self._source):
+            return False
+        self._source.cancel()
+        return True
+
+    def abandon_source(self) -> None:
+        """Cancel the source's task once more."""
+        self.interrupt_source()
+
+    def shield_source(self) -> None:
+        """Do nothing: a task is cancelled once."""
+
+    def cancel_again(self, scope: anyio.CancelScope) -> float:
+        """Cancel what has begun in a cancelled scope. Return when to do so again.
+
+        AnyIO does so only until nothing is left there, while a thread can begin to wait
+        at any time.
+        """
+        deliver = getattr(scope, "_deliver_cancellation", None)
+        if deliver is None:
+            return math.inf
+        deliver(scope)
+        return 0.05
+
+    # Sends
+
+    def direct_send(self, send: Send, body_type: str) -> DirectSend | None:
+        """Return what sends in a step of the source, as the request's task."""
+        if self._context is None or self._source is None or self._source.done():
+            return None
+        return DirectSend(
+            send,
+            body_type=body_type,
+            event_loop=self._loop,
+            request=self._request,
+            stream=self._source,
+        )
+
+    @types.coroutine
+    def rest_of(
+        self, send: Any, waits_for: Any, error: BaseException | None
+    ) -> Generator[Any, Any, None]:
+        """Go on with a send that a step of the source has begun, in its context."""
+        assert self._context is not None
+        step = self._context.run
+        try:
+            while True:
+                if error is None:
+                    try:
+                        value = yield waits_for
+                    except BaseException as thrown:
+                        error = thrown
+                if error is not None:
+                    thrown, error = error, None
+                    if not hasattr(send, "throw"):
+                        raise thrown
+                    waits_for = step(send.throw, thrown)
+                elif value is None:
+                    waits_for = step(next, send)
+                else:
+                    waits_for = step(send.send, value)
+        except StopIteration:
+            return
+
+    async def interruptible(self, send: Awaitable[None]) -> None:
+        """Await a send, and return when `interrupt_send` has cancelled it."""
+        try:
+            await send
+        except asyncio.CancelledError:
+            if not self._is_ours():
+                raise
+        finally:
+            self._is_ours()
+
+    def interrupt_send(self) -> None:
+        """Cancel the send that the task of the request is in, unless it is shielded."""
+        request = self._request
+        if request is not None and not _is_shielded(request):
+            if self._cancelled_by_others is None:
+                self._cancelled_by_others = _cancelling(request)
+            request.cancel()
+
+    def _is_ours(self) -> bool:
+        """Take our cancellation back. Return whether it is the only one."""
+        request, others = self._request, self._cancelled_by_others
+        if request is None or others is None:
+            return False
+        self._cancelled_by_others = None
+        while _cancelling(request) > others:
+            request.uncancel()
+        return True
+
+
+def _cancelling(task: asyncio.Task[Any]) -> int:
+    return task.cancelling() if sys.version_info >= (3, 11) else 0
+
+
+def _started(
+    loop: asyncio.AbstractEventLoop, source: Coroutine[Any, Any, None]
+) -> tuple[asyncio.Task[None], contextvars.Context | None]:
+    """Return the task of a source, and its context where that can be had."""
+    if sys.version_info >= (3, 12):
+        task = loop.create_task(source)
+        get_context = getattr(task, "get_context", None)
+        return task, get_context and get_context()
+    if sys.version_info >= (3, 11) and loop.get_task_factory() is None:
+        context = contextvars.copy_context()
+        return loop.create_task(source, context=context), context
+    return loop.create_task(source), None
+
+
+def _is_shielded(task: asyncio.Task[Any]) -> bool:
+    """Return whether the task is in a cancel scope that protects it.
+
+    AnyIO itself would know only for a scope of ours around all of the task, and when
+    that one is cancelled, so is everything that the clean-up awaits.
+    """
+    try:
+        from anyio._backends._asyncio import _task_states
+
+        state = _task_states.get(task)
+        scope: Any = None if state is None else state.cancel_scope
+        while scope is not None:
+            if scope.shield:
+                return True
+            scope = scope._parent_scope
+    except (ImportError, AttributeError) as error:
+        warnings.warn(
+            f"fastapi_sse_fast does not know this AnyIO ({error}): a shielded cancel "
+            "scope does not protect a generator whose stream is over",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return False
+
+
+LATE = 0.01
+"""Seconds; a timer that fires later than that tells of a loop that stood still."""
+
+SECOND_LOOK = 0.02
+"""Seconds that such a loop gets to see what has happened meanwhile."""
+
+
+class AsyncioAlarm:
+    """Looks at deadlines that move far more often than they are reached.
+
+    `look` does what is due and returns when to look again. A deadline that has moved
+    on costs nothing: the timer notices when it fires.
+
+    A loop that stood still (a blocking call, a stopped process) finds its timers due
+    before it has seen what its sockets have done. It looks a second time, a moment
+    later: only then is a deadline missed.
+    """
+
+    __slots__ = ("_fires_at", "_is_second_look", "_look", "_loop", "_timer")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, look: Callable[[], float]
+    ) -> None:
+        self._loop = loop
+        self._look = look
+        self._fires_at = math.inf
+        self._is_second_look = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def set(self, time: float) -> None:
+        """Look at that time, or before."""
+        if time < self._fires_at:
+            self._cancel()
+            # Not `timer.when()`: uvloop's timer has none when less than 0.5 ms are
+            # left.
+            self._fires_at = time
+            self._timer = self._loop.call_at(time, self._fire)
+
+    def close(self) -> None:
+        """Forget what to call, for good: the two know each other."""
+        self._look = _never
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _fire(self) -> None:
+        now = self._loop.time()
+        is_late = now - self._fires_at > LATE
+        self._fires_at = math.inf
+        if is_late and not self._is_second_look:
+            self._is_second_look = True
+            self.set(now + SECOND_LOOK)
+            return
+        self._is_second_look = False
+        self.set(self._look())
+
+
+class AsyncioSleep:
+    """Lets one task sleep until it is woken, at the price of a future.
+
+    Attributes:
+        awake: Whether it was woken since the task set this to `False`: it is not to
+            sleep then.
+    """
+
+    __slots__ = ("_future", "_loop", "awake")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.awake = False
+        self._loop = loop
+        self._future: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """Wake the task, or keep it awake."""
+        self.awake = True
+        future = self._future
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    def woken(self) -> asyncio.Future[None]:
+        """Return what to sleep on; not asked for while awake."""
+        future = self._future = self._loop.create_future()
+        return future
+
+    def close(self) -> None:
+        """Forget the future: if cancelled, it knows all that waited for it."""
+        self._future = None
+
+
+async def _done(task: asyncio.Task[Any]) -> None:
+    """Wait until a task is done, as `asyncio.wait` does at five times the cost."""
+    if not task.done():
+        waiter = task.get_loop().create_future()
+
+        def wake(_: object) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        task.add_done_callback(wake)
+        try:
+            await waiter
+        finally:
+            task.remove_done_callback(wake)
+
+
+def _never() -> float:
+    return math.inf

@@ -1,0 +1,109 @@
+"""What the client says, read by the request and by the stream: one `receive` for both.
+
+A stream waits for the client to leave from its first event to its last, and the
+generator may ask for the body, or `await request.is_disconnected()`, meanwhile. ASGI
+does not say what two calls of `receive` at a time do, and servers do not agree.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import Message, Receive
+
+logger = logging.getLogger("fastapi_sse_fast")
+
+KEPT = 1024 * 1024
+"""Bytes of the request's body that are kept for a generator that has not read them."""
+
+
+class Client:
+    """Shares the `receive` of one request.
+
+    Args:
+        receive: The server's.
+
+    Attributes:
+        receive: The server's.
+    """
+
+    __slots__ = ("_gone", "_kept", "_kept_bytes", "_news", "_watched", "receive")
+
+    def __init__(self, receive: Receive) -> None:
+        self.receive = receive
+        self._watched = False
+        self._gone: Message | None = None
+        self._kept: deque[Message] | None = None
+        self._kept_bytes = 0
+        self._news: anyio.Event | None = None
+
+    async def __call__(self) -> Message:
+        """Receive a message, as the request does.
+
+        Raises:
+            RuntimeError: The body was too large to be kept.
+        """
+        while True:
+            if self._kept:
+                message = self._kept.popleft()
+                self._kept_bytes -= len(message.get("body", b""))
+                return message
+            if self._kept_bytes > KEPT:
+                raise RuntimeError(
+                    "the body of the request is too large to be read while events are "
+                    "sent: read it before the first `yield`"
+                )
+            if self._gone is not None:
+                return self._gone
+            if not self._watched:
+                return await self.receive()
+            self._news = self._news or anyio.Event()
+            await self._news.wait()
+
+    async def watch(self, turn: Callable[[], Awaitable[object]]) -> bool:
+        """Wait for the client to leave. Return whether it has, or nobody can know."""
+        self._watched = True
+        body_is_over = False
+        try:
+            while True:
+                message = await self.receive()
+                kind = message["type"]
+                if kind in ("http.disconnect", "websocket.disconnect"):
+                    self._gone = message
+                    return True
+                if body_is_over:
+                    # A middleware that gives the body to whoever asks.
+                    return False
+                body_is_over = not message.get("more_body", False)
+                self._keep(message)
+                await turn()  # to receive need not wait for anything
+        except Exception as error:
+            logger.warning(
+                "receive failed: when the client leaves is not known", exc_info=error
+            )
+            return False
+        finally:
+            self._watched = False
+            self._tell()
+
+    def _keep(self, message: Message) -> None:
+        self._kept_bytes += len(message.get("body", b""))
+        if self._kept is None:
+            self._kept = deque()
+        if self._kept_bytes <= KEPT:
+            self._kept.append(message)
+        else:
+            self._kept.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        news, self._news = self._news, None
+        if news is not None:
+            news.set()

@@ -1,0 +1,46 @@
+"""Calls of the application's hooks, which must not break what they are called for."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Awaitable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+import anyio
+
+if TYPE_CHECKING:
+    from ..options import CloseHook
+    from ..summary import StreamSummary
+    from .limits import Limits
+
+logger = logging.getLogger("fastapi_sse_fast")
+
+T = TypeVar("T")
+
+
+async def call_on_close(
+    hook: CloseHook, summary: StreamSummary, limits: Limits
+) -> None:
+    """Call the hook, also where the task has been cancelled; log its errors."""
+    with anyio.CancelScope(shield=True), logged("on_close", limits):
+        await awaited(hook(summary))
+
+
+@contextlib.contextmanager
+def logged(name: str, limits: Limits) -> Iterator[None]:
+    """Log what a hook raises, and do not wait for it for longer than a generator."""
+    try:
+        with anyio.move_on_after(limits.close_timeout) as time:
+            yield
+        if time.cancelled_caught:
+            logger.warning(
+                "%s did not end within %g seconds", name, limits.close_timeout
+            )
+    except Exception:
+        logger.exception("%s failed", name)
+
+
+async def awaited(value: T | Awaitable[T]) -> T:
+    """Return a value, or what it is awaited for."""
+    return await value if isinstance(value, Awaitable) else value

@@ -1,0 +1,249 @@
+"""A stream from its start to its end: opens its parts, waits for them, reports.
+
+* The *source* (`source.py`) runs in a task of its own. It iterates the generator, and
+  what is yielded is encoded into the `EventBuffer`. Of an async generator, the `Pump`
+  (`src/pump.rs`) sends what is pending in the same step of that task.
+* The *outlet* (`outlet.py`) runs in the task of the request. It sends everything else:
+  the head, pings, the rest of a send that has to wait, last words, the end.
+* The *watch* (`client.py`) waits for the client to leave.
+* The *ending* (`ending.py`) knows why the stream is over, and by when it has to be.
+
+However a stream ends, its source is closed before `Stream.run` returns, unless that
+takes longer than `close_timeout`. A stream is finished only if the outlet came to its
+last line.
+
+`asyncio_.py` and `trio_.py` have what differs between the two event loops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .._core import EventBuffer
+from .._shutdown import EndedAtShutdown
+from ..summary import StreamSummary
+from .asyncio_ import AsyncioBackend
+from .cancellation import is_cancelled
+from .ending import Ending
+from .hooks import logger
+from .outlet import Outlet, Stopped
+from .source import AsyncSource, Phase, Source, ThreadSource
+from .trio_ import TrioBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from starlette.types import Send
+
+    from .._core import ItemEncoder
+    from .._shutdown import Opening
+    from ..options import StreamOptions
+    from .client import Client
+    from .limits import Limits
+    from .outlet import Head
+
+
+class Stream:
+    """One response body on its way.
+
+    Args:
+        content: What yields the items.
+        encoder: What makes frames of them.
+        head: Start of the response.
+        options: How the stream behaves.
+        limits: Its times that are no options.
+        opening: Of the request, if that could be told of the server's shutdown.
+    """
+
+    __slots__ = (
+        "_backend",
+        "_buffer",
+        "_client",
+        "_content",
+        "_encoder",
+        "_ending",
+        "_head",
+        "_limits",
+        "_opening",
+        "_options",
+        "_outlet",
+        "_over_at",
+        "_send",
+        "_source",
+        "_started_at",
+    )
+
+    _backend: AsyncioBackend | TrioBackend
+    _buffer: EventBuffer
+    _client: Client
+    _ending: Ending
+    _outlet: Outlet
+    _over_at: float
+    _source: Source
+    _started_at: float
+
+    def __init__(
+        self,
+        content: AsyncIterable[Any] | Iterable[Any],
+        encoder: ItemEncoder,
+        head: Head,
+        options: StreamOptions,
+        limits: Limits,
+        opening: Opening | None,
+    ) -> None:
+        self._content = content
+        self._encoder = encoder
+        self._head = head
+        self._options = options
+        self._limits = limits
+        self._opening = opening
+
+    async def run(self, client: Client, send: Send) -> None:
+        """Stream until the content ends, fails or the client is gone.
+
+        Raises:
+            Exception: What the content or the encoding of an item raised. All that was
+                yielded before it has been sent, and the response has not been ended.
+        """
+        self._open(client, send)
+        source = self._source
+        try:
+            await self._backend.run(self)
+        except BaseException:
+            self._ending.reason = "cancelled"
+            # What cancels all tasks of a loop cancels the source too.
+            if source.error is not None and not is_cancelled(source.error.__cause__):
+                source.log_unraised(source.error)
+            raise
+        finally:
+            self._over_at = self._backend.clock()
+            self._close()
+            error, source.error = source.error, None
+        try:
+            if error is not None:
+                self._ending.reason = "error"
+                raise error
+        finally:
+            del error  # which has this frame in its traceback: a cycle
+
+    def summary(self) -> StreamSummary:
+        """Return what became of the stream, once it is over."""
+        first = self._outlet.first_event_at
+        return StreamSummary(
+            reason=self._ending.reason or "error",
+            events=self._buffer.sent_events,
+            bytes=self._buffer.sent_bytes + self._outlet.extra_bytes,
+            seconds_to_first_event=None if first is None else first - self._started_at,
+            seconds_open=self._over_at - self._started_at,
+        )
+
+    def shut_down(self) -> None:
+        """End the stream after `shutdown_grace`; called from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._backend.run_in_loop(self._outlet.shut_down)
+
+    def _open(self, client: Client, send: Send) -> None:
+        backend = AsyncioBackend() if _in_asyncio_task() else TrioBackend()
+        options, limits = self._options, self._limits
+        self._backend = backend
+        self._client = client
+        self._started_at = backend.clock()
+        self._ending = Ending(
+            self._started_at, seconds_to_live=options.seconds_to_live(), limits=limits
+        )
+        work = backend.sleep()
+        is_async = isinstance(self._content, AsyncIterable)
+        self._buffer = EventBuffer(
+            self._encoder,
+            source=self._content,
+            max_pending=options.max_pending,
+            time_slice=limits.loop_slice if is_async else limits.thread_slice,
+            wake=None if is_async else partial(backend.run_in_loop, work.wake),
+        )
+        source = AsyncSource if is_async else ThreadSource
+        self._source = source(self._content, self._buffer, backend, limits)
+        self._outlet = Outlet(
+            send,
+            self._head,
+            options,
+            work=work,
+            buffer=self._buffer,
+            source=self._source,
+            ending=self._ending,
+            backend=backend,
+            limits=limits,
+        )
+        self._source.feed(self._outlet)
+
+    def _close(self) -> None:
+        """Leave nothing to the garbage collector: the parts know each other."""
+        self._backend.close()
+        self._source.forget()
+        self._outlet.forget()
+
+    # What the backend runs
+
+    async def respond(self) -> None:
+        """Send the response, as far as it comes."""
+        try:
+            with EndedAtShutdown(self, self._opening):
+                await self._outlet.run()
+        except Stopped:
+            pass
+        except OSError as error:
+            if self._ending.reason is None and not _tells_of_the_client(error):
+                self._source.fail(error)
+            else:
+                logger.debug("send failed: %r", error)
+                self._ending.note("disconnected")
+        except Exception as error:
+            self._source.fail(error)
+
+    async def run_source(self) -> None:
+        """Iterate the content and close it."""
+        await self._source.run()
+
+    def source_is_done(self, task: asyncio.Task[None]) -> None:
+        """Note that the task of the source is over, which may never have begun."""
+        self._source.end()
+
+    @property
+    def source_is_abandoned(self) -> bool:
+        """Whether nobody waits for the task of the source any more."""
+        return self._source.phase is Phase.ABANDONED
+
+    async def close_source(self) -> None:
+        """Close the source and wait for that."""
+        await self._outlet.close_source()
+
+    async def watch(self) -> None:
+        """Wait for the client to leave."""
+        if await self._client.watch(self._backend.turn):
+            self._outlet.client_left()
+
+    def look(self) -> float:
+        """Do what is due at a deadline; called by the alarm."""
+        return self._outlet.look()
+
+
+def _tells_of_the_client(error: OSError) -> bool:
+    """Return whether `send` raised that the client is gone: ASGI's word is `OSError`.
+
+    So is that of a middleware whose own file or socket fails.
+    """
+    return (
+        isinstance(error, ConnectionError)
+        or type(error) is OSError
+        or "disconnect" in type(error).__name__.lower()
+    )
+
+
+def _in_asyncio_task() -> bool:
+    try:
+        return asyncio.current_task() is not None
+    except RuntimeError:
+        return False

@@ -1,0 +1,454 @@
+//! `Pump`: drives an async iterator by hand, and sends what it yields in the same step of its task.
+//!
+//! The task of a stream awaits the pump. When the loop resumes that task, the pump resumes the
+//! iterator; what is yielded is encoded at once, and the next item is asked for. As soon as the
+//! iterator has to wait for something, everything that is pending is sent, and only then is the
+//! iterator's own future handed up to the loop. So nothing is sent while there is more to come,
+//! and nothing waits for another task.
+//!
+//! What it waits for, and what is thrown into it, passes through: the iterator runs in the task
+//! that awaits the pump, and sees nothing of it.
+
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::{
+    PyKeyboardInterrupt, PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PySystemExit, PyTypeError,
+};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::iterator::PySendResult;
+use pyo3::types::{PyDict, PyIterator, PyType};
+
+use crate::buffer::EventBuffer;
+
+/// Drives an async iterator into an `EventBuffer`. An awaitable, whose result is whether the
+/// iterator has to give way before it goes on; it is awaited again for as long as it does.
+#[pyclass(frozen, module = "fastapi_sse_fast._core")]
+pub(crate) struct Pump {
+    anext: Py<PyAny>,
+    /// Of a generator, so that its awaitables are what they seem to be.
+    is_generator: bool,
+    buffer: Py<EventBuffer>,
+    outlet: Py<PyAny>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The iterator's step that waits for something.
+    step: Option<Py<PyIterator>>,
+    direct: Option<Py<DirectSend>>,
+    /// Look, whenever the iterator waits for something else, whether it can be interrupted now.
+    interrupting: bool,
+}
+
+/// What a step of the iterator is resumed with.
+enum Input<'py> {
+    Value(Bound<'py, PyAny>),
+    Error(PyErr),
+}
+
+/// How a step of the pump ends.
+enum Output<'py> {
+    /// With something that the task has to wait for.
+    Waits(Bound<'py, PyAny>),
+    GivesWay,
+    Ended,
+}
+
+#[pymethods]
+impl Pump {
+    #[new]
+    #[pyo3(signature = (items, buffer, outlet, /))]
+    fn new(items: &Bound<'_, PyAny>, buffer: Py<EventBuffer>, outlet: Py<PyAny>) -> PyResult<Self> {
+        static GENERATOR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let py = items.py();
+        let generator = GENERATOR.import(py, "types", "AsyncGeneratorType")?;
+        Ok(Self {
+            anext: items.getattr(intern!(py, "__anext__"))?.unbind(),
+            is_generator: items.get_type().is(generator),
+            buffer,
+            outlet,
+            state: Mutex::new(State {
+                step: None,
+                direct: None,
+                interrupting: false,
+            }),
+        })
+    }
+
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.advance(py, Input::Value(py.None().into_bound(py)))
+    }
+
+    #[pyo3(signature = (value, /))]
+    fn send<'py>(&self, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.advance(value.py(), Input::Value(value))
+    }
+
+    #[pyo3(signature = (kind, value=None, traceback=None, /))]
+    fn throw<'py>(
+        &self,
+        py: Python<'py>,
+        kind: Bound<'py, PyAny>,
+        value: Option<Bound<'py, PyAny>>,
+        traceback: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let error = match value {
+            Some(value) if kind.is_instance_of::<PyType>() => {
+                PyErr::from_value(if value.is_instance(&kind)? {
+                    value
+                } else {
+                    kind.call1((value,))?
+                })
+            }
+            _ => PyErr::from_value(kind),
+        };
+        if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
+            error.set_traceback(py, Some(traceback.cast_into()?));
+        }
+        self.advance(py, Input::Error(error))
+    }
+
+    /// Closes a step that is under way, as a coroutine does that is closed.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let step = self.lock().step.take();
+        match step {
+            Some(step) => match step.bind(py).getattr_opt(intern!(py, "close"))? {
+                Some(close) => close.call0().map(drop),
+                None => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    /// Begins with another step: what it is awaited for counts as the next item.
+    #[pyo3(signature = (awaitable, /))]
+    fn begin(&self, awaitable: Bound<'_, PyAny>) -> PyResult<()> {
+        let step = iterator_of(awaitable)?.unbind();
+        let before = self.lock().step.replace(step);
+        drop(before);
+        Ok(())
+    }
+
+    /// Sends from now on in the steps of the iterator, or no more.
+    #[pyo3(signature = (direct, /))]
+    fn send_with(&self, direct: Option<Py<DirectSend>>) {
+        let before = mem::replace(&mut self.lock().direct, direct);
+        drop(before);
+    }
+
+    /// Whether the iterator waits for something, in the middle of a step.
+    #[getter]
+    fn waits(&self) -> bool {
+        self.lock().step.is_some()
+    }
+
+    #[getter]
+    fn interrupting(&self) -> bool {
+        self.lock().interrupting
+    }
+
+    #[setter]
+    fn set_interrupting(&self, interrupting: bool) {
+        self.lock().interrupting = interrupting;
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(state) = self.state.try_lock() {
+            visit.call(&state.step)?;
+            visit.call(&state.direct)?;
+        }
+        visit.call(&self.anext)?;
+        visit.call(&self.buffer)?;
+        visit.call(&self.outlet)
+    }
+}
+
+impl Pump {
+    fn advance<'py>(&self, py: Python<'py>, input: Input<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self.run(py, input) {
+            Ok(Output::Waits(future)) => Ok(future),
+            Ok(Output::GivesWay) => Err(PyStopIteration::new_err(true)),
+            Ok(Output::Ended) => Err(PyStopIteration::new_err(false)),
+            Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
+                // As in a coroutine (PEP 479): it would look like a result.
+                let raised = PyRuntimeError::new_err("an item or its iterator raised StopIteration");
+                raised.set_cause(py, Some(error));
+                Err(raised)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn run<'py>(&self, py: Python<'py>, mut input: Input<'py>) -> PyResult<Output<'py>> {
+        let buffer = self.buffer.get();
+        let mut step = self.lock().step.take();
+        buffer.resume();
+        loop {
+            let current = match step.take() {
+                Some(step) => step.into_bound(py),
+                None => match input {
+                    Input::Value(_) => match self.next_step(py) {
+                        Ok(step) => step,
+                        Err(error) => return ended(py, error),
+                    },
+                    // Nothing waits that it could be for.
+                    Input::Error(error) => return Err(error),
+                },
+            };
+            match resume(&current, input) {
+                Ok(PySendResult::Next(future)) => {
+                    let interrupting = {
+                        let mut state = self.lock();
+                        state.step = Some(current.unbind());
+                        state.interrupting
+                    };
+                    if interrupting {
+                        let interrupt = intern!(py, "interrupt_source");
+                        self.outlet.bind(py).call_method0(interrupt)?;
+                    }
+                    self.flush(py)?;
+                    return Ok(Output::Waits(future));
+                }
+                Ok(PySendResult::Return(item)) => {
+                    let pushed = buffer.append(&item)?;
+                    if pushed.slice_is_over {
+                        self.flush(py)?;
+                        return Ok(Output::GivesWay);
+                    }
+                    if pushed.full {
+                        self.flush(py)?;
+                        if buffer.full() {
+                            return Ok(Output::GivesWay);
+                        }
+                    }
+                    input = Input::Value(py.None().into_bound(py));
+                }
+                Err(error) => return ended(py, error),
+            }
+        }
+    }
+
+    /// Asks the iterator for the next item: what `async for` does.
+    fn next_step<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        let awaitable = self.anext.bind(py).call0()?;
+        if self.is_generator {
+            Ok(awaitable.cast_into()?)
+        } else {
+            iterator_of(awaitable)
+        }
+    }
+
+    /// Sends what is pending, or has it sent.
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        let buffer = self.buffer.get();
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let direct = self
+            .lock()
+            .direct
+            .as_ref()
+            .map(|direct| direct.clone_ref(py));
+        let Some(direct) = direct else {
+            self.outlet.bind(py).call_method0(intern!(py, "wake"))?;
+            return Ok(());
+        };
+        while !buffer.is_empty() {
+            let body = buffer.take(py);
+            match direct.get().begin(py, &body) {
+                Ok(None) => buffer.sent(),
+                Ok(Some((send, waits_for))) => {
+                    self.lock().direct = None;
+                    let hand_over = intern!(py, "hand_over");
+                    self.outlet
+                        .bind(py)
+                        .call_method1(hand_over, (send, waits_for))?;
+                    break;
+                }
+                Err(error) if is_for_the_loop(py, &error) => return Err(error),
+                Err(error) => {
+                    self.lock().direct = None;
+                    let failed = intern!(py, "send_failed");
+                    self.outlet.bind(py).call_method1(failed, (error,))?;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Held for copies only, never while Python code can run.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Calls the server's `send` in the step of another task, as if the task of the request did.
+///
+/// `send` belongs to the request: what a middleware opens around it (a scope, a timeout, a lock)
+/// belongs to the current task, and that must be the one which goes on with a `send` that waits.
+/// asyncio has the functions for it: "Switch the current task to the *task* argument. Call the
+/// function just before executing a portion of embedded coroutine".
+#[pyclass(frozen, module = "fastapi_sse_fast._core")]
+pub(crate) struct DirectSend {
+    send: Py<PyAny>,
+    body_type: Py<PyAny>,
+    event_loop: Py<PyAny>,
+    request: Py<PyAny>,
+    stream: Py<PyAny>,
+    switch: Switch,
+}
+
+enum Switch {
+    /// `asyncio.tasks._swap_current_task(loop, task)`, since 3.12.
+    Swap(Py<PyAny>),
+    Enter {
+        enter: Py<PyAny>,
+        leave: Py<PyAny>,
+    },
+}
+
+#[pymethods]
+impl DirectSend {
+    #[new]
+    #[pyo3(signature = (send, *, body_type, event_loop, request, stream))]
+    fn new(
+        py: Python<'_>,
+        send: Py<PyAny>,
+        body_type: Py<PyAny>,
+        event_loop: Py<PyAny>,
+        request: Py<PyAny>,
+        stream: Py<PyAny>,
+    ) -> PyResult<Self> {
+        // Looked up for every stream: some replace them.
+        let tasks = py.import(intern!(py, "asyncio.tasks"))?;
+        let switch = match tasks.getattr_opt(intern!(py, "_swap_current_task"))? {
+            Some(swap) => Switch::Swap(swap.unbind()),
+            None => Switch::Enter {
+                enter: tasks.getattr(intern!(py, "_enter_task"))?.unbind(),
+                leave: tasks.getattr(intern!(py, "_leave_task"))?.unbind(),
+            },
+        };
+        Ok(Self {
+            send,
+            body_type,
+            event_loop,
+            request,
+            stream,
+            switch,
+        })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.send)?;
+        visit.call(&self.event_loop)?;
+        visit.call(&self.request)?;
+        visit.call(&self.stream)
+    }
+}
+
+/// A `send` that waits, and what for.
+type Waiting<'py> = (Bound<'py, PyIterator>, Bound<'py, PyAny>);
+
+impl DirectSend {
+    /// Sends a part of the body, as far as that goes without waiting.
+    fn begin<'py>(
+        &self,
+        py: Python<'py>,
+        body: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Waiting<'py>>> {
+        let message = PyDict::new(py);
+        message.set_item(intern!(py, "type"), &self.body_type)?;
+        message.set_item(intern!(py, "body"), body)?;
+        message.set_item(intern!(py, "more_body"), true)?;
+        self.switch(py, &self.stream, &self.request)?;
+        let sent = self.begin_as_request(message);
+        self.switch(py, &self.request, &self.stream)?;
+        sent
+    }
+
+    fn begin_as_request<'py>(&self, message: Bound<'py, PyDict>) -> PyResult<Option<Waiting<'py>>> {
+        let py = message.py();
+        let send = iterator_of(self.send.bind(py).call1((message,))?)?;
+        match send.send(&py.None().into_bound(py))? {
+            PySendResult::Return(_) => Ok(None),
+            PySendResult::Next(waits_for) => Ok(Some((send, waits_for))),
+        }
+    }
+
+    fn switch(&self, py: Python<'_>, from: &Py<PyAny>, to: &Py<PyAny>) -> PyResult<()> {
+        match &self.switch {
+            Switch::Swap(swap) => {
+                swap.bind(py).call1((&self.event_loop, to))?;
+            }
+            Switch::Enter { enter, leave } => {
+                leave.bind(py).call1((&self.event_loop, from))?;
+                enter.bind(py).call1((&self.event_loop, to))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an iterator raises at its end is no error.
+fn ended(py: Python<'_>, error: PyErr) -> PyResult<Output<'_>> {
+    if error.is_instance_of::<PyStopAsyncIteration>(py) {
+        Ok(Output::Ended)
+    } else {
+        Err(error)
+    }
+}
+
+fn resume<'py>(step: &Bound<'py, PyIterator>, input: Input<'py>) -> PyResult<PySendResult<'py>> {
+    let py = step.py();
+    let error = match input {
+        Input::Value(value) => return step.send(&value),
+        Input::Error(error) => error,
+    };
+    let Some(throw) = step.getattr_opt(intern!(py, "throw"))? else {
+        return Err(error);
+    };
+    match throw.call1((error,)) {
+        Ok(waits_for) => Ok(PySendResult::Next(waits_for)),
+        Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
+            let value = error.value(py).getattr(intern!(py, "value"))?;
+            Ok(PySendResult::Return(value))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What `await` iterates.
+fn iterator_of(awaitable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyIterator>> {
+    let py = awaitable.py();
+    if let Some(method) = awaitable.getattr_opt(intern!(py, "__await__"))? {
+        return method.call0()?.cast_into().map_err(|error| {
+            let class = error.into_inner().get_type();
+            PyTypeError::new_err(format!(
+                "__await__() returned non-iterator of type '{class}'"
+            ))
+        });
+    }
+    // A generator that `types.coroutine` has made awaitable.
+    awaitable.cast_into().map_err(|error| {
+        let class = error.into_inner().get_type();
+        PyTypeError::new_err(format!("'{class}' object can't be awaited"))
+    })
+}
+
+/// Whether an error is none of the stream's: it ends the loop.
+fn is_for_the_loop(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
+}
