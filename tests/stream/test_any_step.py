@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import anyio
@@ -15,21 +16,35 @@ from fastapi import Depends, FastAPI
 
 from fastapi_sse_fast import EventSourceResponse, StreamSummary, shutdown
 
-from ..support.apps import KINDS, logged
+from ..support.apps import KINDS, MS, Summaries, logged
 from ..support.asgi import call
-from ..support.internals import open_streams
+from ..support.internals import limits, open_streams
 
-STEPS = 40  # of the loop: more than a short stream takes
+
+def steps() -> Iterator[int]:
+    """Numbers of steps of the loop; of many not every one, for threads take a while."""
+    number = 0
+    while number < 1_000_000:
+        yield number
+        number += 1 + number // 30
+
+
 STOPS = ["cancelled", "disconnected", "shutdown"]
 
 
 @pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_can_be_stopped_at_any_step(
-    kind: str, stop: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
+    kind: str,
+    stop: str,
+    anyio_backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Whenever that is, all that has begun is ended, once and in order."""
+    limits(monkeypatch, least_duration=0)
     log: list[str] = []
+    summaries = Summaries()
     ends = {"generator": "generator closed", "dependency": "dependency closed"}
 
     async def resource() -> AsyncIterator[None]:
@@ -55,12 +70,15 @@ def test_a_stream_can_be_stopped_at_any_step(
     def sync_items() -> Iterator[int]:
         log.append("generator")
         try:
-            yield from range(5)
+            for number in range(5):
+                yield number
+                time.sleep(MS / 2)  # hundreds of steps of the loop
         finally:
             log.append("generator closed")
 
     async def on_close(summary: StreamSummary) -> None:
         await anyio.lowlevel.checkpoint()
+        summaries(summary)
         log.append("over")
 
     app = FastAPI()
@@ -70,7 +88,12 @@ def test_a_stream_can_be_stopped_at_any_step(
         dependencies=[Depends(resource)],
     )(items if kind == "async" else sync_items)
 
-    async def main(steps: int) -> None:
+    def moment() -> str:
+        if "generator" not in log:
+            return "before the generator"
+        return "after the stream" if "over" in log else "during the stream"
+
+    async def main(number: int) -> str:
         leave = anyio.Event()
         around = anyio.CancelScope()
 
@@ -80,25 +103,32 @@ def test_a_stream_can_be_stopped_at_any_step(
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(request)
-            for _ in range(steps):
+            for _ in range(number):
                 await anyio.lowlevel.checkpoint()
+            stopped = moment()
             if stop == "cancelled":
                 around.cancel()
             elif stop == "disconnected":
                 leave.set()
             else:
                 shutdown()
+        return stopped
 
-    for steps in range(STEPS):
+    met = []
+    for number in steps():
         log.clear()
-        anyio.run(main, steps, backend=anyio_backend)
+        met.append(anyio.run(main, number, backend=anyio_backend))
         begun = [name for name in log if name in ends]
         # What was begun last is ended first, and `on_close` is called after all.
         ended = [name for name in log if name not in ends]
         over = ["over"] if "over" in log else []
-        assert ended == [*(ends[name] for name in reversed(begun)), *over], steps
-        assert "generator" not in begun or over, steps
-        assert not open_streams(), steps
+        assert ended == [*(ends[name] for name in reversed(begun)), *over], number
+        assert "generator" not in begun or over, number
+        assert not open_streams(), number
+        if met[-3:] == ["after the stream"] * 3:
+            break
+    assert set(met) == {"before the generator", "during the stream", "after the stream"}
+    assert set(summaries.reasons) == {stop, "finished"}
     assert logged(caplog) == []
 
 
