@@ -28,7 +28,6 @@ from fastapi_sse_fast import (
     encode_event,
     format_sse_event,
 )
-from fastapi_sse_fast._core import ItemEncoder
 
 from ..support import reference
 from ..support.buffers import buffer_of
@@ -382,11 +381,10 @@ def test_a_list_that_is_being_sorted_while_it_is_encoded() -> None:
 
 
 def test_a_value_may_use_all_that_it_is_encoded_by() -> None:
-    encoder = ItemEncoder()
-    buffer = buffer_of(encoder)
+    buffer = buffer_of(high_water=100)
     template = EventTemplate({"a": Slot("a"), "b": Slot("b")})
     bound = template.partial(a=1)
-    depth = 0
+    depth, full = 0, set()
 
     def reenter() -> None:
         nonlocal depth
@@ -400,12 +398,16 @@ def test_a_value_may_use_all_that_it_is_encoded_by() -> None:
             ServerSentEvent(data=Meddler(reenter)).encode()
             buffer.resume()
             buffer.turned()
-            assert buffer.full in (True, False)
+            for text in ("x", "x" * 100):
+                buffer.push(text)
+                assert buffer.full == (len(buffer) >= 100)
+                full.add(buffer.full)
             pickle.loads(pickle.dumps(EncodedEvent(data=depth)))
         else:
             buffer.take()
 
     buffer.push(Meddler(reenter))
+    assert full == {True, False}
     assert buffer.take().endswith(b'data: {"meddled": true}\n\n')
     assert bound(b=2) == EncodedEvent(data={"a": 1, "b": 2})
 

@@ -19,6 +19,8 @@ from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 from ..support.buffers import buffer_of
 from ..support.hostile import Anything
 
+HIGH_WATER = 1000
+
 
 def in_threads(work: Callable[[int], None], count: int = 8) -> None:
     """Runs it in all of them at once, often switching between them."""
@@ -58,9 +60,9 @@ class Slow:
 
 
 def test_a_buffer_that_threads_do_everything_to_at_once() -> None:
-    buffer = buffer_of(high_water=1000, time_slice=0.0)
+    buffer = buffer_of(high_water=HIGH_WATER, time_slice=0.0)
     taken: list[bytes] = []
-    turns = 300
+    turns, longest = 300, 300 * 8 + 100
 
     def work(number: int) -> None:
         for turn in range(turns):
@@ -75,11 +77,11 @@ def test_a_buffer_that_threads_do_everything_to_at_once() -> None:
                 taken.append(buffer.take())  # parts of one thread stay in order
             buffer.resume()
             buffer.turned()
-            assert buffer.full in (True, False)
-            assert len(buffer) >= 0
+            assert 0 <= len(buffer) <= 8 * 4 * turns * longest
 
     in_threads(work)
     taken.append(buffer.take())
+    assert (len(buffer), buffer.full) == (0, False)
     frames = collections.Counter(b"".join(taken).split(b"\n\n")[:-1])
     expected = []
     for number in range(8):
@@ -95,20 +97,50 @@ def test_a_buffer_that_threads_do_everything_to_at_once() -> None:
     assert buffer.taken_events == len(expected)
 
 
+def test_a_buffer_is_full_or_not_whoever_fills_it() -> None:
+    """Eight threads stop at the same limit, and go on when it is gone."""
+    buffer = buffer_of(high_water=HIGH_WATER)
+    frame = EncodedEvent(data="x")
+
+    def fill(number: int) -> None:
+        while not buffer.full:
+            buffer.push(frame)
+
+    for _ in range(20):
+        in_threads(fill)
+        assert buffer.full
+        # Each may have one on its way when another makes the buffer full.
+        assert HIGH_WATER <= len(buffer) <= HIGH_WATER + 8 * len(frame)
+        assert len(buffer.take()) >= HIGH_WATER
+        assert (len(buffer), buffer.full) == (0, False)
+
+
 def test_a_buffer_that_is_closed_while_threads_push() -> None:
+    taken: list[bytes] = []
     for _ in range(20):
         buffer = buffer_of()
+        closed = threading.Event()
 
-        def work(number: int, buffer: EventBuffer = buffer) -> None:
+        def work(
+            number: int,
+            buffer: EventBuffer = buffer,
+            closed: threading.Event = closed,
+        ) -> None:
             for turn in range(30):
+                was_closed = closed.is_set()
                 buffer.push([number, turn, "x" * 100])
                 if number == turn == 5:
                     buffer.close()
+                    closed.set()
                 body = buffer.take()
                 assert not body or (body[:6], body[-4:]) == (b"data: ", b'"]\n\n')
+                assert not (body and was_closed)
+                taken.append(body)
 
         in_threads(work)
-        assert buffer.take() == b""
+        buffer.push(1)
+        assert (buffer.take(), len(buffer)) == (b"", 0)
+    assert any(taken)
 
 
 def test_one_event_one_template_and_one_encoder_in_many_threads() -> None:
