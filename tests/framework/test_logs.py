@@ -53,7 +53,8 @@ def test_a_failure_is_logged_once_by_the_server(
     path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     records = complaints(streams(fastapi_sse_fast), [path], caplog)
-    assert records == [("uvicorn.error", FAILS[path])]
+    assert records == [("uvicorn.error", FAILS[path].error)]
+    assert FAILS[path].words in caplog.text
 
 
 def test_an_http_exception_in_mid_stream_is_logged_with_its_cause(

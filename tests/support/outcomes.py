@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -70,11 +70,20 @@ class Item(BaseModel):
 
 INVALID: Any = {"m": 1}
 ENDS_WELL = ["/whole", "/sync"]
+
+
+class Failure(NamedTuple):
+    """How a stream fails: the class of its error, and words of the error's text."""
+
+    error: type[Exception]
+    words: str
+
+
 FAILS = {
-    "/failing-dependency": LookupError,
-    "/failing-task": ValueError,
-    "/early": LookupError,
-    "/broken": LookupError,
-    "/sync-broken": LookupError,
-    "/invalid": ResponseValidationError,
+    "/failing-dependency": Failure(LookupError, "in a dependency's exit"),
+    "/failing-task": Failure(ValueError, "'not a number'"),
+    "/early": Failure(LookupError, "before the first event"),
+    "/broken": Failure(LookupError, "mid-stream"),
+    "/sync-broken": Failure(LookupError, "mid-stream"),
+    "/invalid": Failure(ResponseValidationError, "1 validation error"),
 }
