@@ -5,11 +5,12 @@ BIN    := $(VENV)/bin
 TOOLS  := --group dev --group bench --group docs --group upstream
 BUILT  := $(VENV)/.built
 NODE_CLIENTS := tests/e2e/node_modules/.package-lock.json
+QUICK  := tests/encoding tests/stream
 CORE   := tests/encoding tests/stream/test_options.py
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server demo docs check clean
+.PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server demo docs check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
@@ -46,6 +47,9 @@ lint: build ## Check formatting, lints and types
 test: build test-rust ## Run the Rust and Python tests
 	$(BIN)/pytest
 
+test-quick: build ## Run the tests of the encoding and of streams in this process; some seconds
+	HYPOTHESIS_PROFILE=few $(BIN)/pytest -m "not heavy" $(QUICK)
+
 test-slow: build ## Try the properties on twenty times the examples; some minutes
 	HYPOTHESIS_PROFILE=slow $(BIN)/pytest -m hypothesis -o faulthandler_timeout=0
 
@@ -60,8 +64,7 @@ fuzz: ## Fuzz the Rust core: every target for SECONDS=60, or only TARGETS="frame
 memcheck: build ## Run the tests of the Rust core under valgrind; ten minutes
 	HYPOTHESIS_PROFILE=few PYTHONMALLOC=malloc valgrind --undef-value-errors=no \
 	--suppressions=tests/valgrind.supp --error-exitcode=1 \
-	$(BIN)/python -m pytest -o faulthandler_timeout=0 -k "not (million or huge or many_digits)" \
-	$(CORE)
+	$(BIN)/python -m pytest -o faulthandler_timeout=0 -m "not heavy" $(CORE)
 
 test-matrix: ## Run the tests on all Pythons here and on older releases, or ONLY="python-3.12 oldest"
 	$(PYTHON) tests/matrix.py $(ONLY)

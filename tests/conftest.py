@@ -8,6 +8,9 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
+# So that a failed assertion of a helper shows its values.
+pytest.register_assert_rewrite("tests.support")
+
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -73,7 +73,7 @@ def write(event: object) -> bytes:
 
 
 @given(ARGUMENTS)
-@values.examples(10)
+@values.examples(5)
 def test_construction_is_fastapis(arguments: dict[str, Any]) -> None:
     try:
         expected = fastapi.sse.ServerSentEvent(**arguments)

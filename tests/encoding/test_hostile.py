@@ -456,6 +456,7 @@ DEEP: dict[str, Make] = {
 }
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", DEEP)
 def test_a_million_levels_are_an_error_and_can_be_freed(name: str) -> None:
     levels = LEVELS if name in ("list", "tuple", "dict") else LEVELS // 10
@@ -539,6 +540,7 @@ for name, make in {
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc")
 def test_a_huge_text_is_copied_once_and_once_more_to_be_sent() -> None:
     """64 MiB; what 512 MiB take is in docs/conformance.md."""
@@ -567,6 +569,7 @@ def digits() -> Iterator[Callable[[int], None]]:
     sys.set_int_max_str_digits(before)
 
 
+@pytest.mark.heavy
 def test_numbers_of_many_digits(digits: Callable[[int], None]) -> None:
     number = 10**100_000 + 7
     values: list[Any] = [number, -number, {number: [number]}, (number, 1)]

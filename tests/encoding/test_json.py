@@ -45,13 +45,13 @@ def expected(value: Any) -> bytes:
 
 
 @given(values.PLAIN)
-@values.examples(5)
+@values.examples(3)
 def test_builtins_equal_the_reference(recipe: values.Recipe) -> None:
     assert outcome(encode, recipe()) == outcome(expected, recipe())
 
 
 @given(values.ANY)
-@values.examples(5)
+@values.examples(3)
 def test_every_kind_of_value_equals_the_reference(recipe: values.Recipe) -> None:
     assert outcome(encode, recipe()) == outcome(expected, recipe())
 
@@ -258,7 +258,7 @@ needs_orjson = pytest.mark.skipif(
 
 @needs_orjson
 @given(ORJSON)
-@values.examples(5)
+@values.examples(3)
 def test_compact_json_equals_orjsons(value: Any) -> None:
     import orjson
 

@@ -146,7 +146,6 @@ def test_response_model_options(item_type: Any, options: dict[str, Any]) -> None
     not releases.NON_FINITE_IS_NULL, reason="test_json.py compares to the reference"
 )
 @given(st.lists(values.ANY, max_size=3))
-@values.examples(2)
 def test_untyped_items(recipes: list[values.Recipe]) -> None:
     async def items():  # type: ignore[no-untyped-def]
         for recipe in recipes:
@@ -182,7 +181,6 @@ EVENTS = st.fixed_dictionaries(
     ),
     st.booleans(),
 )
-@values.examples(2)
 def test_events(events: list[Any], ours_yielded: bool) -> None:
     model = ServerSentEvent if ours_yielded else fastapi.sse.ServerSentEvent
 
