@@ -19,50 +19,53 @@ from fastapi import Depends, FastAPI
 from fastapi_sse_fast import EventSourceResponse
 
 from ..support.apps import KINDS, MS, Log, app_of, logged
-from ..support.asgi import call, fetch
+from ..support.asgi import call, call_until, fetch
 
 
 def test_cancelling_the_request_closes_the_generator(anyio_backend: str) -> None:
-    closed = []
+    log = Log()
 
     async def items() -> AsyncIterator[int]:
         try:
             yield 1
+            log("waits")
             await anyio.sleep(3600)
         finally:
-            closed.append(True)
+            log("closed")
 
     async def main() -> None:
-        with anyio.move_on_after(50 * MS) as scope:
-            await call(app_of(items))
-        assert scope.cancelled_caught
-        assert closed == [True]
+        await call_until(lambda: log.lines, app_of(items))
+        assert log.lines == ["waits", "closed"]
 
     anyio.run(main, backend=anyio_backend)
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
 def test_a_busy_stream_can_be_cancelled(anyio_backend: str, kind: str) -> None:
+    produced = 0
     closed = []
 
     async def items() -> AsyncIterator[int]:
+        nonlocal produced
         try:
             while True:
                 yield 1
+                produced += 1
         finally:
             closed.append(True)
 
     def sync_items() -> Iterator[int]:
+        nonlocal produced
         try:
             while True:
                 yield 1
+                produced += 1
         finally:
             closed.append(True)
 
     async def main() -> None:
-        with anyio.move_on_after(50 * MS) as scope:
-            await call(app_of(items if kind == "async" else sync_items))
-        assert scope.cancelled_caught
+        app = app_of(items if kind == "async" else sync_items)
+        await call_until(lambda: produced > 1000, app)
         assert closed == [True]
 
     anyio.run(main, backend=anyio_backend)
@@ -73,12 +76,14 @@ class SlowToClose:
 
     Attributes:
         log: What has been closed.
+        begun: Set when the generator goes on after an event.
         closing: Set when the generator begins to close.
         app: Its stream is at "/".
     """
 
     def __init__(self, kind: str, *, pause: float, **options: Any) -> None:
         self.log: list[str] = []
+        self.begun = threading.Event()
         self.closing = threading.Event()
         self.app = FastAPI()
 
@@ -92,6 +97,7 @@ class SlowToClose:
             try:
                 while True:
                     yield 1
+                    self.begun.set()
                     await asyncio.sleep(pause)
             finally:
                 self.closing.set()
@@ -102,6 +108,7 @@ class SlowToClose:
             try:
                 while True:
                     yield 1
+                    self.begun.set()
                     time.sleep(MS)
             finally:
                 self.closing.set()
@@ -124,7 +131,8 @@ def test_cancelling_more_than_once(kind: str, cancels: int) -> None:
 
     async def main() -> None:
         task = asyncio.create_task(call(slow.app))
-        await asyncio.sleep(100 * MS)
+        while not slow.begun.is_set():
+            await asyncio.sleep(MS)
         for _ in range(cancels):
             task.cancel()
             while not slow.closing.is_set():
@@ -165,19 +173,17 @@ def test_cancelling_while_the_generator_closes(ending: str, kind: str) -> None:
 def test_an_error_while_cancelled_is_logged(
     anyio_backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    waits = []
+
     async def items() -> AsyncIterator[int]:
         try:
             yield 1
+            waits.append(True)
             await anyio.sleep(3600)
         finally:
             raise LookupError("in finally")
 
-    async def main() -> None:
-        with anyio.move_on_after(20 * MS) as around:
-            await call(app_of(items))
-        assert around.cancelled_caught
-
-    anyio.run(main, backend=anyio_backend)
+    anyio.run(call_until, lambda: waits, app_of(items), backend=anyio_backend)
     assert [error for _, error in logged(caplog)] == [LookupError]
 
 
@@ -185,21 +191,23 @@ def test_an_error_while_cancelled_is_logged(
 def test_a_request_that_is_cancelled_is_no_error_to_log(
     kind: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    goes_on = threading.Event()
+
     async def items() -> AsyncIterator[int]:
         yield 1
+        goes_on.set()
         await anyio.sleep(3600)
 
     def sync_items() -> Iterator[int]:
         while True:
             yield 1
+            goes_on.set()
             time.sleep(MS)
 
-    async def main() -> None:
-        with anyio.move_on_after(20 * MS):
-            await call(app_of(items if kind == "async" else sync_items))
-
+    app = app_of(items if kind == "async" else sync_items)
     for _ in range(5):  # the order of tasks is random on trio
-        anyio.run(main, backend=anyio_backend)
+        goes_on.clear()
+        anyio.run(call_until, goes_on.is_set, app, backend=anyio_backend)
     assert logged(caplog) == []
 
 

@@ -253,8 +253,14 @@ def test_a_scope_that_encloses_the_stream_ends_it(anyio_backend: str) -> None:
             log("closed")
 
     async def main() -> None:
-        with anyio.move_on_after(20 * MS) as around:
-            await app_of(items)(scope(), receive_nothing, send_for_ever)
+        with anyio.CancelScope() as around:
+
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.body":
+                    around.cancel()
+                await send_for_ever(message)
+
+            await app_of(items)(scope(), receive_nothing, send)
         assert around.cancelled_caught
 
     anyio.run(main, backend=anyio_backend)

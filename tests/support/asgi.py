@@ -106,6 +106,22 @@ async def call(
     return reply
 
 
+async def call_until(condition: Callable[[], object], app: Application) -> None:
+    """One request that is cancelled once a condition holds."""
+    with anyio.fail_after(20), anyio.CancelScope() as around:
+        async with anyio.create_task_group() as tasks:
+
+            async def cancel() -> None:
+                while not condition():
+                    await anyio.sleep(0.001)
+                around.cancel()
+
+            tasks.start_soon(cancel)
+            reply = await call(app)
+            raise AssertionError(f"the request ended by itself: {reply}")
+    assert around.cancelled_caught
+
+
 def fetch(
     app: Application, path: str = "/", backend: str = "asyncio", **more: Any
 ) -> Reply:
