@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -99,6 +101,16 @@ def noted(name: str, log: list[str]) -> Any:
             log.append(name)
 
     return Depends(dependency)
+
+
+@contextlib.contextmanager
+def no_collector() -> Iterator[None]:
+    """Have the garbage collector wait."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 class OddError(BaseException):
