@@ -1,12 +1,11 @@
 //! `EncodedEvent`: an event that is already its frame.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use pyo3::basic::CompareOp;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
+use crate::bytes;
 use crate::event::Fields;
 use crate::scalar::Spelling;
 use crate::wire;
@@ -14,20 +13,18 @@ use crate::wire;
 /// A ready frame: encoded once, sent any number of times.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct EncodedEvent {
-    frame: Vec<u8>,
+    frame: Py<PyBytes>,
 }
 
 impl EncodedEvent {
-    pub(crate) fn of(mut frame: Vec<u8>) -> Self {
-        // Fitting it exactly would often copy it.
-        if frame.capacity() > 2 * frame.len() {
-            frame.shrink_to_fit();
+    pub(crate) fn of(frame: Bound<'_, PyBytes>) -> Self {
+        Self {
+            frame: frame.unbind(),
         }
-        Self { frame }
     }
 
-    pub(crate) fn frame(&self) -> &[u8] {
-        &self.frame
+    pub(crate) fn frame<'py>(&self, py: Python<'py>) -> &Bound<'py, PyBytes> {
+        self.frame.bind(py)
     }
 }
 
@@ -53,8 +50,7 @@ impl EncodedEvent {
         comment: Option<Bound<'py, PyAny>>,
         json: Spelling,
     ) -> PyResult<Self> {
-        let mut frame = Vec::new();
-        Fields {
+        let fields = Fields {
             data,
             raw_data,
             event,
@@ -62,9 +58,8 @@ impl EncodedEvent {
             retry,
             comment,
             of_subclass: false,
-        }
-        .write_new(py, json, &mut frame)?;
-        Ok(Self::of(frame))
+        };
+        bytes::made(py, |out| fields.write_new(py, json, out)).map(Self::of)
     }
 
     /// Takes bytes that are complete events already, as a relay has them.
@@ -75,44 +70,38 @@ impl EncodedEvent {
     #[staticmethod]
     #[pyo3(signature = (frames, /))]
     fn from_bytes(frames: &Bound<'_, PyBytes>) -> PyResult<Self> {
-        let frames = frames.as_bytes();
-        wire::check_frames(frames).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        Ok(Self {
-            frame: frames.into(),
-        })
+        wire::check_frames(frames.as_bytes())
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        if frames.is_exact_instance_of::<PyBytes>() {
+            return Ok(Self::of(frames.clone()));
+        }
+        bytes::copied(frames.py(), frames.as_bytes()).map(Self::of)
     }
 
-    fn __bytes__<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.frame)
+    fn __bytes__(&self, py: Python<'_>) -> Py<PyBytes> {
+        self.frame.clone_ref(py)
     }
 
-    fn __len__(&self) -> usize {
-        self.frame.len()
+    fn __len__(&self, py: Python<'_>) -> usize {
+        self.frame.as_bytes(py).len()
     }
 
     fn __richcmp__(&self, other: &Self, op: CompareOp, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        Ok(match op {
-            CompareOp::Eq => (self.frame == other.frame)
-                .into_pyobject(py)?
-                .to_owned()
-                .into_any(),
-            CompareOp::Ne => (self.frame != other.frame)
-                .into_pyobject(py)?
-                .to_owned()
-                .into_any(),
-            _ => py.NotImplemented().into_bound(py),
+        match op {
+            CompareOp::Eq | CompareOp::Ne => {
+                let frame = self.frame.bind(py);
+                frame.rich_compare(&other.frame, op).map(Bound::unbind)
+            }
+            _ => Ok(py.NotImplemented()),
         }
-        .unbind())
     }
 
-    fn __hash__(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.frame.hash(&mut hasher);
-        hasher.finish()
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        self.frame.bind(py).hash()
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(format!("<EncodedEvent {}>", self.__bytes__(py).repr()?))
+        Ok(format!("<EncodedEvent {}>", self.frame.bind(py).repr()?))
     }
 
     fn __reduce__<'py>(
@@ -120,7 +109,7 @@ impl EncodedEvent {
     ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let py = slf.py();
         let from_bytes = slf.get_type().getattr("from_bytes")?;
-        Ok((from_bytes, PyTuple::new(py, [slf.get().__bytes__(py)])?))
+        Ok((from_bytes, PyTuple::new(py, [&slf.get().frame])?))
     }
 
     /// Lets it stand in annotations: FastAPI makes a field of `AsyncIterable[EncodedEvent]`, in

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyString, PyType};
 
+use crate::bytes::{self, LARGE, Large};
 use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, is_plain};
 use crate::json;
@@ -145,15 +146,10 @@ impl ItemEncoder {
         &self,
         item: &Bound<'py, PyAny>,
         out: &mut Vec<u8>,
-    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        self.append(item, out).map(|()| None)
-    }
-
-    fn append(&self, item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    ) -> PyResult<Large<'py>> {
         let py = item.py();
         if let Ok(encoded) = item.cast_exact::<EncodedEvent>() {
-            out.extend_from_slice(encoded.get().frame());
-            return Ok(());
+            return Ok(bytes::appended(encoded.get().frame(py), out));
         }
         if !is_plain(item)
             && let Some(fields) = EventTypes::of(py)?.fields(item)?
@@ -177,16 +173,28 @@ impl ItemEncoder {
                     })?
                 };
                 let json = serialize.call(&value)?;
+                let json = json.cast::<PyBytes>()?.as_bytes();
+                if json.len() >= LARGE {
+                    return bytes::around(py, b"", json, b"\n").map(Some);
+                }
                 let mut frame = Frame::new(out);
-                frame.json(json.cast::<PyBytes>()?.as_bytes());
+                frame.json(json);
                 frame.end();
-                Ok(())
+                Ok(None)
             }
             Items::Chunks => {
-                if chunk(item, out)? {
-                    return Ok(());
+                // The usual chunk, without an object for its bytes.
+                if let Ok(text) = item.cast_exact::<PyString>()
+                    && text.len()? < LARGE
+                {
+                    let start = out.len();
+                    out.extend_from_slice(text.to_str()?.as_bytes());
+                    return bytes::split_off_large(py, out, start);
                 }
-                plain(item, self.json, out)
+                match chunk(item)? {
+                    Some(chunk) => Ok(bytes::appended(&chunk, out)),
+                    None => plain(item, self.json, out),
+                }
             }
         }
     }
@@ -203,31 +211,33 @@ impl ItemEncoder {
     text_signature = "(item, /, *, json='fastapi')"
 )]
 pub(crate) fn encode_event(item: &Bound<'_, PyAny>, json: Spelling) -> PyResult<EncodedEvent> {
-    let mut frame = Vec::new();
-    ItemEncoder::new(json).append(item, &mut frame)?;
-    Ok(EncodedEvent::of(frame))
+    let encoder = ItemEncoder::new(json);
+    bytes::made(item.py(), |out| encoder.encode(item, out)).map(EncodedEvent::of)
 }
 
-fn plain(item: &Bound<'_, PyAny>, json: Spelling, out: &mut Vec<u8>) -> PyResult<()> {
+fn plain<'py>(item: &Bound<'py, PyAny>, json: Spelling, out: &mut Vec<u8>) -> PyResult<Large<'py>> {
+    let start = out.len();
     let mut frame = Frame::new(out);
     frame.data_line(|out| json::write(item, json, out))?;
     frame.end();
-    Ok(())
+    bytes::split_off_large(item.py(), out, start)
 }
 
-/// Appends `item` if it is part of a body. Returns whether it was.
-fn chunk(item: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
+/// Return the bytes of `item` if it is part of a body.
+fn chunk<'py>(item: &Bound<'py, PyAny>) -> PyResult<Large<'py>> {
+    let py = item.py();
     if let Ok(text) = item.cast::<PyString>() {
-        out.extend_from_slice(text.to_str()?.as_bytes());
+        text.encode_utf8().map(Some)
+    } else if let Ok(bytes) = item.cast_exact::<PyBytes>() {
+        Ok(Some(bytes.clone()))
     } else if let Ok(bytes) = item.cast::<PyBytes>() {
-        out.extend_from_slice(bytes.as_bytes());
+        bytes::copied(py, bytes.as_bytes()).map(Some)
     } else if item.is_instance_of::<PyByteArray>() || item.is_instance_of::<PyMemoryView>() {
-        let bytes = item.py().get_type::<PyBytes>().call1((item,))?;
-        out.extend_from_slice(bytes.cast::<PyBytes>()?.as_bytes());
+        let bytes = py.get_type::<PyBytes>().call1((item,))?;
+        Ok(Some(bytes.cast_into()?))
     } else {
-        return Ok(false);
+        Ok(None)
     }
-    Ok(true)
 }
 
 /// The exception to raise for an item that failed validation: `invalid(item, error)`, which

@@ -7,8 +7,9 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple, PyType};
 
+use crate::bytes::{self, LARGE, Large};
 use crate::items::Items;
 use crate::scalar::Spelling;
 use crate::wire::{self, FieldError, Frame};
@@ -70,18 +71,18 @@ impl From<Refusal> for PyErr {
     }
 }
 
-enum Retry<'a> {
+pub(crate) enum Retry<'a> {
     Small(u64),
     Digits(Bound<'a, PyString>),
 }
 
 /// Fields that are known to be writable; `data` can still fail to encode.
-struct Checked<'a, 'py> {
-    comment: Option<&'a str>,
-    event: Option<&'a str>,
-    raw_data: Option<&'a str>,
-    id: Option<&'a str>,
-    retry: Option<Retry<'py>>,
+pub(crate) struct Checked<'a, 'py> {
+    pub(crate) comment: Option<&'a str>,
+    pub(crate) event: Option<&'a str>,
+    pub(crate) raw_data: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
+    pub(crate) retry: Option<Retry<'py>>,
 }
 
 /// Their names in Python's one copy of each, so that comparing names is comparing pointers.
@@ -211,10 +212,10 @@ impl<'py> Fields<'py> {
         py: Python<'py>,
         json: Spelling,
         out: &mut Vec<u8>,
-    ) -> PyResult<()> {
+    ) -> PyResult<Large<'py>> {
         match self.check_new() {
-            Ok(checked) => checked.write(self.data.as_ref(), json, out),
-            Err(refusal) => self.validated(py, refusal)?.write_as_is(json, out),
+            Ok(checked) => checked.write(py, self.data.as_ref(), json, out),
+            Err(refusal) => self.validated(py, refusal)?.write_as_is(py, json, out),
         }
     }
 
@@ -224,16 +225,26 @@ impl<'py> Fields<'py> {
     /// # Errors
     ///
     /// As [`Self::write_new`].
-    pub(crate) fn write(&self, py: Python<'py>, json: Spelling, out: &mut Vec<u8>) -> PyResult<()> {
+    pub(crate) fn write(
+        &self,
+        py: Python<'py>,
+        json: Spelling,
+        out: &mut Vec<u8>,
+    ) -> PyResult<Large<'py>> {
         match self.check() {
-            Ok(checked) => checked.write(self.data.as_ref(), json, out),
+            Ok(checked) => checked.write(py, self.data.as_ref(), json, out),
             Err(refusal) if self.of_subclass => Err(refusal.into()),
-            Err(refusal) => self.validated(py, refusal)?.write_as_is(json, out),
+            Err(refusal) => self.validated(py, refusal)?.write_as_is(py, json, out),
         }
     }
 
-    fn write_as_is(&self, json: Spelling, out: &mut Vec<u8>) -> PyResult<()> {
-        self.check()?.write(self.data.as_ref(), json, out)
+    fn write_as_is(
+        &self,
+        py: Python<'py>,
+        json: Spelling,
+        out: &mut Vec<u8>,
+    ) -> PyResult<Large<'py>> {
+        self.check()?.write(py, self.data.as_ref(), json, out)
     }
 
     /// The fields as FastAPI's event has them after validation.
@@ -260,12 +271,20 @@ impl<'py> Fields<'py> {
 }
 
 impl<'py> Checked<'_, 'py> {
-    fn write(
+    /// Append the frame to `out`, or return it if it is large: then it is written straight into
+    /// the bytes that are sent.
+    ///
+    /// # Errors
+    ///
+    /// What encoding `data` raises, or a field that is not writable after all. Truncate `out` then.
+    pub(crate) fn write(
         self,
+        py: Python<'py>,
         data: Option<&Bound<'py, PyAny>>,
         json: Spelling,
         out: &mut Vec<u8>,
-    ) -> PyResult<()> {
+    ) -> PyResult<Large<'py>> {
+        let start = out.len();
         let mut frame = Frame::new(out);
         if let Some(text) = self.comment {
             frame.comment(text);
@@ -273,10 +292,22 @@ impl<'py> Checked<'_, 'py> {
         if let Some(name) = self.event {
             frame.event(name)?;
         }
+        let before = frame.end_of_fields();
+        let dump;
+        let mut large = None;
         if let Some(text) = self.raw_data {
-            frame.data(text.as_bytes());
+            if text.len() < LARGE {
+                frame.data(text.as_bytes());
+            } else {
+                large = Some(text.as_bytes());
+            }
         } else if let Some(data) = data {
-            write_data(data, json, &mut frame)?;
+            dump = dumped(data)?;
+            match &dump {
+                Some(dump) if dump.as_bytes()?.len() < LARGE => dump.write(&mut frame)?,
+                Some(dump) => large = Some(dump.as_bytes()?),
+                None => frame.data_line(|out| json::write(data, json, out))?,
+            }
         }
         if let Some(id) = self.id {
             frame.id(id)?;
@@ -287,6 +318,34 @@ impl<'py> Checked<'_, 'py> {
             None => {}
         }
         frame.end();
+        let Some(text) = large else {
+            return bytes::split_off_large(py, out, start);
+        };
+        let frame = bytes::around(py, &out[start..before], text, &out[before..])?;
+        out.truncate(start);
+        Ok(Some(frame))
+    }
+}
+
+/// What a model has made of itself.
+enum Dump<'py> {
+    Json(Bound<'py, PyBytes>),
+    Text(Bound<'py, PyString>),
+}
+
+impl Dump<'_> {
+    fn as_bytes(&self) -> PyResult<&[u8]> {
+        match self {
+            Self::Json(json) => Ok(json.as_bytes()),
+            Self::Text(text) => text.to_str().map(str::as_bytes),
+        }
+    }
+
+    fn write(&self, frame: &mut Frame<'_>) -> PyResult<()> {
+        match self {
+            Self::Json(json) => frame.json(json.as_bytes()),
+            Self::Text(text) => frame.data(text.to_str()?.as_bytes()),
+        }
         Ok(())
     }
 }
@@ -302,24 +361,30 @@ pub(crate) fn write_data(
     json: Spelling,
     frame: &mut Frame<'_>,
 ) -> PyResult<()> {
-    if !is_plain(data)
-        && let Some(dump) = json_method(data)?
-    {
-        if let Some(json) = model::dumped_json(&dump)? {
-            frame.json(json.as_bytes());
-            return Ok(());
-        }
-        let json = dump.call0()?;
-        let Ok(text) = json.cast::<PyString>() else {
-            return Err(PyTypeError::new_err(format!(
-                "model_dump_json() must return a str, not {}",
-                json.get_type().name()?
-            )));
-        };
-        frame.data(text.to_str()?.as_bytes());
-        return Ok(());
+    match dumped(data)? {
+        Some(dump) => dump.write(frame),
+        None => frame.data_line(|out| json::write(data, json, out)),
     }
-    frame.data_line(|out| json::write(data, json, out))
+}
+
+/// What `data` makes of itself, if it does.
+fn dumped<'py>(data: &Bound<'py, PyAny>) -> PyResult<Option<Dump<'py>>> {
+    if is_plain(data) {
+        return Ok(None);
+    }
+    let Some(dump) = json_method(data)? else {
+        return Ok(None);
+    };
+    if let Some(json) = model::dumped_json(&dump)? {
+        return Ok(Some(Dump::Json(json)));
+    }
+    match dump.call0()?.cast_into::<PyString>() {
+        Ok(text) => Ok(Some(Dump::Text(text))),
+        Err(error) => Err(PyTypeError::new_err(format!(
+            "model_dump_json() must return a str, not {}",
+            error.into_inner().get_type().name()?
+        ))),
+    }
 }
 
 /// Whether `data` writes itself.

@@ -4,7 +4,9 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString};
 
-use crate::wire::Frame;
+use crate::bytes;
+use crate::event::{Checked, Retry};
+use crate::scalar::Spelling;
 
 /// Makes the bytes of one event, as `fastapi.sse.format_sse_event` does, and refuses what would
 /// inject a line. `event`, `id` and `retry` are formatted with `str()`, as its f-strings do.
@@ -23,35 +25,30 @@ pub(crate) fn format_sse_event<'py>(
     retry: Option<&Bound<'py, PyAny>>,
     comment: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let mut out = Vec::new();
-    let mut frame = Frame::new(&mut out);
-    if let Some(comment) = comment {
-        frame.comment(text("comment", comment)?.to_str()?);
-    }
-    if let Some(event) = event {
-        frame.event(event.str()?.to_str()?)?;
-    }
-    if let Some(data) = data_str {
-        frame.data(text("data_str", data)?.to_str()?.as_bytes());
-    }
-    if let Some(id) = id {
-        frame.id(id.str()?.to_str()?)?;
-    }
-    if let Some(retry) = retry {
-        // `int` first: `True` is a number, not a word.
-        let digits = match retry.cast::<PyInt>() {
-            Ok(number) => number.call_method0("__int__")?.str()?,
-            Err(_) => retry.str()?,
-        };
-        frame.retry_digits(digits.to_str()?)?;
-    }
-    frame.end();
-    Ok(PyBytes::new(py, &out))
+    let event = event.map(PyAnyMethods::str).transpose()?;
+    let id = id.map(PyAnyMethods::str).transpose()?;
+    let fields = Checked {
+        comment: comment.map(|value| text("comment", value)).transpose()?,
+        event: event.as_ref().map(|event| event.to_str()).transpose()?,
+        raw_data: data_str.map(|value| text("data_str", value)).transpose()?,
+        id: id.as_ref().map(|id| id.to_str()).transpose()?,
+        retry: retry.map(digits).transpose()?,
+    };
+    bytes::made(py, |out| fields.write(py, None, Spelling::Fastapi, out))
 }
 
-fn text<'a, 'py>(name: &str, value: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyString>> {
+fn digits<'py>(retry: &Bound<'py, PyAny>) -> PyResult<Retry<'py>> {
+    // `int` first: `True` is a number, not a word.
+    let digits = match retry.cast::<PyInt>() {
+        Ok(number) => number.call_method0("__int__")?.str()?,
+        Err(_) => retry.str()?,
+    };
+    Ok(Retry::Digits(digits))
+}
+
+fn text<'a>(name: &str, value: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {
     match value.cast::<PyString>() {
-        Ok(text) => Ok(text),
+        Ok(text) => text.to_str(),
         Err(_) => Err(PyTypeError::new_err(format!(
             "{name} must be a str, not {}",
             value.get_type().name()?

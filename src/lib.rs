@@ -1,6 +1,7 @@
 //! The Rust core of `fastapi_sse_fast`: from a yielded item to the bytes on the wire.
 
 mod buffer;
+mod bytes;
 mod class;
 mod construct;
 mod encoded;

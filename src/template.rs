@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString, PyTuple};
 
+use crate::bytes;
 use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, Fields, is_model, write_data};
 use crate::json;
@@ -82,9 +83,9 @@ impl EventTemplate {
             comment,
             of_subclass: false,
         };
-        let mut frame = Vec::new();
-        fields.write_new(py, json, &mut frame)?;
-        let (found, rest) = find(&frame, marks, data_is_slot).map_err(PyValueError::new_err)?;
+        let frame = bytes::made(py, |out| fields.write_new(py, json, out))?;
+        let (found, rest) =
+            find(frame.as_bytes(), marks, data_is_slot).map_err(PyValueError::new_err)?;
         let mut slots: Vec<Slot> = Vec::with_capacity(found.len());
         for slot in found {
             let name = PyString::intern(py, &slot.name).unbind();
@@ -112,34 +113,11 @@ impl EventTemplate {
         args: &Bound<'_, PyTuple>,
         values: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<EncodedEvent> {
-        let mut frame = Vec::new();
-        // `template(*args, **{})` has keyword arguments, but none.
-        let values = values.filter(|values| !values.is_empty());
-        if let ([slot], None, 1) = (&self.slots[..], values, args.len()) {
-            let value = args.get_borrowed_item(0)?;
-            frame.reserve_exact(slot.before.len() + size_of(&value) + self.rest.len());
-            self.fill(slot, &value, &mut frame)?;
-        } else if !args.is_empty() {
-            return Err(PyTypeError::new_err(format!(
-                "only the value of a single slot is positional, the template has {}",
-                listed(&self.slots)
-            )));
-        } else {
-            for slot in &self.slots {
-                let Some(value) = value_of(slot, values)? else {
-                    let missing = self.partial(args.py(), values)?.slots;
-                    return Err(PyTypeError::new_err(format!(
-                        "missing {}",
-                        listed(&missing)
-                    )));
-                };
-                frame.reserve(slot.before.len() + size_of(&value) + self.rest.len());
-                self.fill(slot, &value, &mut frame)?;
-            }
-            self.check_known(values, self.slots.len())?;
-        }
-        frame.extend_from_slice(&self.rest);
-        Ok(EncodedEvent::of(frame))
+        let filled = bytes::made(args.py(), |out| {
+            self.write(args, values, out)?;
+            Ok(None)
+        });
+        filled.map(EncodedEvent::of)
     }
 
     /// A template with some of the slots filled, for one stream.
@@ -180,6 +158,42 @@ impl EventTemplate {
 }
 
 impl EventTemplate {
+    /// Append the frame with all slots filled.
+    fn write(
+        &self,
+        args: &Bound<'_, PyTuple>,
+        values: Option<&Bound<'_, PyDict>>,
+        frame: &mut Vec<u8>,
+    ) -> PyResult<()> {
+        // `template(*args, **{})` has keyword arguments, but none.
+        let values = values.filter(|values| !values.is_empty());
+        if let ([slot], None, 1) = (&self.slots[..], values, args.len()) {
+            let value = args.get_borrowed_item(0)?;
+            frame.reserve(slot.before.len() + size_of(&value) + self.rest.len());
+            self.fill(slot, &value, frame)?;
+        } else if !args.is_empty() {
+            return Err(PyTypeError::new_err(format!(
+                "only the value of a single slot is positional, the template has {}",
+                listed(&self.slots)
+            )));
+        } else {
+            for slot in &self.slots {
+                let Some(value) = value_of(slot, values)? else {
+                    let missing = self.partial(args.py(), values)?.slots;
+                    return Err(PyTypeError::new_err(format!(
+                        "missing {}",
+                        listed(&missing)
+                    )));
+                };
+                frame.reserve(slot.before.len() + size_of(&value) + self.rest.len());
+                self.fill(slot, &value, frame)?;
+            }
+            self.check_known(values, self.slots.len())?;
+        }
+        frame.extend_from_slice(&self.rest);
+        Ok(())
+    }
+
     /// Appends what stands before a slot, and its value.
     fn fill(&self, slot: &Slot, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
         out.extend_from_slice(&slot.before);

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::ops::BitOr;
 
-use memchr::{memchr, memrchr};
+use memchr::{memchr, memchr2, memrchr};
 use wide::u8x16;
 
 /// The keep-alive comment: a frame that every parser ignores.
@@ -134,6 +134,11 @@ impl<'a> Frame<'a> {
         Ok(())
     }
 
+    /// Where in the output what was written so far ends.
+    pub fn end_of_fields(&self) -> usize {
+        self.out.len()
+    }
+
     /// Writes the blank line: "If the line is empty (a blank line): Dispatch the event".
     pub fn end(self) {
         self.out.push(b'\n');
@@ -155,33 +160,120 @@ impl<'a> Frame<'a> {
     /// break, and copying it is one instruction.
     fn lines<const N: usize>(&mut self, prefix: &[u8; N], value: &[u8]) {
         let out = &mut *self.out;
-        // Room for a break in every 50 bytes: growing step by step would copy what is large. A
-        // power of two, as growing would have: after sizes of all kinds glibc gives memory back
-        // to the system, only to fault it in again for the next event.
-        let room = value.len() + value.len() / 8 + N + 2;
-        out.reserve(room.next_power_of_two());
+        // Room for a break in every 50 bytes: growing step by step would copy what is large.
+        out.reserve(value.len() + value.len() / 8 + N + 2);
         out.extend_from_slice(&prefix[1..]);
-        let mut start = 0;
-        let (blocks, rest) = value.as_chunks::<64>();
-        let breaks = blocks.iter().map(|block| line_breaks(block));
-        for (index, mut breaks) in breaks.chain([line_breaks(rest)]).enumerate() {
-            while breaks != 0 {
-                let at = 64 * index + breaks.trailing_zeros() as usize;
-                breaks &= breaks - 1;
-                if at < start {
-                    continue; // the LF of a CRLF
-                }
-                out.extend_from_slice(&value[start..at]);
-                out.extend_from_slice(prefix);
-                start = at + 1;
-                if value[at..].starts_with(b"\r\n") {
-                    start += 1;
-                }
-            }
-        }
-        out.extend_from_slice(&value[start..]);
+        append_lines(out, prefix, value);
         out.push(b'\n');
     }
+}
+
+/// The lines of `data` that a text becomes, of a size that is known before they are written.
+pub struct DataLines<'a> {
+    text: &'a [u8],
+    breaks: usize,
+    size: usize,
+}
+
+impl<'a> DataLines<'a> {
+    const PREFIX: &'static [u8; 7] = b"\ndata: ";
+
+    /// Counts the lines of `text`. Mostly there is one, which is sooner seen than counted.
+    pub fn of(text: &'a [u8]) -> Self {
+        let mut size = Self::PREFIX.len() + text.len();
+        let mut breaks = 0;
+        if memchr2(b'\r', b'\n', text).is_some() {
+            breaks = count(text, |byte| matches!(byte, b'\r' | b'\n'));
+            size -= breaks;
+            breaks -= count_crlf(text);
+            size += breaks * Self::PREFIX.len();
+        }
+        Self { text, breaks, size }
+    }
+
+    /// How many bytes they take.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Passes them to `put`, piece by piece: lines are put together first, since a line may be
+    /// short and `put` slow.
+    ///
+    /// # Errors
+    ///
+    /// Those of `put`.
+    pub fn write<E>(&self, mut put: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+        const TOGETHER: usize = 4096;
+        put(&Self::PREFIX[1..])?;
+        if self.breaks == 0 {
+            put(self.text)?;
+        } else {
+            let mut lines = Vec::with_capacity(2 * TOGETHER);
+            let mut rest = self.text;
+            while !rest.is_empty() {
+                let mut end = rest.len().min(TOGETHER);
+                // A CRLF is not taken apart.
+                if rest[end - 1..].starts_with(b"\r\n") {
+                    end += 1;
+                }
+                let (together, after) = rest.split_at(end);
+                lines.clear();
+                append_lines(&mut lines, Self::PREFIX, together);
+                put(&lines)?;
+                rest = after;
+            }
+        }
+        put(b"\n")
+    }
+}
+
+/// Appends `text` with `prefix` in the place of each break.
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "for short texts the call would cost as much"
+)]
+fn append_lines<const N: usize>(out: &mut Vec<u8>, prefix: &[u8; N], text: &[u8]) {
+    let mut start = 0;
+    let (blocks, rest) = text.as_chunks::<64>();
+    let breaks = blocks.iter().map(|block| line_breaks(block));
+    for (index, mut breaks) in breaks.chain([line_breaks(rest)]).enumerate() {
+        while breaks != 0 {
+            let at = 64 * index + breaks.trailing_zeros() as usize;
+            breaks &= breaks - 1;
+            if at < start {
+                continue; // the LF of a CRLF
+            }
+            out.extend_from_slice(&text[start..at]);
+            out.extend_from_slice(prefix);
+            start = at + 1;
+            if text[at..].starts_with(b"\r\n") {
+                start += 1;
+            }
+        }
+    }
+    out.extend_from_slice(&text[start..]);
+}
+
+/// How many bytes are so few that a byte can count them: of that a compiler makes SIMD.
+const COUNTED_AT_ONCE: usize = 192;
+
+fn count(text: &[u8], is_counted: impl Fn(u8) -> bool) -> usize {
+    let flags = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(is_counted(*byte))).sum();
+    let counts = text.chunks(COUNTED_AT_ONCE).map(flags);
+    counts.map(|count: u8| usize::from(count)).sum()
+}
+
+fn count_crlf(text: &[u8]) -> usize {
+    let first = text.chunks(COUNTED_AT_ONCE);
+    let second = text.get(1..).unwrap_or_default().chunks(COUNTED_AT_ONCE);
+    let counts = first.zip(second).map(|(first, second)| {
+        let pairs = first.iter().zip(second);
+        pairs
+            .map(|(first, second)| u8::from(*first == b'\r' && *second == b'\n'))
+            .sum()
+    });
+    counts.map(|count: u8| usize::from(count)).sum()
 }
 
 /// A bit for each of up to 64 bytes that is a CR or LF, the first byte's the lowest.
@@ -471,6 +563,28 @@ mod tests {
     }
 
     #[test]
+    fn the_size_of_a_large_text_is_known_before_it_is_written() {
+        // At and around the ends of what is looked at, counted and written at once.
+        for len in [0, 1, 62, 190, 192, 4094, 4095, 4096, 4097, 8190, 8192] {
+            for line_break in ["", "\r", "\n", "\r\n", "\n\r", "\r\r\n\n"] {
+                for after in ["", "x", "\r\nx\n"] {
+                    let text = format!("{}{line_break}{after}", "x".repeat(len));
+                    let mut written = Vec::new();
+                    let lines = DataLines::of(text.as_bytes());
+                    let done: Result<(), ()> = lines.write(|part| {
+                        written.extend_from_slice(part);
+                        Ok(())
+                    });
+                    assert_eq!(done, Ok(()));
+                    assert_eq!(written.len(), lines.size());
+                    written.push(b'\n');
+                    assert_eq!(written, frame(|f| f.data(text.as_bytes())).as_bytes());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn every_short_text_splits_as_the_naive_rule_does() {
         let alphabet = ['a', '\r', '\n', ':'];
         let mut texts = vec![String::new()];
@@ -493,6 +607,8 @@ mod tests {
                     "{text:?}"
                 );
                 assert_eq!(frame(|f| f.comment(text)), expected(": "), "{text:?}");
+                let size = expected("data: ").len() - 1;
+                assert_eq!(DataLines::of(text.as_bytes()).size(), size, "{text:?}");
                 assert_eq!(
                     check_event(text).is_ok(),
                     !text.contains(['\r', '\n']),
