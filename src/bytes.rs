@@ -2,9 +2,11 @@
 
 use std::cell::Cell;
 
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::output::{OutOfMemory, Output};
 use crate::wire::DataLines;
 
 /// From this size on, a frame is `bytes` of its own: joining it with its neighbours would cost
@@ -16,6 +18,12 @@ const KEEP_CAPACITY: usize = 64 * 1024;
 
 /// A small frame that was appended to the output, or a large one.
 pub(crate) type Large<'py> = Option<Bound<'py, PyBytes>>;
+
+impl From<OutOfMemory> for PyErr {
+    fn from(error: OutOfMemory) -> Self {
+        PyMemoryError::new_err(error.to_string())
+    }
+}
 
 /// Return `before`, the `data` lines of `text`, and `after`, in one `bytes` object.
 ///
@@ -29,9 +37,11 @@ pub(crate) fn around<'py>(
     after: &[u8],
 ) -> PyResult<Bound<'py, PyBytes>> {
     let lines = DataLines::of(text);
+    let mut together = Output::default();
     filled(py, before.len() + lines.size() + after.len(), |put| {
         put(before)?;
-        lines.write(&mut *put)?;
+        lines.write(&mut together, &mut *put)?;
+        together.check()?;
         put(after)
     })
 }
@@ -43,19 +53,20 @@ pub(crate) fn around<'py>(
 /// `MemoryError`.
 pub(crate) fn split_off_large<'py>(
     py: Python<'py>,
-    out: &mut Vec<u8>,
+    out: &mut Output,
     start: usize,
 ) -> PyResult<Large<'py>> {
     if out.len() - start < LARGE {
-        return Ok(None);
+        return Ok(None); // or torn, which whoever made `out` looks for
     }
+    out.check()?;
     let large = copied(py, &out[start..])?;
     out.truncate(start);
     Ok(Some(large))
 }
 
 /// Append `frame` to `out`, or return it if it is large.
-pub(crate) fn appended<'py>(frame: &Bound<'py, PyBytes>, out: &mut Vec<u8>) -> Large<'py> {
+pub(crate) fn appended<'py>(frame: &Bound<'py, PyBytes>, out: &mut Output) -> Large<'py> {
     if frame.as_bytes().len() < LARGE {
         out.extend_from_slice(frame.as_bytes());
         None
@@ -71,18 +82,18 @@ pub(crate) fn appended<'py>(frame: &Bound<'py, PyBytes>, out: &mut Vec<u8>) -> L
 /// Those of `write`, or `MemoryError`.
 pub(crate) fn made<'py>(
     py: Python<'py>,
-    write: impl FnOnce(&mut Vec<u8>) -> PyResult<Large<'py>>,
+    write: impl FnOnce(&mut Output) -> PyResult<Large<'py>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     thread_local! {
         /// Taken while it is in use, since `write` may run any code, this function included.
         static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     }
-    let mut out = SCRATCH.try_with(Cell::take).unwrap_or_default();
-    let made = match write(&mut out) {
-        Ok(Some(large)) => Ok(large),
-        Ok(None) => copied(py, &out),
-        Err(error) => Err(error),
-    };
+    let mut out = Output::from(SCRATCH.try_with(Cell::take).unwrap_or_default());
+    let made = write(&mut out).and_then(|large| {
+        out.check()?;
+        large.map_or_else(|| copied(py, &out), Ok)
+    });
+    let mut out = Vec::from(out);
     if out.capacity() <= KEEP_CAPACITY {
         out.clear();
         let _ = SCRATCH.try_with(|scratch| scratch.set(out));

@@ -1,5 +1,7 @@
 //! What a yielded item becomes: a ready frame, an event, a validated item or plain JSON.
 
+use std::mem;
+
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
@@ -10,6 +12,7 @@ use crate::bytes::{self, LARGE, Large};
 use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, is_plain};
 use crate::json;
+use crate::output::Output;
 use crate::scalar::Spelling;
 use crate::wire::Frame;
 
@@ -147,6 +150,16 @@ impl ItemEncoder {
         item: &Bound<'py, PyAny>,
         out: &mut Vec<u8>,
     ) -> PyResult<Large<'py>> {
+        let mut output = Output::from(mem::take(out));
+        let large = self.write(item, &mut output);
+        let is_whole = output.check();
+        *out = output.into();
+        let large = large?;
+        is_whole?;
+        Ok(large)
+    }
+
+    fn write<'py>(&self, item: &Bound<'py, PyAny>, out: &mut Output) -> PyResult<Large<'py>> {
         let py = item.py();
         if let Ok(encoded) = item.cast_exact::<EncodedEvent>() {
             return Ok(bytes::appended(encoded.get().frame(py), out));
@@ -212,10 +225,10 @@ impl ItemEncoder {
 )]
 pub(crate) fn encode_event(item: &Bound<'_, PyAny>, json: Spelling) -> PyResult<EncodedEvent> {
     let encoder = ItemEncoder::new(json);
-    bytes::made(item.py(), |out| encoder.encode(item, out)).map(EncodedEvent::of)
+    bytes::made(item.py(), |out| encoder.write(item, out)).map(EncodedEvent::of)
 }
 
-fn plain<'py>(item: &Bound<'py, PyAny>, json: Spelling, out: &mut Vec<u8>) -> PyResult<Large<'py>> {
+fn plain<'py>(item: &Bound<'py, PyAny>, json: Spelling, out: &mut Output) -> PyResult<Large<'py>> {
     let start = out.len();
     let mut frame = Frame::new(out);
     frame.data_line(|out| json::write(item, json, out))?;

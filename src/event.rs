@@ -11,6 +11,7 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyT
 
 use crate::bytes::{self, LARGE, Large};
 use crate::items::Items;
+use crate::output::Output;
 use crate::scalar::Spelling;
 use crate::wire::{self, FieldError, Frame};
 use crate::{class, fallback, json, model};
@@ -211,7 +212,7 @@ impl<'py> Fields<'py> {
         &self,
         py: Python<'py>,
         json: Spelling,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> PyResult<Large<'py>> {
         match self.check_new() {
             Ok(checked) => checked.write(py, self.data.as_ref(), json, out),
@@ -229,7 +230,7 @@ impl<'py> Fields<'py> {
         &self,
         py: Python<'py>,
         json: Spelling,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> PyResult<Large<'py>> {
         match self.check() {
             Ok(checked) => checked.write(py, self.data.as_ref(), json, out),
@@ -242,7 +243,7 @@ impl<'py> Fields<'py> {
         &self,
         py: Python<'py>,
         json: Spelling,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> PyResult<Large<'py>> {
         self.check()?.write(py, self.data.as_ref(), json, out)
     }
@@ -282,7 +283,7 @@ impl<'py> Checked<'_, 'py> {
         py: Python<'py>,
         data: Option<&Bound<'py, PyAny>>,
         json: Spelling,
-        out: &mut Vec<u8>,
+        out: &mut Output,
     ) -> PyResult<Large<'py>> {
         let start = out.len();
         let mut frame = Frame::new(out);

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
 
+use crate::output::Output;
 use crate::scalar::Spelling;
 use crate::template::EventTemplate;
 
@@ -37,7 +38,7 @@ pub(crate) fn encoded<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyA
 pub(crate) fn dump_json(
     value: &Bound<'_, PyAny>,
     spelling: Spelling,
-    out: &mut Vec<u8>,
+    out: &mut Output,
 ) -> PyResult<()> {
     static DUMP_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     static DUMP_COMPACT_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
 use crate::items::Items;
+use crate::output::Output;
 use crate::scalar::{Spelling, copy_short, write_float, write_key, write_string};
 use crate::{fallback, model};
 
@@ -42,7 +43,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Spelling {
 pub(crate) fn write(
     value: &Bound<'_, PyAny>,
     spelling: Spelling,
-    out: &mut Vec<u8>,
+    out: &mut Output,
 ) -> PyResult<()> {
     write_at(value, 0, false, spelling, out)
 }
@@ -53,7 +54,7 @@ fn write_at(
     depth: usize,
     encoded: bool,
     spelling: Spelling,
-    out: &mut Vec<u8>,
+    out: &mut Output,
 ) -> PyResult<()> {
     let start = out.len();
     let mut writer = Writer {
@@ -93,7 +94,7 @@ impl From<PyErr> for Stop {
 struct Writer<'a, 'py> {
     root: &'a Bound<'py, PyAny>,
     spelling: Spelling,
-    out: &'a mut Vec<u8>,
+    out: &'a mut Output,
     /// `jsonable_encoder` has been at work: what is no builtin now is left to `json.dumps`. So is
     /// a tuple, the value of an enum: FastAPI does not look for infinities in one.
     encoded: bool,
@@ -346,7 +347,7 @@ fn is_plain_key(key: &Bound<'_, PyAny>) -> bool {
         || key.is_none()
 }
 
-fn write_bool(flag: bool, out: &mut Vec<u8>) {
+fn write_bool(flag: bool, out: &mut Output) {
     // Two copies whose lengths the compiler knows.
     if flag {
         out.extend_from_slice(b"true");
@@ -355,7 +356,7 @@ fn write_bool(flag: bool, out: &mut Vec<u8>) {
     }
 }
 
-fn write_int(number: &Bound<'_, PyInt>, out: &mut Vec<u8>) -> PyResult<()> {
+fn write_int(number: &Bound<'_, PyInt>, out: &mut Output) -> PyResult<()> {
     if let Ok(small) = number.extract::<i64>() {
         copy_short(itoa::Buffer::new().format(small).as_bytes(), out);
     } else {

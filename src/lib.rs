@@ -12,6 +12,7 @@ mod format;
 mod items;
 mod json;
 mod model;
+pub mod output;
 mod pacing;
 mod pump;
 mod scalar;

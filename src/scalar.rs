@@ -1,5 +1,7 @@
 //! JSON of a float and of a string, and how it is spelled. No Python in it.
 
+use crate::output::Output;
+
 /// How JSON is spelled: the same values in other bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spelling {
@@ -14,7 +16,7 @@ impl Spelling {
     // Each is a copy of a length that the compiler knows.
 
     #[inline]
-    pub(crate) fn write_comma(self, out: &mut Vec<u8>) {
+    pub(crate) fn write_comma(self, out: &mut Output) {
         match self {
             Self::Fastapi => out.extend_from_slice(b", "),
             Self::Compact => out.push(b','),
@@ -23,7 +25,7 @@ impl Spelling {
 
     /// The brace of an object, or the comma after the member before.
     #[inline]
-    pub(crate) fn write_before_key(self, is_first: bool, out: &mut Vec<u8>) {
+    pub(crate) fn write_before_key(self, is_first: bool, out: &mut Output) {
         if is_first {
             out.push(b'{');
         } else {
@@ -32,7 +34,7 @@ impl Spelling {
     }
 
     #[inline]
-    pub(crate) fn write_colon(self, out: &mut Vec<u8>) {
+    pub(crate) fn write_colon(self, out: &mut Output) {
         match self {
             Self::Fastapi => out.extend_from_slice(b": "),
             Self::Compact => out.push(b':'),
@@ -41,7 +43,7 @@ impl Spelling {
 }
 
 /// Writes the shortest digits that make the same float; JSON has no word for what is not finite.
-pub(crate) fn write_float(value: f64, spelling: Spelling, out: &mut Vec<u8>) {
+pub(crate) fn write_float(value: f64, spelling: Spelling, out: &mut Output) {
     if !value.is_finite() {
         out.extend_from_slice(b"null");
         return;
@@ -58,7 +60,7 @@ pub(crate) fn write_float(value: f64, spelling: Spelling, out: &mut Vec<u8>) {
 }
 
 /// Writes a finite float as `float.__repr__` does.
-fn write_float_as_repr(shortest: &str, out: &mut Vec<u8>) {
+fn write_float_as_repr(shortest: &str, out: &mut Output) {
     let (mantissa, exponent) = shortest.split_once('e').unwrap_or((shortest, "0"));
     let (negative, mantissa) = mantissa
         .strip_prefix('-')
@@ -100,8 +102,8 @@ fn write_float_as_repr(shortest: &str, out: &mut Vec<u8>) {
 }
 
 /// Python's choice between `123.4` and `1.234e+20`: the latter from 1e16 up and below 1e-4.
-fn layout_float(digits: &[u8], point: i32, out: &mut Vec<u8>) {
-    let zeros = |out: &mut Vec<u8>, n: i32| out.extend((0..n).map(|_| b'0'));
+fn layout_float(digits: &[u8], point: i32, out: &mut Output) {
+    let zeros = |out: &mut Output, n: i32| (0..n).for_each(|_| out.push(b'0'));
     if point <= -4 || point > 16 {
         out.push(digits[0]);
         if digits.len() > 1 {
@@ -120,9 +122,8 @@ fn layout_float(digits: &[u8], point: i32, out: &mut Vec<u8>) {
             out.push(b'.');
             out.extend_from_slice(&digits[whole..]);
         } else {
-            let before = out.len();
             out.extend_from_slice(digits);
-            out.resize(before + whole, b'0');
+            zeros(out, point - i32::try_from(digits.len()).unwrap_or(point));
             out.extend_from_slice(b".0");
         }
     } else {
@@ -135,13 +136,13 @@ fn layout_float(digits: &[u8], point: i32, out: &mut Vec<u8>) {
 /// Writes `text` quoted. What has to be escaped depends on the spelling: everything outside
 /// printable ASCII (DEL included, as in `json.dumps`), or only what JSON demands.
 #[inline]
-pub(crate) fn write_string(text: &str, spelling: Spelling, out: &mut Vec<u8>) {
+pub(crate) fn write_string(text: &str, spelling: Spelling, out: &mut Output) {
     write_between(*b"\"", text, *b"\"", spelling, out);
 }
 
 /// Writes the key of a member of an object, the colon behind it and the brace or comma before.
 #[inline]
-pub(crate) fn write_key(text: &str, is_first: bool, spelling: Spelling, out: &mut Vec<u8>) {
+pub(crate) fn write_key(text: &str, is_first: bool, spelling: Spelling, out: &mut Output) {
     match (spelling, is_first) {
         (Spelling::Fastapi, true) => write_between(*b"{\"", text, *b"\": ", spelling, out),
         (Spelling::Fastapi, false) => write_between(*b", \"", text, *b"\": ", spelling, out),
@@ -158,7 +159,7 @@ fn write_between<const B: usize, const A: usize>(
     text: &str,
     after: [u8; A],
     spelling: Spelling,
-    out: &mut Vec<u8>,
+    out: &mut Output,
 ) {
     let start = out.len();
     let is_clean = match spelling {
@@ -184,7 +185,7 @@ fn copy_clean<const ASCII_ONLY: bool, const B: usize, const A: usize>(
     before: [u8; B],
     bytes: &[u8],
     after: [u8; A],
-    out: &mut Vec<u8>,
+    out: &mut Output,
 ) -> bool {
     const SPACES: u64 = repeated(b' ');
     let has_escape = has_escape::<ASCII_ONLY>;
@@ -209,7 +210,7 @@ fn copy_clean<const ASCII_ONLY: bool, const B: usize, const A: usize>(
 
 /// Appends short `bytes`.
 #[inline]
-pub(crate) fn copy_short(bytes: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn copy_short(bytes: &[u8], out: &mut Output) {
     let copied = copy_ends::<8, 0, 0>([], bytes, [], out).is_some()
         || copy_ends::<4, 0, 0>([], bytes, [], out).is_some()
         || copy_ends::<2, 0, 0>([], bytes, [], out).is_some();
@@ -225,7 +226,7 @@ fn copy_ends<const N: usize, const B: usize, const A: usize>(
     before: [u8; B],
     bytes: &[u8],
     after: [u8; A],
-    out: &mut Vec<u8>,
+    out: &mut Output,
 ) -> Option<([u8; N], [u8; N])> {
     /// Two words, and what stands beside a key.
     const ROOM: usize = 24;
@@ -237,8 +238,7 @@ fn copy_ends<const N: usize, const B: usize, const A: usize>(
     let last = bytes.last_chunk::<N>()?;
     let start = out.len();
     let end = B + bytes.len();
-    out.extend_from_slice(&[0; ROOM]);
-    let room: &mut [u8; ROOM] = out.last_chunk_mut()?;
+    let room: &mut [u8; ROOM] = out.extend_by()?;
     room[..B].copy_from_slice(&before);
     room[B..][..N].copy_from_slice(first);
     room[end - N..][..N].copy_from_slice(last);
@@ -248,7 +248,7 @@ fn copy_ends<const N: usize, const B: usize, const A: usize>(
 }
 
 #[inline(never)]
-fn write_escaped(mut text: &str, spelling: Spelling, out: &mut Vec<u8>) {
+fn write_escaped(mut text: &str, spelling: Spelling, out: &mut Output) {
     while let Some(c) = text.chars().next() {
         let needs_escape = match spelling {
             Spelling::Fastapi => !(' '..='~').contains(&c),
@@ -330,7 +330,7 @@ fn clean_prefix<const ASCII_ONLY: bool>(bytes: &[u8]) -> usize {
     start + rest.iter().position(escaped).unwrap_or(rest.len())
 }
 
-fn write_escape(c: char, out: &mut Vec<u8>) {
+fn write_escape(c: char, out: &mut Output) {
     let short = match c {
         '"' => b'"',
         '\\' => b'\\',
@@ -351,7 +351,7 @@ fn write_escape(c: char, out: &mut Vec<u8>) {
 
 /// Writes a UTF-16 code unit as `\uXXXX`.
 #[inline]
-fn write_unit(unit: u16, out: &mut Vec<u8>) {
+fn write_unit(unit: u16, out: &mut Output) {
     const HEX: &[[u8; 2]; 256] = &hex_of_bytes();
     let [high, low] = unit.to_be_bytes().map(|byte| HEX[usize::from(byte)]);
     out.extend_from_slice(&[b'\\', b'u', high[0], high[1], low[0], low[1]]);
@@ -373,21 +373,21 @@ mod tests {
     use super::*;
 
     fn float(value: f64, spelling: Spelling) -> String {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         write_float(value, spelling, &mut out);
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out.into()).unwrap()
     }
 
     fn string(text: &str, spelling: Spelling) -> String {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         write_string(text, spelling, &mut out);
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out.into()).unwrap()
     }
 
     fn key(text: &str, is_first: bool, spelling: Spelling) -> String {
-        let mut out = b"...".to_vec();
+        let mut out = Output::from(b"...".to_vec());
         write_key(text, is_first, spelling, &mut out);
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out.into()).unwrap()
     }
 
     #[test]

@@ -5,11 +5,12 @@
 //! contains it by chance.
 
 use std::fmt::Write;
-use std::mem;
 
 use memchr::memmem;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+
+use crate::output::Output;
 
 /// What every slot of this process begins with.
 pub(crate) struct Marks {
@@ -90,11 +91,11 @@ pub(crate) enum Place {
 pub(crate) struct Found {
     pub(crate) name: String,
     pub(crate) place: Place,
-    /// What stands before it, from the slot before.
-    pub(crate) before: Vec<u8>,
+    /// Where in the rest of the frame it stood.
+    pub(crate) at: usize,
 }
 
-/// Takes a frame apart: its slots in order, and what follows the last of them.
+/// Takes a frame apart: returns its slots in order, and appends everything else to `text`.
 ///
 /// # Errors
 ///
@@ -103,24 +104,24 @@ pub(crate) fn find(
     frame: &[u8],
     marks: &Marks,
     data_is_slot: bool,
-) -> Result<(Vec<Found>, Vec<u8>), String> {
+    text: &mut Output,
+) -> Result<Vec<Found>, String> {
     let mut found = Vec::new();
-    let mut before = Vec::new();
     for line in frame.split_inclusive(|b| *b == b'\n') {
         let mut at = 0;
         while let Some(mark) = Mark::find(line, at, marks) {
             let (place, from, to) = mark.place(line, data_is_slot)?;
-            before.extend_from_slice(&line[at..from]);
+            text.extend_from_slice(&line[at..from]);
             found.push(Found {
                 name: mark.name,
                 place,
-                before: mem::take(&mut before),
+                at: text.len(),
             });
             at = to;
         }
-        before.extend_from_slice(&line[at..]);
+        text.extend_from_slice(&line[at..]);
     }
-    Ok((found, before))
+    Ok(found)
 }
 
 /// A slot's text or number in a line.

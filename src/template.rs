@@ -1,7 +1,5 @@
 //! `EventTemplate`: a frame that is encoded once, with slots for what differs between events.
 
-use std::mem;
-
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -11,6 +9,7 @@ use crate::bytes;
 use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, Fields, is_model, write_data};
 use crate::json;
+use crate::output::Output;
 use crate::scalar::{Spelling, write_string};
 use crate::slot::{Marks, Place, find};
 use crate::wire::Frame;
@@ -20,16 +19,16 @@ use crate::wire::Frame;
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct EventTemplate {
     slots: Vec<Slot>,
-    /// What follows the last slot.
-    rest: Vec<u8>,
+    /// The frame without them.
+    text: Vec<u8>,
     values: Values,
 }
 
 struct Slot {
     name: Py<PyString>,
     place: Place,
-    /// What stands before it, from the slot before.
-    before: Vec<u8>,
+    /// Where in the text it stands.
+    at: usize,
 }
 
 /// Who would have written the value of a slot, had it been there from the start.
@@ -84,8 +83,11 @@ impl EventTemplate {
             of_subclass: false,
         };
         let frame = bytes::made(py, |out| fields.write_new(py, json, out))?;
-        let (found, rest) =
-            find(frame.as_bytes(), marks, data_is_slot).map_err(PyValueError::new_err)?;
+        let mut text = Output::default();
+        text.reserve(frame.as_bytes().len());
+        let found = find(frame.as_bytes(), marks, data_is_slot, &mut text)
+            .map_err(PyValueError::new_err)?;
+        text.check()?;
         let mut slots: Vec<Slot> = Vec::with_capacity(found.len());
         for slot in found {
             let name = PyString::intern(py, &slot.name).unbind();
@@ -97,12 +99,12 @@ impl EventTemplate {
             slots.push(Slot {
                 name,
                 place: slot.place,
-                before: slot.before,
+                at: slot.at,
             });
         }
         Ok(Self {
             slots,
-            rest,
+            text: text.into(),
             values,
         })
     }
@@ -124,24 +126,28 @@ impl EventTemplate {
     #[pyo3(signature = (**values))]
     fn partial(&self, py: Python<'_>, values: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
         let mut slots = Vec::new();
-        let mut before = Vec::new();
+        let mut text = Output::default();
+        text.reserve(self.text.len());
+        let mut from = 0;
         for slot in &self.slots {
+            text.extend_from_slice(&self.text[from..slot.at]);
+            from = slot.at;
             if let Some(value) = value_of(slot, values)? {
-                self.fill(slot, &value, &mut before)?;
+                self.fill(slot, &value, &mut text)?;
             } else {
-                before.extend_from_slice(&slot.before);
                 slots.push(Slot {
                     name: slot.name.clone_ref(py),
                     place: slot.place,
-                    before: mem::take(&mut before),
+                    at: text.len(),
                 });
             }
         }
+        text.extend_from_slice(&self.text[from..]);
+        text.check()?;
         self.check_known(values, self.slots.len() - slots.len())?;
-        before.extend_from_slice(&self.rest);
         Ok(Self {
             slots,
-            rest: before,
+            text: text.into(),
             values: self.values,
         })
     }
@@ -163,14 +169,17 @@ impl EventTemplate {
         &self,
         args: &Bound<'_, PyTuple>,
         values: Option<&Bound<'_, PyDict>>,
-        frame: &mut Vec<u8>,
+        frame: &mut Output,
     ) -> PyResult<()> {
         // `template(*args, **{})` has keyword arguments, but none.
         let values = values.filter(|values| !values.is_empty());
+        let mut from = 0;
         if let ([slot], None, 1) = (&self.slots[..], values, args.len()) {
             let value = args.get_borrowed_item(0)?;
-            frame.reserve(slot.before.len() + size_of(&value) + self.rest.len());
+            frame.reserve(self.text.len() + size_of(&value));
+            frame.extend_from_slice(&self.text[..slot.at]);
             self.fill(slot, &value, frame)?;
+            from = slot.at;
         } else if !args.is_empty() {
             return Err(PyTypeError::new_err(format!(
                 "only the value of a single slot is positional, the template has {}",
@@ -185,18 +194,19 @@ impl EventTemplate {
                         listed(&missing)
                     )));
                 };
-                frame.reserve(slot.before.len() + size_of(&value) + self.rest.len());
+                frame.reserve(self.text.len() - from + size_of(&value));
+                frame.extend_from_slice(&self.text[from..slot.at]);
                 self.fill(slot, &value, frame)?;
+                from = slot.at;
             }
             self.check_known(values, self.slots.len())?;
         }
-        frame.extend_from_slice(&self.rest);
+        frame.extend_from_slice(&self.text[from..]);
         Ok(())
     }
 
-    /// Appends what stands before a slot, and its value.
-    fn fill(&self, slot: &Slot, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
-        out.extend_from_slice(&slot.before);
+    /// Append the value of a slot.
+    fn fill(&self, slot: &Slot, value: &Bound<'_, PyAny>, out: &mut Output) -> PyResult<()> {
         if slot.place == Place::Json {
             return self.values.write(value, out);
         }
@@ -262,7 +272,7 @@ impl Values {
     }
 
     /// Writes a value inside of `data`.
-    fn write(self, value: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<()> {
+    fn write(self, value: &Bound<'_, PyAny>, out: &mut Output) -> PyResult<()> {
         static TO_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         match self {
             Self::OfPlainData(spelling) => json::write(value, spelling, out),

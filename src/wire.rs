@@ -12,6 +12,8 @@ use std::ops::BitOr;
 use memchr::{memchr, memchr2, memrchr};
 use wide::u8x16;
 
+use crate::output::Output;
+
 /// The keep-alive comment: a frame that every parser ignores.
 pub const PING: &[u8] = b": ping\n\n";
 
@@ -49,12 +51,12 @@ impl std::error::Error for FieldError {}
 /// Fields are written in the order of the calls; FastAPI's order is comment, event, data, id,
 /// retry. When a call fails, the caller truncates `out` to where the frame began.
 pub struct Frame<'a> {
-    out: &'a mut Vec<u8>,
+    out: &'a mut Output,
 }
 
 impl<'a> Frame<'a> {
     /// Starts a frame at the end of `out`.
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
+    pub fn new(out: &'a mut Output) -> Self {
         Self { out }
     }
 
@@ -96,7 +98,7 @@ impl<'a> Frame<'a> {
     /// Those of `write`.
     pub fn data_line<E>(
         &mut self,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+        write: impl FnOnce(&mut Output) -> Result<(), E>,
     ) -> Result<(), E> {
         self.out.extend_from_slice(b"data: ");
         write(self.out)?;
@@ -196,19 +198,22 @@ impl<'a> DataLines<'a> {
         self.size
     }
 
-    /// Passes them to `put`, piece by piece: lines are put together first, since a line may be
-    /// short and `put` slow.
+    /// Passes them to `put`, piece by piece: they are put together in `lines` first, since a line
+    /// may be short and `put` slow.
     ///
     /// # Errors
     ///
     /// Those of `put`.
-    pub fn write<E>(&self, mut put: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    pub fn write<E>(
+        &self,
+        lines: &mut Output,
+        mut put: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         const TOGETHER: usize = 4096;
         put(&Self::PREFIX[1..])?;
         if self.breaks == 0 {
             put(self.text)?;
         } else {
-            let mut lines = Vec::with_capacity(2 * TOGETHER);
             let mut rest = self.text;
             while !rest.is_empty() {
                 let mut end = rest.len().min(TOGETHER);
@@ -217,9 +222,9 @@ impl<'a> DataLines<'a> {
                     end += 1;
                 }
                 let (together, after) = rest.split_at(end);
-                lines.clear();
-                append_lines(&mut lines, Self::PREFIX, together);
-                put(&lines)?;
+                lines.truncate(0);
+                append_lines(lines, Self::PREFIX, together);
+                put(lines)?;
                 rest = after;
             }
         }
@@ -233,7 +238,7 @@ impl<'a> DataLines<'a> {
     clippy::inline_always,
     reason = "for short texts the call would cost as much"
 )]
-fn append_lines<const N: usize>(out: &mut Vec<u8>, prefix: &[u8; N], text: &[u8]) {
+fn append_lines<const N: usize>(out: &mut Output, prefix: &[u8; N], text: &[u8]) {
     let mut start = 0;
     let (blocks, rest) = text.as_chunks::<64>();
     let breaks = blocks.iter().map(|block| line_breaks(block));
@@ -481,11 +486,11 @@ mod tests {
     }
 
     fn frame(write: impl FnOnce(&mut Frame<'_>)) -> String {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         let mut frame = Frame::new(&mut out);
         write(&mut frame);
         frame.end();
-        String::from_utf8(out).unwrap()
+        String::from_utf8(out.into()).unwrap()
     }
 
     /// The rule of the specification, one character at a time and without a search.
@@ -571,7 +576,7 @@ mod tests {
                     let text = format!("{}{line_break}{after}", "x".repeat(len));
                     let mut written = Vec::new();
                     let lines = DataLines::of(text.as_bytes());
-                    let done: Result<(), ()> = lines.write(|part| {
+                    let done: Result<(), ()> = lines.write(&mut Output::default(), |part| {
                         written.extend_from_slice(part);
                         Ok(())
                     });
@@ -623,7 +628,7 @@ mod tests {
 
     #[test]
     fn event_and_id_refuse_what_would_break_the_line() {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         let mut frame = Frame::new(&mut out);
         for text in ["a\nb", "a\rb", "a\r\nb", "\n", "a\n"] {
             assert_eq!(
@@ -636,7 +641,7 @@ mod tests {
         assert_eq!(frame.id("a\0"), Err(FieldError::IdNull));
         assert_eq!(frame.id("a\0\n"), Err(FieldError::IdNull));
         assert_eq!(frame.event("a\0"), Ok(()));
-        assert_eq!(out, b"event: a\0\n");
+        assert_eq!(&out[..], b"event: a\0\n");
     }
 
     #[test]
@@ -647,7 +652,7 @@ mod tests {
             frame(|f| f.retry_digits("100000000000000000000").unwrap()),
             "retry: 100000000000000000000\n\n"
         );
-        let mut out = Vec::new();
+        let mut out = Output::default();
         let mut frame = Frame::new(&mut out);
         assert_eq!(frame.retry_digits("-1"), Err(FieldError::RetryNegative));
         for text in ["", "-", "1.5", "+1", "\u{661}", "1\n"] {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -216,3 +218,70 @@ def test_an_error_behind_a_large_text_leaves_nothing() -> None:
         with pytest.raises((ValueError, TypeError)):
             buffer.push(item)
     assert buffer.take() == 3 * b"data: 1\n\n"
+
+
+OUT_OF_MEMORY = """
+import resource
+from fastapi_sse_fast import EncodedEvent, EventTemplate, Slot, encode_event
+from fastapi_sse_fast import ServerSentEvent, format_sse_event
+from fastapi_sse_fast._core import EventBuffer, ItemEncoder
+
+class Frames(bytes):
+    pass
+
+SIZE = 64 << 20
+text = "x" * SIZE
+lines = "x\\n" * (SIZE // 2)
+escaped = "\\x7f" * (SIZE // 4)
+numbers = [1] * (SIZE // 2)
+frames = Frames(b"data: " + text.encode() + b"\\n\\n")
+template = EventTemplate({"a": Slot("a"), "b": Slot("b")})
+buffer = EventBuffer(
+    ItemEncoder(), lambda: None, source=None, high_water=1 << 30, time_slice=1
+)
+buffer.push("before")
+
+with open("/proc/self/statm") as statm:
+    used = int(statm.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + SIZE // 2, -1))
+
+for name, make in {
+    "text": lambda: EncodedEvent(raw_data=text),
+    "lines": lambda: EncodedEvent(raw_data=lines),
+    "comment": lambda: EncodedEvent(comment=text),
+    "formatted": lambda: format_sse_event(data_str=text),
+    "string": lambda: EncodedEvent(data=text),
+    "key": lambda: EncodedEvent(data={text: 1}),
+    "escapes": lambda: EncodedEvent(data=escaped),
+    "compact": lambda: EncodedEvent(data=text, json="compact"),
+    "numbers": lambda: EncodedEvent(data=numbers),
+    "event": lambda: encode_event(ServerSentEvent(raw_data=text)),
+    "relay": lambda: EncodedEvent.from_bytes(frames),
+    "template": lambda: EventTemplate(text),
+    "slots": lambda: template(a=text, b=1),
+    "partial": lambda: template.partial(a=text),
+    "pushed string": lambda: buffer.push([text]),
+    "pushed numbers": lambda: buffer.push(numbers),
+}.items():
+    try:
+        make()
+    except MemoryError:
+        print("MemoryError")
+    else:
+        print(name, "was made")
+    assert bytes(EncodedEvent(data=[1, "x"], id="i")) == b'data: [1, "x"]\\nid: i\\n\\n'
+buffer.push("after")
+print(buffer.take() == b'data: "before"\\n\\ndata: "after"\\n\\n')
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_where_memory_runs_out_there_is_an_error_and_nothing_is_torn() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", OUT_OF_MEMORY],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stderr == ""
+    assert run.stdout.split("\n") == [*16 * ["MemoryError"], "True", ""]
