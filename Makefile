@@ -7,7 +7,7 @@ BUILT  := $(VENV)/.built
 NODE_CLIENTS := tests/e2e/node_modules/.package-lock.json
 QUICK  := tests/encoding tests/stream
 CORE   := tests/encoding tests/stream/test_options.py
-RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs)
+RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs src/*/*.rs)
 
 .DEFAULT_GOAL := help
 .PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server demo docs check clean

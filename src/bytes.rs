@@ -2,11 +2,10 @@
 
 use std::cell::Cell;
 
-use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::output::{OutOfMemory, Output};
+use crate::output::Output;
 use crate::wire::DataLines;
 
 /// From this size on, a frame is `bytes` of its own: joining it with its neighbours would cost
@@ -18,12 +17,6 @@ const KEEP_CAPACITY: usize = 64 * 1024;
 
 /// A small frame that was appended to the output, or a large one.
 pub(crate) type Large<'py> = Option<Bound<'py, PyBytes>>;
-
-impl From<OutOfMemory> for PyErr {
-    fn from(error: OutOfMemory) -> Self {
-        PyMemoryError::new_err(error.to_string())
-    }
-}
 
 /// Return `before`, the `data` lines of `text`, and `after`, in one `bytes` object.
 ///

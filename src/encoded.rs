@@ -1,13 +1,12 @@
 //! `EncodedEvent`: an event that is already its frame.
 
 use pyo3::basic::CompareOp;
-use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
 use crate::bytes;
 use crate::event::Fields;
-use crate::scalar::Spelling;
+use crate::json::Spelling;
 use crate::wire;
 
 /// A ready frame: encoded once, sent any number of times.
@@ -70,8 +69,7 @@ impl EncodedEvent {
     #[staticmethod]
     #[pyo3(signature = (frames, /))]
     fn from_bytes(frames: &Bound<'_, PyBytes>) -> PyResult<Self> {
-        wire::check_frames(frames.as_bytes())
-            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        wire::check_frames(frames.as_bytes())?;
         if frames.is_exact_instance_of::<PyBytes>() {
             return Ok(Self::of(frames.clone()));
         }

@@ -11,20 +11,19 @@ use pyo3::types::{PyByteArray, PyBytes, PyDict, PyMemoryView, PyString, PyType};
 use crate::bytes::{self, LARGE, Large};
 use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, is_plain};
-use crate::json;
+use crate::json::{self, Spelling};
 use crate::output::Output;
-use crate::scalar::Spelling;
-use crate::wire::Frame;
+use crate::wire::FrameWriter;
 
 /// Turns the items of one stream into frames.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct ItemEncoder {
-    items: Items,
+    items: ItemKind,
     json: Spelling,
 }
 
 /// What items that are no events are.
-enum Items {
+enum ItemKind {
     /// Of no declared type: `json.dumps(jsonable_encoder(item))`.
     Plain,
     /// Of the route's item type: validated, then pydantic's JSON.
@@ -69,7 +68,7 @@ impl ItemEncoder {
     #[pyo3(signature = (*, json=Spelling::Fastapi), text_signature = "(*, json='fastapi')")]
     fn new(json: Spelling) -> Self {
         Self {
-            items: Items::Plain,
+            items: ItemKind::Plain,
             json,
         }
     }
@@ -93,7 +92,7 @@ impl ItemEncoder {
         json: Spelling,
     ) -> Self {
         Self {
-            items: Items::Typed {
+            items: ItemKind::Typed {
                 validate: Method {
                     function: validate,
                     options: validate_options,
@@ -110,7 +109,7 @@ impl ItemEncoder {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        if let Items::Typed {
+        if let ItemKind::Typed {
             validate,
             serialize,
             invalid,
@@ -131,7 +130,7 @@ impl ItemEncoder {
     #[pyo3(signature = (*, json=Spelling::Fastapi), text_signature = "(*, json='fastapi')")]
     fn chunks(json: Spelling) -> Self {
         Self {
-            items: Items::Chunks,
+            items: ItemKind::Chunks,
             json,
         }
     }
@@ -170,8 +169,8 @@ impl ItemEncoder {
             return fields.write(py, self.json, out);
         }
         match &self.items {
-            Items::Plain => plain(item, self.json, out),
-            Items::Typed {
+            ItemKind::Plain => plain(item, self.json, out),
+            ItemKind::Typed {
                 validate,
                 serialize,
                 invalid,
@@ -190,12 +189,12 @@ impl ItemEncoder {
                 if json.len() >= LARGE {
                     return bytes::around(py, b"", json, b"\n").map(Some);
                 }
-                let mut frame = Frame::new(out);
+                let mut frame = FrameWriter::new(out);
                 frame.json(json);
                 frame.end();
                 Ok(None)
             }
-            Items::Chunks => {
+            ItemKind::Chunks => {
                 // The usual chunk, without an object for its bytes.
                 if let Ok(text) = item.cast_exact::<PyString>()
                     && text.len()? < LARGE
@@ -230,7 +229,7 @@ pub(crate) fn encode_event(item: &Bound<'_, PyAny>, json: Spelling) -> PyResult<
 
 fn plain<'py>(item: &Bound<'py, PyAny>, json: Spelling, out: &mut Output) -> PyResult<Large<'py>> {
     let start = out.len();
-    let mut frame = Frame::new(out);
+    let mut frame = FrameWriter::new(out);
     frame.data_line(|out| json::write(item, json, out))?;
     frame.end();
     bytes::split_off_large(item.py(), out, start)

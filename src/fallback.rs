@@ -4,26 +4,42 @@
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyDict, PyString, PyType};
 
+use crate::json::Spelling;
 use crate::output::Output;
-use crate::scalar::Spelling;
-use crate::template::EventTemplate;
 
 const MODULE: &str = "fastapi_sse_fast._fallback";
+
+struct Refused {
+    class: Py<PyType>,
+    why: &'static str,
+}
+
+static REFUSED: PyOnceLock<Refused> = PyOnceLock::new();
+
+/// Have instances of `class` refused in words of its own: `jsonable_encoder` would only say what
+/// it has tried. The class is given at import, since its module is built on this one.
+pub(crate) fn refuse(class: &Bound<'_, PyType>, why: &'static str) {
+    let refused = Refused {
+        class: class.clone().unbind(),
+        why,
+    };
+    let _ = REFUSED.set(class.py(), refused);
+}
 
 /// What `jsonable_encoder(value)` returns.
 ///
 /// # Errors
 ///
-/// Whatever it raises; of a template it would only say what it has tried.
-pub(crate) fn encoded<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+/// Whatever it raises, or that the value is refused.
+pub(crate) fn jsonable<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     static ENCODER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    if value.is_exact_instance_of::<EventTemplate>() {
-        return Err(PyTypeError::new_err(format!(
-            "{} is no event: call it with the values of its slots",
-            value.repr()?
-        )));
+    if let Some(refused) = REFUSED.get(value.py())
+        && value.get_type().is(&refused.class)
+    {
+        let message = format!("{} {}", value.repr()?, refused.why);
+        return Err(PyTypeError::new_err(message));
     }
     ENCODER
         .import(value.py(), MODULE, "jsonable_encoder")?

@@ -5,8 +5,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyInt, PyString};
 
 use crate::bytes;
-use crate::event::{Checked, Retry};
-use crate::scalar::Spelling;
+use crate::event::Checked;
+use crate::json::Spelling;
 
 /// Makes the bytes of one event, as `fastapi.sse.format_sse_event` does, and refuses what would
 /// inject a line. `event`, `id` and `retry` are formatted with `str()`, as its f-strings do.
@@ -37,13 +37,12 @@ pub(crate) fn format_sse_event<'py>(
     bytes::made(py, |out| fields.write(py, None, Spelling::Fastapi, out))
 }
 
-fn digits<'py>(retry: &Bound<'py, PyAny>) -> PyResult<Retry<'py>> {
+fn digits<'py>(retry: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
     // `int` first: `True` is a number, not a word.
-    let digits = match retry.cast::<PyInt>() {
-        Ok(number) => number.call_method0("__int__")?.str()?,
-        Err(_) => retry.str()?,
-    };
-    Ok(Retry::Digits(digits))
+    match retry.cast::<PyInt>() {
+        Ok(number) => number.call_method0("__int__")?.str(),
+        Err(_) => retry.str(),
+    }
 }
 
 fn text<'a>(name: &str, value: &'a Bound<'_, PyAny>) -> PyResult<&'a str> {

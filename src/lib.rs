@@ -1,21 +1,25 @@
 //! The Rust core of `fastapi_sse_fast`: from a yielded item to the bytes on the wire.
+//!
+//! What is public knows no Python: it is the wire format and the JSON of scalars, for the fuzz
+//! targets.
 
 mod buffer;
 mod bytes;
-mod class;
-mod construct;
+mod dict_items;
 mod encoded;
 mod encoder;
+mod errors;
 mod event;
 mod fallback;
 mod format;
-mod items;
-mod json;
-mod model;
+mod inheritance;
+#[doc(hidden)]
+pub mod json;
+#[doc(hidden)]
 pub mod output;
 mod pacing;
 mod pump;
-mod scalar;
+mod pydantic;
 mod slot;
 mod template;
 pub mod wire;
@@ -25,16 +29,21 @@ use pyo3::types::PyBytes;
 
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    model::prepare(module.py())?;
+    let py = module.py();
+    pydantic::prepare(py)?;
+    fallback::refuse(
+        &py.get_type::<template::EventTemplate>(),
+        "is no event: call it with the values of its slots",
+    );
     module.add("DEBUG", cfg!(debug_assertions))?;
-    module.add("KEEPALIVE_COMMENT", PyBytes::new(module.py(), wire::PING))?;
+    module.add("KEEPALIVE_COMMENT", PyBytes::new(py, wire::PING))?;
     module.add_class::<buffer::EventBuffer>()?;
     module.add_class::<encoded::EncodedEvent>()?;
     module.add_class::<encoder::ItemEncoder>()?;
     module.add_class::<pump::DirectSend>()?;
     module.add_class::<pump::Pump>()?;
     module.add_class::<template::EventTemplate>()?;
-    module.add_function(wrap_pyfunction!(construct::fill_event, module)?)?;
+    module.add_function(wrap_pyfunction!(event::construct::fill_event, module)?)?;
     module.add_function(wrap_pyfunction!(encoder::encode_event, module)?)?;
     module.add_function(wrap_pyfunction!(format::format_sse_event, module)?)?;
     module.add_function(wrap_pyfunction!(slot::slot_digits, module)?)?;

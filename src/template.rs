@@ -8,11 +8,10 @@ use pyo3::types::{IntoPyDict, PyBytes, PyDict, PyString, PyTuple};
 use crate::bytes;
 use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, Fields, is_model, write_data};
-use crate::json;
+use crate::json::{self, Spelling, write_string};
 use crate::output::Output;
-use crate::scalar::{Spelling, write_string};
 use crate::slot::{Marks, Place, find};
-use crate::wire::Frame;
+use crate::wire::FrameWriter;
 
 /// A frame that is encoded once, with slots for what differs from event to event. Calling it with
 /// their values makes an `EncodedEvent`.
@@ -57,7 +56,7 @@ impl EventTemplate {
         comment: Option<Bound<'py, PyAny>>,
         json: Spelling,
     ) -> PyResult<Self> {
-        if EventTypes::of(py)?.is_event(&data) || data.is_instance_of::<EncodedEvent>() {
+        if EventTypes::of(py)?.is_event(&data)? || data.is_instance_of::<EncodedEvent>() {
             return Err(PyTypeError::new_err(
                 "an EventTemplate is made of the data of an event: give it that, and event, id, \
                  retry and comment beside it",
@@ -213,7 +212,7 @@ impl EventTemplate {
         if value.is_none() {
             return Ok(()); // as in an event: the field is absent
         }
-        let mut field = Frame::new(out);
+        let mut field = FrameWriter::new(out);
         if slot.place == Place::Data {
             return write_data(value, self.values.spelling(), &mut field);
         }

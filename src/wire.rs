@@ -50,11 +50,11 @@ impl std::error::Error for FieldError {}
 ///
 /// Fields are written in the order of the calls; FastAPI's order is comment, event, data, id,
 /// retry. When a call fails, the caller truncates `out` to where the frame began.
-pub struct Frame<'a> {
+pub struct FrameWriter<'a> {
     out: &'a mut Output,
 }
 
-impl<'a> Frame<'a> {
+impl<'a> FrameWriter<'a> {
     /// Starts a frame at the end of `out`.
     pub fn new(out: &'a mut Output) -> Self {
         Self { out }
@@ -117,20 +117,13 @@ impl<'a> Frame<'a> {
         Ok(())
     }
 
-    /// Writes `retry: <milliseconds>`, the pause before a browser reconnects.
-    pub fn retry(&mut self, milliseconds: u64) {
-        self.line(
-            b"retry: ",
-            itoa::Buffer::new().format(milliseconds).as_bytes(),
-        );
-    }
-
-    /// Writes `retry: <digits>` for numbers that no machine integer holds.
+    /// Writes `retry: <digits>`, the milliseconds before a browser reconnects: as text, since they
+    /// may be more than a machine integer holds.
     ///
     /// # Errors
     ///
     /// Anything but ASCII digits: parsers ignore such a field.
-    pub fn retry_digits(&mut self, digits: &str) -> Result<(), FieldError> {
+    pub fn retry(&mut self, digits: &str) -> Result<(), FieldError> {
         check_retry(digits)?;
         self.line(b"retry: ", digits.as_bytes());
         Ok(())
@@ -485,9 +478,9 @@ mod tests {
         );
     }
 
-    fn frame(write: impl FnOnce(&mut Frame<'_>)) -> String {
+    fn frame(write: impl FnOnce(&mut FrameWriter<'_>)) -> String {
         let mut out = Output::default();
-        let mut frame = Frame::new(&mut out);
+        let mut frame = FrameWriter::new(&mut out);
         write(&mut frame);
         frame.end();
         String::from_utf8(out.into()).unwrap()
@@ -515,7 +508,7 @@ mod tests {
             f.event("e").unwrap();
             f.data(b"d");
             f.id("i").unwrap();
-            f.retry(5000);
+            f.retry("5000").unwrap();
         });
         assert_eq!(written, ": c\nevent: e\ndata: d\nid: i\nretry: 5000\n\n");
     }
@@ -629,7 +622,7 @@ mod tests {
     #[test]
     fn event_and_id_refuse_what_would_break_the_line() {
         let mut out = Output::default();
-        let mut frame = Frame::new(&mut out);
+        let mut frame = FrameWriter::new(&mut out);
         for text in ["a\nb", "a\rb", "a\r\nb", "\n", "a\n"] {
             assert_eq!(
                 frame.event(text),
@@ -646,18 +639,16 @@ mod tests {
 
     #[test]
     fn retry_is_ascii_digits() {
-        let max = u64::MAX;
-        assert_eq!(frame(|f| f.retry(max)), format!("retry: {max}\n\n"));
         assert_eq!(
-            frame(|f| f.retry_digits("100000000000000000000").unwrap()),
+            frame(|f| f.retry("100000000000000000000").unwrap()),
             "retry: 100000000000000000000\n\n"
         );
         let mut out = Output::default();
-        let mut frame = Frame::new(&mut out);
-        assert_eq!(frame.retry_digits("-1"), Err(FieldError::RetryNegative));
+        let mut frame = FrameWriter::new(&mut out);
+        assert_eq!(frame.retry("-1"), Err(FieldError::RetryNegative));
         for text in ["", "-", "1.5", "+1", "\u{661}", "1\n"] {
             assert_eq!(
-                frame.retry_digits(text),
+                frame.retry(text),
                 Err(FieldError::RetryNotInteger),
                 "{text:?}"
             );

@@ -524,7 +524,9 @@ def test_errors_name_a_class_without_its_help(make: Any) -> None:
     assert str(caught.value).endswith(", not Nameless")
 
 
-def test_a_class_that_is_not_finished_is_no_event() -> None:
+def test_a_class_that_is_not_finished_is_no_event(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     class Before:
         pass
 
@@ -547,3 +549,4 @@ def test_a_class_that_is_not_finished_is_no_event() -> None:
 
     Meta("Unfinished", (), {})
     assert len(raised) == 2
+    assert capfd.readouterr().err == ""  # no panic that was caught

@@ -5,35 +5,20 @@
 //! models, dates, …) is handed to FastAPI's own encoder through [`crate::fallback`], so that
 //! there is one definition of it, and what it returns is written here again.
 
-use pyo3::Borrowed;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 
-use crate::items::Items;
+use super::float::write_float;
+use super::string::{copy_short, write_key, write_string};
+use super::style::Spelling;
+use crate::dict_items::DictItems;
 use crate::output::Output;
-use crate::scalar::{Spelling, copy_short, write_float, write_key, write_string};
-use crate::{fallback, model};
+use crate::{fallback, pydantic};
 
 /// Deeper values go to Python as a whole: its recursion limit is then the only one there is.
 const MAX_DEPTH: usize = 96;
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Spelling {
-    type Error = PyErr;
-
-    fn extract(name: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        for (word, spelling) in [("fastapi", Self::Fastapi), ("compact", Self::Compact)] {
-            if name.eq(word)? {
-                return Ok(spelling);
-            }
-        }
-        Err(PyValueError::new_err(format!(
-            "json must be 'fastapi' or 'compact', not {}",
-            name.repr()?
-        )))
-    }
-}
 
 /// Appends the JSON of `value` to `out`. On an error `out` holds a torn tail to truncate.
 ///
@@ -48,11 +33,11 @@ pub(crate) fn write(
     write_at(value, 0, false, spelling, out)
 }
 
-/// As [`write`]; `encoded` says whether `value` is what `jsonable_encoder` returned.
+/// As [`write`]; `is_jsonable` says whether `value` is what `jsonable_encoder` returned.
 fn write_at(
     value: &Bound<'_, PyAny>,
     depth: usize,
-    encoded: bool,
+    is_jsonable: bool,
     spelling: Spelling,
     out: &mut Output,
 ) -> PyResult<()> {
@@ -61,7 +46,7 @@ fn write_at(
         root: value,
         spelling,
         out,
-        encoded,
+        is_jsonable,
         python_ran: false,
     };
     match writer.value(value, depth) {
@@ -69,10 +54,10 @@ fn write_at(
         Err(Stop::Raised(error)) => Err(error),
         Err(Stop::WholeInPython) => {
             out.truncate(start);
-            if encoded {
+            if is_jsonable {
                 fallback::dump_json(value, spelling, out)
             } else {
-                write_at(&fallback::encoded(value)?, depth, true, spelling, out)
+                write_at(&fallback::jsonable(value)?, depth, true, spelling, out)
             }
         }
     }
@@ -97,7 +82,7 @@ struct Writer<'a, 'py> {
     out: &'a mut Output,
     /// `jsonable_encoder` has been at work: what is no builtin now is left to `json.dumps`. So is
     /// a tuple, the value of an enum: FastAPI does not look for infinities in one.
-    encoded: bool,
+    is_jsonable: bool,
     /// Python code may use its input up (a generator), so after it ran there is no starting again.
     python_ran: bool,
 }
@@ -129,7 +114,7 @@ impl<'py> Writer<'_, 'py> {
             self.dict(dict, depth)
         } else if let Ok(list) = value.cast_exact::<PyList>() {
             self.array(list.iter(), depth)
-        } else if !self.encoded
+        } else if !self.is_jsonable
             && let Ok(tuple) = value.cast_exact::<PyTuple>()
         {
             self.array(tuple.iter(), depth)
@@ -170,7 +155,7 @@ impl<'py> Writer<'_, 'py> {
     fn dict(&mut self, dict: &Bound<'py, PyDict>, depth: usize) -> Result<(), Stop> {
         let depth = self.deeper(depth)?;
         let mut is_first = true;
-        for item in Items::of(dict) {
+        for item in DictItems::of(dict) {
             let (key, value) = item?;
             match self.key(&key, is_first)? {
                 Key::Written => is_first = false,
@@ -195,7 +180,7 @@ impl<'py> Writer<'_, 'py> {
             return self.odd_key(key, is_first);
         };
         match text.to_str() {
-            Ok(text) if text.starts_with("_sa") && !self.encoded => return Ok(Key::Dropped),
+            Ok(text) if text.starts_with("_sa") && !self.is_jsonable => return Ok(Key::Dropped),
             Ok(text) => write_key(text, is_first, self.spelling, self.out),
             Err(_) => return self.surrogate_key(text, is_first),
         }
@@ -207,7 +192,7 @@ impl<'py> Writer<'_, 'py> {
     fn surrogate_key(&mut self, text: &Bound<'py, PyString>, is_first: bool) -> PyResult<Key> {
         let py = text.py();
         let is_sa = text.call_method1(intern!(py, "startswith"), (intern!(py, "_sa"),))?;
-        if is_sa.is_truthy()? && !self.encoded {
+        if is_sa.is_truthy()? && !self.is_jsonable {
             return Ok(Key::Dropped);
         }
         self.spelling.write_before_key(is_first, self.out);
@@ -220,7 +205,7 @@ impl<'py> Writer<'_, 'py> {
     #[cold]
     fn odd_key(&mut self, key: &Bound<'py, PyAny>, is_first: bool) -> PyResult<Key> {
         self.spelling.write_before_key(is_first, self.out);
-        if self.encoded
+        if self.is_jsonable
             && let Ok(text) = key.cast::<PyString>()
         {
             self.string(text)?;
@@ -253,7 +238,7 @@ impl<'py> Writer<'_, 'py> {
     }
 
     fn python(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Result<(), Stop> {
-        if self.encoded {
+        if self.is_jsonable {
             fallback::dump_json(value, self.spelling, self.out)?;
             return Ok(());
         }
@@ -265,13 +250,13 @@ impl<'py> Writer<'_, 'py> {
         }
         // `jsonable_encoder` dumps a model and encodes what comes of it.
         match if depth < MAX_DEPTH {
-            model::dumped(value)?
+            pydantic::dumped(value)?
         } else {
             None
         } {
             Some(dumped) => write_at(&dumped, depth + 1, false, self.spelling, self.out)?,
             None => write_at(
-                &fallback::encoded(value)?,
+                &fallback::jsonable(value)?,
                 depth,
                 true,
                 self.spelling,
@@ -308,7 +293,7 @@ fn needs_python_whole(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<bool> 
         return Ok(true);
     }
     if let Ok(dict) = value.cast_exact::<PyDict>() {
-        for item in Items::of(dict) {
+        for item in DictItems::of(dict) {
             let (key, value) = item?;
             if !is_plain_key(&key) || needs_python_whole(&value, depth + 1)? {
                 return Ok(true);

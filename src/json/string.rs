@@ -1,142 +1,14 @@
-//! JSON of a float and of a string, and how it is spelled. No Python in it.
+//! The JSON of a string, and of a key with what stands beside it. Knows no Python.
+//!
+//! Most strings are short and have nothing to escape: these are copied in words, without a loop.
 
+use super::style::Spelling;
 use crate::output::Output;
-
-/// How JSON is spelled: the same values in other bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spelling {
-    /// As `json.dumps` does when it is not told otherwise, so as FastAPI does: a space after every
-    /// comma and colon, ASCII only.
-    Fastapi,
-    /// As orjson and pydantic do: no spaces, and UTF-8 wherever JSON allows it.
-    Compact,
-}
-
-impl Spelling {
-    // Each is a copy of a length that the compiler knows.
-
-    #[inline]
-    pub(crate) fn write_comma(self, out: &mut Output) {
-        match self {
-            Self::Fastapi => out.extend_from_slice(b", "),
-            Self::Compact => out.push(b','),
-        }
-    }
-
-    /// The brace of an object, or the comma after the member before.
-    #[inline]
-    pub(crate) fn write_before_key(self, is_first: bool, out: &mut Output) {
-        if is_first {
-            out.push(b'{');
-        } else {
-            self.write_comma(out);
-        }
-    }
-
-    #[inline]
-    pub(crate) fn write_colon(self, out: &mut Output) {
-        match self {
-            Self::Fastapi => out.extend_from_slice(b": "),
-            Self::Compact => out.push(b':'),
-        }
-    }
-}
-
-/// Writes the shortest digits that make the same float; JSON has no word for what is not finite.
-pub(crate) fn write_float(value: f64, spelling: Spelling, out: &mut Output) {
-    if !value.is_finite() {
-        out.extend_from_slice(b"null");
-        return;
-    }
-    let mut buffer = zmij::Buffer::new();
-    let shortest = buffer.format_finite(value);
-    // Between these Python lays the digits out in the same way.
-    let is_repr = value == 0.0 || (1e-4..1e16).contains(&value.abs());
-    if is_repr || spelling == Spelling::Compact {
-        out.extend_from_slice(shortest.as_bytes());
-    } else {
-        write_float_as_repr(shortest, out);
-    }
-}
-
-/// Writes a finite float as `float.__repr__` does.
-fn write_float_as_repr(shortest: &str, out: &mut Output) {
-    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((shortest, "0"));
-    let (negative, mantissa) = mantissa
-        .strip_prefix('-')
-        .map_or((false, mantissa), |rest| (true, rest));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let exponent: i32 = exponent.parse().unwrap_or_default();
-
-    // The value is 0.DIGITS × 10^point.
-    let mut digits = [0_u8; 40];
-    let mut count = 0;
-    let mut point = exponent;
-    for (is_whole, byte) in whole
-        .bytes()
-        .map(|b| (true, b))
-        .chain(fraction.bytes().map(|b| (false, b)))
-    {
-        let leading_zero = count == 0 && byte == b'0';
-        if is_whole && !leading_zero {
-            point += 1;
-        } else if !is_whole && leading_zero {
-            point -= 1;
-        }
-        if !leading_zero {
-            digits[count] = byte;
-            count += 1;
-        }
-    }
-    while count > 0 && digits[count - 1] == b'0' {
-        count -= 1;
-    }
-    if negative {
-        out.push(b'-');
-    }
-    if count == 0 {
-        out.extend_from_slice(b"0.0");
-        return;
-    }
-    layout_float(&digits[..count], point, out);
-}
-
-/// Python's choice between `123.4` and `1.234e+20`: the latter from 1e16 up and below 1e-4.
-fn layout_float(digits: &[u8], point: i32, out: &mut Output) {
-    let zeros = |out: &mut Output, n: i32| (0..n).for_each(|_| out.push(b'0'));
-    if point <= -4 || point > 16 {
-        out.push(digits[0]);
-        if digits.len() > 1 {
-            out.push(b'.');
-            out.extend_from_slice(&digits[1..]);
-        }
-        let exponent = point - 1;
-        out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
-        if exponent.abs() < 10 {
-            out.push(b'0');
-        }
-        out.extend_from_slice(itoa::Buffer::new().format(exponent.abs()).as_bytes());
-    } else if let Ok(whole @ 1..) = usize::try_from(point) {
-        if digits.len() > whole {
-            out.extend_from_slice(&digits[..whole]);
-            out.push(b'.');
-            out.extend_from_slice(&digits[whole..]);
-        } else {
-            out.extend_from_slice(digits);
-            zeros(out, point - i32::try_from(digits.len()).unwrap_or(point));
-            out.extend_from_slice(b".0");
-        }
-    } else {
-        out.extend_from_slice(b"0.");
-        zeros(out, -point);
-        out.extend_from_slice(digits);
-    }
-}
 
 /// Writes `text` quoted. What has to be escaped depends on the spelling: everything outside
 /// printable ASCII (DEL included, as in `json.dumps`), or only what JSON demands.
 #[inline]
-pub(crate) fn write_string(text: &str, spelling: Spelling, out: &mut Output) {
+pub fn write_string(text: &str, spelling: Spelling, out: &mut Output) {
     write_between(*b"\"", text, *b"\"", spelling, out);
 }
 
@@ -372,12 +244,6 @@ const fn hex_of_bytes() -> [[u8; 2]; 256] {
 mod tests {
     use super::*;
 
-    fn float(value: f64, spelling: Spelling) -> String {
-        let mut out = Output::default();
-        write_float(value, spelling, &mut out);
-        String::from_utf8(out.into()).unwrap()
-    }
-
     fn string(text: &str, spelling: Spelling) -> String {
         let mut out = Output::default();
         write_string(text, spelling, &mut out);
@@ -388,44 +254,6 @@ mod tests {
         let mut out = Output::from(b"...".to_vec());
         write_key(text, is_first, spelling, &mut out);
         String::from_utf8(out.into()).unwrap()
-    }
-
-    #[test]
-    fn floats_are_laid_out_as_pythons_repr_or_as_orjsons() {
-        for (value, repr, compact) in [
-            (0.0, "0.0", "0.0"),
-            (-0.0, "-0.0", "-0.0"),
-            (1.0, "1.0", "1.0"),
-            (-1.5, "-1.5", "-1.5"),
-            (0.1, "0.1", "0.1"),
-            (0.0001, "0.0001", "0.0001"),
-            (0.000_099_9, "9.99e-05", "0.0000999"),
-            (-0.00001, "-1e-05", "-0.00001"),
-            (0.000_123_45, "0.00012345", "0.00012345"),
-            (123_456.0, "123456.0", "123456.0"),
-            (1e15, "1000000000000000.0", "1000000000000000.0"),
-            (
-                9_999_999_999_999_998.0,
-                "9999999999999998.0",
-                "9999999999999998.0",
-            ),
-            (1e16, "1e+16", "1e+16"),
-            (-1.5e16, "-1.5e+16", "-1.5e+16"),
-            (1e22, "1e+22", "1e+22"),
-            (1e100, "1e+100", "1e+100"),
-            (1e-7, "1e-07", "1e-7"),
-            (5e-324, "5e-324", "5e-324"),
-            (
-                f64::MAX,
-                "1.7976931348623157e+308",
-                "1.7976931348623157e+308",
-            ),
-            (f64::NAN, "null", "null"),
-            (f64::INFINITY, "null", "null"),
-        ] {
-            assert_eq!(float(value, Spelling::Fastapi), repr);
-            assert_eq!(float(value, Spelling::Compact), compact);
-        }
     }
 
     #[test]

@@ -1,0 +1,291 @@
+//! The fast paths through pydantic: a model's serializer without the Python method around it, and
+//! a model that is filled without its validator.
+//!
+//! Each is probed once, at import. Where one does not fit, as where an application has wrapped a
+//! method of `BaseModel` or a release of pydantic works in another way, it is not used: the plain
+//! path gives the same bytes, and a warning says what is lost.
+
+use std::ffi::CStr;
+
+use pyo3::exceptions::{PyRuntimeError, PyRuntimeWarning};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{IntoPyDict, PyBytes, PyDict, PySet, PyType};
+
+use crate::dict_items::DictItems;
+use crate::inheritance::Base;
+
+/// What `model.model_dump(mode="json", by_alias=True)` gives, as `jsonable_encoder` calls it.
+/// `None` where `value` is no model, or one with a `model_dump` of its own.
+///
+/// # Errors
+///
+/// What the serializer raises.
+pub(crate) fn dumped<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = value.py();
+    let Some(dump) = &FastPaths::of(py)?.dump else {
+        return Ok(None);
+    };
+    if !dump.base.is_inherited_by(&value.get_type())? {
+        return Ok(None);
+    }
+    let Some(method) = value.getattr_opt(intern!(py, "model_dump"))? else {
+        return Ok(None);
+    };
+    match model_of(&method, &dump.method)? {
+        Some(model) => dump.call(&model).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The bytes of what `model_dump_json()` returns, a method of a model. `None` where it is not
+/// `BaseModel`'s.
+///
+/// # Errors
+///
+/// What the serializer raises.
+pub(crate) fn dumped_json<'py>(
+    model_dump_json: &Bound<'py, PyAny>,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let Some(dump) = &FastPaths::of(model_dump_json.py())?.dump_json else {
+        return Ok(None);
+    };
+    match model_of(model_dump_json, &dump.method)? {
+        Some(model) => dump.call(&model).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Probe the fast paths, before anybody replaces a method.
+///
+/// # Errors
+///
+/// Only a warning that is to be raised as an error.
+pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+    FastPaths::of(py).map(drop)
+}
+
+struct FastPaths {
+    dump: Option<Dump>,
+    dump_json: Option<DumpJson>,
+    setters: Option<Setters>,
+}
+
+impl FastPaths {
+    fn of(py: Python<'_>) -> PyResult<&Self> {
+        static PATHS: PyOnceLock<FastPaths> = PyOnceLock::new();
+        PATHS.get_or_try_init(py, || {
+            let paths = Self {
+                dump: Dump::probed(py).ok(),
+                dump_json: DumpJson::probed(py).ok(),
+                setters: Setters::probed(py).ok(),
+            };
+            if paths.dump.is_none() || paths.dump_json.is_none() {
+                warn(
+                    py,
+                    c"pydantic's BaseModel serializes in a way that fastapi_sse_fast does not \
+                      know, or something has wrapped it: models are sent as before, but slower",
+                )?;
+            }
+            if paths.setters.is_none() {
+                warn(
+                    py,
+                    c"pydantic's BaseModel keeps its fields in a way that fastapi_sse_fast does \
+                      not know: events are made as before, but slower",
+                )?;
+            }
+            Ok(paths)
+        })
+    }
+}
+
+fn warn(py: Python<'_>, message: &CStr) -> PyResult<()> {
+    PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), message, 1)
+}
+
+/// `model_dump` as FastAPI's encoder calls it.
+struct Dump {
+    base: Base,
+    method: Py<PyAny>,
+    options: Py<PyDict>,
+}
+
+impl Dump {
+    fn probed(py: Python<'_>) -> PyResult<Self> {
+        let options = [("by_alias", true)].into_py_dict(py)?;
+        options.set_item("mode", "json")?;
+        let dump = Self {
+            base: Base::new(&base_model(py)?)?,
+            method: own_method(py, "model_dump")?.unbind(),
+            options: options.unbind(),
+        };
+        let model = sample(py)?;
+        let options = dump.options.bind(py);
+        let plain = model.call_method("model_dump", (), Some(options))?;
+        same(&dump.call(&model)?, &plain)?;
+        Ok(dump)
+    }
+
+    fn call<'py>(&self, model: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let py = model.py();
+        let serialize = serializer(model)?.getattr(intern!(py, "to_python"))?;
+        serialize.call((model,), Some(self.options.bind(py)))
+    }
+}
+
+/// `model_dump_json` as FastAPI calls it, without arguments.
+struct DumpJson {
+    method: Py<PyAny>,
+    /// Before pydantic 2.11 the method's default for `by_alias` is not the serializer's.
+    options: Option<Py<PyDict>>,
+}
+
+impl DumpJson {
+    fn probed(py: Python<'_>) -> PyResult<Self> {
+        let method = own_method(py, "model_dump_json")?;
+        let by_alias = method.getattr("__kwdefaults__")?.get_item("by_alias")?;
+        let options = (!by_alias.is_none())
+            .then(|| [("by_alias", by_alias)].into_py_dict(py))
+            .transpose()?;
+        let dump = Self {
+            method: method.unbind(),
+            options: options.map(Bound::unbind),
+        };
+        let model = sample(py)?;
+        let json = dump.call(&model)?.call_method0("decode")?;
+        same(&json, &model.call_method0("model_dump_json")?)?;
+        Ok(dump)
+    }
+
+    fn call<'py>(&self, model: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let py = model.py();
+        let options = self.options.as_ref().map(|options| options.bind(py));
+        let json = serializer(model)?.call_method(intern!(py, "to_json"), (model,), options)?;
+        Ok(json.cast_into()?)
+    }
+}
+
+/// How an event is filled without pydantic: the setters of `BaseModel`'s own slots.
+pub(crate) struct Setters {
+    fields_set: Py<PyAny>,
+    extra: Py<PyAny>,
+    private: Py<PyAny>,
+    /// All fields of an event, absent: to copy.
+    defaults: Py<PyDict>,
+}
+
+impl Setters {
+    /// The setters, if they can be used.
+    ///
+    /// # Errors
+    ///
+    /// As [`prepare`].
+    pub(crate) fn of(py: Python<'_>) -> PyResult<Option<&Self>> {
+        Ok(FastPaths::of(py)?.setters.as_ref())
+    }
+
+    fn probed(py: Python<'_>) -> PyResult<Self> {
+        let slots = base_model(py)?.getattr("__dict__")?;
+        let setter = |name| -> PyResult<Py<PyAny>> {
+            Ok(slots.get_item(name)?.getattr("__set__")?.unbind())
+        };
+        let model = sample(py)?;
+        let defaults = PyDict::new(py);
+        for name in model.getattr("__dict__")?.cast::<PyDict>()?.keys() {
+            defaults.set_item(name, py.None())?;
+        }
+        let setters = Self {
+            fields_set: setter("__pydantic_fields_set__")?,
+            extra: setter("__pydantic_extra__")?,
+            private: setter("__pydantic_private__")?,
+            defaults: defaults.unbind(),
+        };
+        let class = model.get_type();
+        let filled = class.call_method1("__new__", (&class,))?;
+        setters.fill(&filled, &sample_fields(py)?)?;
+        same(&filled, &model)?;
+        Ok(setters)
+    }
+
+    /// Fill a new event with valid fields. Returns whether it was new.
+    ///
+    /// # Errors
+    ///
+    /// None that the fields can cause.
+    pub(crate) fn fill<'py>(
+        &self,
+        event: &Bound<'py, PyAny>,
+        fields: &Bound<'py, PyDict>,
+    ) -> PyResult<bool> {
+        let py = event.py();
+        // Its own dict: setting another would cost as much as making one.
+        let attributes = event.getattr(intern!(py, "__dict__"))?;
+        let attributes = attributes.cast::<PyDict>()?;
+        if !attributes.is_empty() {
+            return Ok(false);
+        }
+        attributes.update(self.defaults.bind(py).as_mapping())?;
+        let fields_set = PySet::empty(py)?;
+        for item in DictItems::of(fields) {
+            let (name, value) = item?;
+            fields_set.add(&name)?;
+            attributes.set_item(name, value)?;
+        }
+        self.fields_set.bind(py).call1((event, fields_set))?;
+        self.extra.bind(py).call1((event, py.None()))?;
+        self.private.bind(py).call1((event, py.None()))?;
+        Ok(true)
+    }
+}
+
+/// A model that exists already, to try a path with.
+fn sample(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    let class = py.import("fastapi.sse")?.getattr("ServerSentEvent")?;
+    class.call((), Some(&sample_fields(py)?))
+}
+
+fn sample_fields(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    [("id", "1"), ("event", "a")].into_py_dict(py)
+}
+
+fn same(fast: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult<()> {
+    if fast.eq(plain)? {
+        Ok(())
+    } else {
+        Err(PyRuntimeError::new_err("the fast path differs"))
+    }
+}
+
+fn base_model(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
+    Ok(py.import("pydantic")?.getattr("BaseModel")?.cast_into()?)
+}
+
+/// A method of `BaseModel`, if it is the one that pydantic's own module defines.
+fn own_method<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    let class = base_model(py)?;
+    let method = class.getattr(name)?;
+    let home = py.import("pydantic.main")?.dict();
+    if method.getattr("__globals__")?.is(&home) {
+        Ok(method)
+    } else {
+        Err(PyRuntimeError::new_err("the method is not pydantic's"))
+    }
+}
+
+/// The model that `method` is bound to, if it is `own`. Asked for on the class, a method would
+/// cost twice as much: there pydantic's metaclass answers.
+fn model_of<'py>(
+    method: &Bound<'py, PyAny>,
+    own: &Py<PyAny>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = method.py();
+    match method.getattr_opt(intern!(py, "__func__"))? {
+        Some(function) if function.is(own) => method.getattr(intern!(py, "__self__")).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn serializer<'py>(model: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    model.getattr(intern!(model.py(), "__pydantic_serializer__"))
+}
