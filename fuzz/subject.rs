@@ -1,26 +1,26 @@
 //! What is fuzzed, and a client that reads it.
 
-#[allow(dead_code, reason = "the crate uses all of it")]
-#[path = "../src/scalar.rs"]
-mod scalar;
-#[path = "../src/wire.rs"]
-pub mod wire;
+use fastapi_sse_fast::json::float::write_float;
+use fastapi_sse_fast::json::string::write_string;
+use fastapi_sse_fast::json::style::Spelling;
+use fastapi_sse_fast::output::Output;
+pub use fastapi_sse_fast::{output, wire};
 
 /// A JSON string, in FastAPI's spelling or in the compact one.
-pub fn string(text: &str, compact: bool, out: &mut Vec<u8>) {
-    scalar::write_string(text, spelling(compact), out);
+pub fn string(text: &str, compact: bool, out: &mut Output) {
+    write_string(text, spelling(compact), out);
 }
 
 /// A JSON number, or `null`.
-pub fn float(value: f64, compact: bool, out: &mut Vec<u8>) {
-    scalar::write_float(value, spelling(compact), out);
+pub fn float(value: f64, compact: bool, out: &mut Output) {
+    write_float(value, spelling(compact), out);
 }
 
-fn spelling(compact: bool) -> scalar::Spelling {
+fn spelling(compact: bool) -> Spelling {
     if compact {
-        scalar::Spelling::Compact
+        Spelling::Compact
     } else {
-        scalar::Spelling::Fastapi
+        Spelling::Fastapi
     }
 }
 

@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use subject::output::Output;
 
 /// The shortest digits that make the same float. Of two that are equally close to it Rust takes
 /// the larger one, Python that which ends in an even digit.
@@ -46,7 +47,7 @@ fuzz_target!(|bits: u64| {
         (false, expected(value, -4..16, 2)),
         (true, expected(value, -5..16, 1)),
     ] {
-        let mut out = Vec::new();
+        let mut out = Output::default();
         subject::float(value, compact, &mut out);
         let json = str::from_utf8(&out).unwrap();
         assert_eq!(json, expected);

@@ -2,9 +2,12 @@
 //! else, and what a field refuses leaves no trace.
 #![no_main]
 
+use std::convert::Infallible;
+
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
-use subject::wire::{Frame, check_frames};
+use subject::output::Output;
+use subject::wire::{DataLines, FrameWriter, check_frames};
 use subject::{lines, read};
 
 #[derive(Arbitrary, Debug)]
@@ -13,22 +16,16 @@ struct Fields<'a> {
     event: Option<&'a str>,
     data: Option<&'a str>,
     id: Option<&'a str>,
-    retry: Option<Retry<'a>>,
-}
-
-#[derive(Arbitrary, Debug)]
-enum Retry<'a> {
-    Number(u64),
-    Digits(&'a str),
+    retry: Option<&'a str>,
 }
 
 const BEFORE: &str = "data: before\nid: 0\n\n";
 const AFTER: &str = "data: after\n\n";
 
 fuzz_target!(|fields: Fields<'_>| {
-    let mut out = BEFORE.as_bytes().to_vec();
+    let mut out = Output::from(BEFORE.as_bytes().to_vec());
     let mut expected = read(BEFORE);
-    let mut frame = Frame::new(&mut out);
+    let mut frame = FrameWriter::new(&mut out);
     let mut kind = "message";
     let mut last_id = "0";
 
@@ -45,10 +42,19 @@ fuzz_target!(|fields: Fields<'_>| {
     }
     if let Some(data) = fields.data {
         frame.data(data.as_bytes());
-        let (mut as_data, mut as_json) = (Vec::new(), Vec::new());
-        Frame::new(&mut as_data).data(data.as_bytes());
-        Frame::new(&mut as_json).json(data.as_bytes());
-        assert_eq!(as_json, as_data);
+        let (mut as_data, mut as_json) = (Output::default(), Output::default());
+        FrameWriter::new(&mut as_data).data(data.as_bytes());
+        FrameWriter::new(&mut as_json).json(data.as_bytes());
+        assert_eq!(as_json[..], as_data[..]);
+        let mut as_large = Vec::new();
+        let lines = DataLines::of(data.as_bytes());
+        let put = |part: &[u8]| -> Result<(), Infallible> {
+            as_large.extend_from_slice(part);
+            Ok(())
+        };
+        let Ok(()) = lines.write(&mut Output::default(), put);
+        assert_eq!(as_large, as_data[..]);
+        assert_eq!(as_large.len(), lines.size());
     }
     if let Some(id) = fields.id {
         let is_id = !id.contains(['\r', '\n', '\0']);
@@ -57,19 +63,12 @@ fuzz_target!(|fields: Fields<'_>| {
             last_id = id;
         }
     }
-    match fields.retry {
-        Some(Retry::Number(number)) => {
-            frame.retry(number);
-            expected.retry = Some(number.to_string());
+    if let Some(digits) = fields.retry {
+        let is_digits = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit());
+        assert_eq!(frame.retry(digits).is_ok(), is_digits);
+        if is_digits {
+            expected.retry = Some(digits.to_owned());
         }
-        Some(Retry::Digits(digits)) => {
-            let is_digits = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit());
-            assert_eq!(frame.retry_digits(digits).is_ok(), is_digits);
-            if is_digits {
-                expected.retry = Some(digits.to_owned());
-            }
-        }
-        None => {}
     }
     frame.end();
     check_frames(&out[BEFORE.len()..]).unwrap();

@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use std::fmt::Write;
+use subject::output::Output;
 
 /// `json.dumps`, one character at a time.
 fn ascii(text: &str) -> String {
@@ -33,7 +34,7 @@ fuzz_target!(|input: (&[u8], &str)| {
         (false, ascii(text)),
         (true, serde_json::to_string(text).unwrap()),
     ] {
-        let mut out = before.to_vec();
+        let mut out = Output::from(before.to_vec());
         subject::string(text, compact, &mut out);
         assert_eq!(&out[..before.len()], before);
         let json = str::from_utf8(&out[before.len()..]).unwrap();
