@@ -40,7 +40,7 @@ TITLE = "The encoder alone"
 
 def pushes(encoder: ItemEncoder, item: object) -> Callable[[int], float]:
     """Seconds that so many pushes take, with the `take` for every 32 of them."""
-    buffer = EventBuffer(encoder, int, source=None, high_water=1 << 30, time_slice=1e9)
+    buffer = EventBuffer(encoder, source=None, max_pending=1 << 30, time_slice=1e9)
     push, take = buffer.push, buffer.take
 
     def seconds(count: int) -> float:

@@ -47,7 +47,7 @@ KINDS: dict[str, tuple[Callable[[], ItemEncoder], list[Any]]] = {
 
 def buffer(kind: str) -> EventBuffer:
     return EventBuffer(
-        KINDS[kind][0](), int, source=None, high_water=64 * 1024, time_slice=0.001
+        KINDS[kind][0](), source=None, max_pending=64 * 1024, time_slice=0.001
     )
 
 

@@ -12,14 +12,16 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::bytes::{self, Large};
 use crate::encoder::ItemEncoder;
+use crate::output::OutOfMemory;
 use crate::pacing::Pacing;
 use crate::wire;
 
 /// A run of small frames that is larger gives its space back when the stream has nothing to send.
 const KEEP_CAPACITY: usize = 16 * 1024;
 
-/// A larger frame does not leave its space to the frames after it.
+/// The space for one frame that is larger is given back.
 const KEEP_SCRATCH: usize = 1024 * 1024;
 
 /// Bytes of one send: a slow client that reads more than that is not a frozen one.
@@ -137,11 +139,11 @@ impl EventBuffer {
     }
 
     /// The next bytes to send, in one send; none when nothing waits.
-    pub(crate) fn take<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+    pub(crate) fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let Some(mut part) = self.lock().next_part() else {
-            return PyBytes::new(py, b"");
+            return Ok(PyBytes::new(py, b""));
         };
-        let body = part.take(py);
+        let body = part.take(py)?;
         let mut state = self.lock();
         state.note_taken(body.as_bytes());
         if part.is_over(py) {
@@ -151,7 +153,7 @@ impl EventBuffer {
         } else if !state.closed {
             state.parts.push_front(part);
         }
-        body
+        Ok(body)
     }
 
     /// What was taken last has been sent.
@@ -232,44 +234,33 @@ impl EventBuffer {
     ///
     /// What its encoder raises, with a note which item it was.
     pub(crate) fn append(&self, item: &Bound<'_, PyAny>) -> PyResult<Pushed> {
-        let mut scratch = SCRATCH.with_borrow_mut(mem::take);
-        let encoded = self.encoder.get().encode(item, &mut scratch);
-        let pushed = match &encoded {
-            Ok(large) => {
-                let mut state = self.lock();
-                let was_empty = state.pending == 0;
-                if !state.closed {
-                    state.append(&scratch, large.as_ref());
-                }
-                Some(Pushed {
-                    was_empty: was_empty && state.pending > 0,
-                    full: self.is_full(&state),
-                    slice_is_over: state.pacing.is_over(Instant::now()),
-                })
-            }
-            Err(_) => None,
-        };
+        let mut scratch = SCRATCH.take();
+        let pushed = self
+            .encoder
+            .get()
+            .encode(item, &mut scratch)
+            .and_then(|large| Ok(self.append_frame(&scratch, &large)?));
         if scratch.capacity() <= KEEP_SCRATCH {
             scratch.clear();
-            SCRATCH.with_borrow_mut(|kept| {
-                if kept.capacity() < scratch.capacity() {
-                    *kept = scratch;
-                }
-            });
+            SCRATCH.set(scratch);
         }
-        match (pushed, encoded) {
-            (Some(pushed), _) => Ok(pushed),
-            (None, Err(error)) => {
-                // Where there are no notes (before 3.11), or something in the way, it goes without.
-                let _ = self.note(item, &error);
-                Err(error)
-            }
-            (None, Ok(_)) => Ok(Pushed {
-                was_empty: false,
-                full: true,
-                slice_is_over: true,
-            }),
+        pushed.inspect_err(|error| {
+            // Where there are no notes (before 3.11), or something in the way, it goes without.
+            let _ = self.note(item, error);
+        })
+    }
+
+    fn append_frame(&self, frame: &[u8], large: &Large<'_>) -> Result<Pushed, OutOfMemory> {
+        let mut state = self.lock();
+        let was_empty = state.pending == 0;
+        if !state.closed {
+            state.append(frame, large)?;
         }
+        Ok(Pushed {
+            was_empty: was_empty && state.pending > 0,
+            full: self.is_full(&state),
+            slice_is_over: state.pacing.is_over(Instant::now()),
+        })
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -330,7 +321,7 @@ impl Part {
     /// The next bytes to send: all of them, unless they are so many that a client needs its time
     /// for them. Then they end where a line does, or at least with a whole character: what
     /// stands between us and the client may decode every message on its own.
-    fn take<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyBytes> {
+    fn take<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = self.bytes(py);
         let rest = &bytes[self.start..];
         let length = if rest.len() > MOST_AT_ONCE + MOST_AT_ONCE / 2 {
@@ -340,29 +331,31 @@ impl Part {
         };
         let body = match &self.bytes {
             Bytes::Large(whole) if length == bytes.len() => whole.bind(py).clone(),
-            _ => PyBytes::new(py, &rest[..length]),
+            _ => bytes::copied(py, &rest[..length])?,
         };
         self.start += length;
-        body
+        Ok(body)
     }
 }
 
 impl State {
-    fn append(&mut self, frame: &[u8], large: Option<&Bound<'_, PyBytes>>) {
-        self.pending_events += 1;
-        self.pending += frame.len();
-        let Some(large) = large else {
-            self.run_events += 1;
+    fn append(&mut self, frame: &[u8], large: &Large<'_>) -> Result<(), OutOfMemory> {
+        if let Some(large) = large {
+            self.end_run();
+            self.pending += large.as_bytes().len();
+            self.parts.push_back(Part {
+                bytes: Bytes::Large(large.clone().unbind()),
+                start: 0,
+                events: 1,
+            });
+        } else {
+            self.run.try_reserve(frame.len()).map_err(|_| OutOfMemory)?;
             self.run.extend_from_slice(frame);
-            return;
-        };
-        self.pending += large.as_bytes().len();
-        self.end_run();
-        self.parts.push_back(Part {
-            bytes: Bytes::Large(large.clone().unbind()),
-            start: 0,
-            events: 1,
-        });
+            self.run_events += 1;
+            self.pending += frame.len();
+        }
+        self.pending_events += 1;
+        Ok(())
     }
 
     /// Lets what comes now be a part of its own.

@@ -13,7 +13,8 @@ use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{
-    PyKeyboardInterrupt, PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PySystemExit, PyTypeError,
+    PyKeyboardInterrupt, PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PySystemExit,
+    PyTypeError,
 };
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -183,7 +184,8 @@ impl Pump {
             Ok(Output::Ended) => Err(PyStopIteration::new_err(false)),
             Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
                 // As in a coroutine (PEP 479): it would look like a result.
-                let raised = PyRuntimeError::new_err("an item or its iterator raised StopIteration");
+                let raised =
+                    PyRuntimeError::new_err("an item or its iterator raised StopIteration");
                 raised.set_cause(py, Some(error));
                 Err(raised)
             }
@@ -266,7 +268,7 @@ impl Pump {
             return Ok(());
         };
         while !buffer.is_empty() {
-            let body = buffer.take(py);
+            let body = buffer.take(py)?;
             match direct.get().begin(py, &body) {
                 Ok(None) => buffer.sent(),
                 Ok(Some((send, waits_for))) => {

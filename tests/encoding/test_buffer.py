@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from fastapi_sse_fast import EncodedEvent, ServerSentEvent
 from fastapi_sse_fast._core import ItemEncoder
 
-from ..support.buffers import buffer_of, typed
+from ..support.buffers import buffer_of, taken, typed
 
 
 def test_frames_are_taken_in_order_and_once() -> None:
@@ -68,31 +68,6 @@ def test_a_new_time_slice_begins_when_the_producer_goes_on() -> None:
     assert buffer.push(1)
     buffer.resume()
     assert not buffer.push(1)
-
-
-def test_a_producer_that_lets_the_loop_turn_is_not_asked_to_for_a_while() -> None:
-    buffer = buffer_of(time_slice=0.0)
-    buffer.push(1)
-    pushes = []
-    for number in range(70):
-        buffer.take()
-        if number in (0, 33):
-            buffer.turned()
-        pushes.append(buffer.push(1))
-    trusted = [False] * 32 + [True]
-    assert pushes == trusted + trusted + [True] * 4
-
-
-def test_one_that_blocks_the_loop_is_asked_each_time_again() -> None:
-    buffer = buffer_of(time_slice=0.0)
-    buffer.push(1)
-    buffer.turned()
-    buffer.take()
-    assert not buffer.push(2)
-    assert buffer.push(3)  # 2 was still there, a time slice after it was pushed
-    for _ in range(3):
-        buffer.take()
-        assert buffer.push(4)
 
 
 def test_a_failed_item_appends_nothing_and_harms_no_neighbour() -> None:
@@ -278,7 +253,7 @@ def test_items_of_any_size(size: int) -> None:
     for _ in range(3):
         buffer.push(1)
         buffer.push(ServerSentEvent(raw_data=text))
-        assert buffer.take() == f"data: 1\n\ndata: {text}\n\n".encode()
+        assert taken(buffer) == f"data: 1\n\ndata: {text}\n\n".encode()
 
 
 def test_threads_that_push_and_take_lose_nothing() -> None:

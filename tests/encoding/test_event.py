@@ -26,7 +26,7 @@ from fastapi_sse_fast import (
 )
 
 from ..support import reference, releases, values
-from ..support.buffers import buffer_of
+from ..support.buffers import buffer_of, taken
 from ..support.eventsource import parse
 
 ANYTHING = st.one_of(
@@ -69,7 +69,7 @@ def messages(error: ValidationError) -> list[Any]:
 def write(event: object) -> bytes:
     buffer = buffer_of()
     buffer.push(event)
-    return buffer.take()
+    return taken(buffer)
 
 
 @given(ARGUMENTS)

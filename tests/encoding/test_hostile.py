@@ -31,7 +31,7 @@ from fastapi_sse_fast import (
 
 from ..support import reference
 from ..support.apps import no_collector
-from ..support.buffers import buffer_of
+from ..support.buffers import buffer_of, taken
 from ..support.eventsource import parse
 from ..support.hostile import (
     ENCODERS,
@@ -398,7 +398,6 @@ def test_a_value_may_use_all_that_it_is_encoded_by() -> None:
             template.partial(a=Meddler(reenter))
             ServerSentEvent(data=Meddler(reenter)).encode()
             buffer.resume()
-            buffer.turned()
             for text in ("x", "x" * 100):
                 buffer.push(text)
                 assert buffer.full == (len(buffer) >= 100)
@@ -409,7 +408,7 @@ def test_a_value_may_use_all_that_it_is_encoded_by() -> None:
 
     buffer.push(Meddler(reenter))
     assert full == {True, False}
-    assert buffer.take().endswith(b'data: {"meddled": true}\n\n')
+    assert taken(buffer).endswith(b'data: {"meddled": true}\n\n')
     assert bound(b=2) == EncodedEvent(data={"a": 1, "b": 2})
 
 
@@ -518,7 +517,7 @@ def peak():
 
 def push(item):
     buffer = EventBuffer(
-        ItemEncoder(), lambda: None, source=None, high_water=1, time_slice=1
+        ItemEncoder(), source=None, max_pending=1, time_slice=1
     )
     buffer.push(item)
     return buffer.take()

@@ -20,14 +20,14 @@ from fastapi_sse_fast import encode_event
 
 from ..support import reference, releases, values
 from ..support.apps import no_collector
-from ..support.buffers import buffer_of
+from ..support.buffers import buffer_of, taken
 
 
 def encode(value: Any) -> bytes:
     """The frame of a plain item."""
     buffer = buffer_of()
     buffer.push(value)
-    return buffer.take()
+    return taken(buffer)
 
 
 REFUSALS = (TypeError, ValueError)

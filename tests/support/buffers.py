@@ -32,3 +32,11 @@ def typed(item_type: Any) -> ItemEncoder:
         serialize=adapter.serializer.to_json,
         invalid=lambda item, error: LookupError(item, error),
     )
+
+
+def taken(buffer: EventBuffer) -> bytes:
+    """Return all that waits, whether it leaves in one send or in several."""
+    parts = []
+    while body := buffer.take():
+        parts.append(body)
+    return b"".join(parts)

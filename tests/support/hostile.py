@@ -19,7 +19,7 @@ from fastapi_sse_fast import (
 )
 from fastapi_sse_fast._core import ItemEncoder
 
-from .buffers import buffer_of, typed
+from .buffers import buffer_of, taken, typed
 
 Make = Callable[[Any], Any]
 
@@ -36,9 +36,9 @@ def push(item: Any, encoder: ItemEncoder | None = None) -> bytes:
         buffer.push(item)
     finally:
         buffer.push(neighbour)
-        taken = buffer.take()
-        frame = taken[len(neighbour) : -len(neighbour)]
-        assert taken == bytes(neighbour) + frame + bytes(neighbour)
+        body = taken(buffer)
+        frame = body[len(neighbour) : -len(neighbour)]
+        assert body == bytes(neighbour) + frame + bytes(neighbour)
     return frame
 
 

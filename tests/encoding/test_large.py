@@ -22,6 +22,8 @@ from fastapi_sse_fast import (
 )
 from fastapi_sse_fast._core import EventBuffer, ItemEncoder
 
+from ..support.buffers import taken
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -68,14 +70,13 @@ class Indented(BaseModel):
 def pushed(*items: Any, encoder: ItemEncoder | None = None) -> bytes:
     buffer = EventBuffer(
         encoder or ItemEncoder(),
-        lambda: None,
         source=None,
-        high_water=1 << 30,
+        max_pending=1 << 30,
         time_slice=3600.0,
     )
     for item in items:
         buffer.push(item)
-    return buffer.take()
+    return taken(buffer)
 
 
 def typed() -> ItemEncoder:
@@ -211,13 +212,13 @@ def test_an_error_behind_a_large_text_leaves_nothing() -> None:
     ]
     encoder = ItemEncoder()
     buffer = EventBuffer(
-        encoder, lambda: None, source=None, high_water=1 << 30, time_slice=3600.0
+        encoder, source=None, max_pending=1 << 30, time_slice=3600.0
     )
     for item in buffer_items:
         buffer.push(1)
         with pytest.raises((ValueError, TypeError)):
             buffer.push(item)
-    assert buffer.take() == 3 * b"data: 1\n\n"
+    assert taken(buffer) == 3 * b"data: 1\n\n"
 
 
 OUT_OF_MEMORY = """
@@ -237,7 +238,7 @@ numbers = [1] * (SIZE // 2)
 frames = Frames(b"data: " + text.encode() + b"\\n\\n")
 template = EventTemplate({"a": Slot("a"), "b": Slot("b")})
 buffer = EventBuffer(
-    ItemEncoder(), lambda: None, source=None, high_water=1 << 30, time_slice=1
+    ItemEncoder(), source=None, max_pending=1 << 30, time_slice=1
 )
 buffer.push("before")
 
