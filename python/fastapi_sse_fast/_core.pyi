@@ -1,7 +1,9 @@
 """Types of the compiled module: from a yielded item to the bytes on the wire."""
 
-from collections.abc import Callable
-from typing import Any, Literal, final
+from asyncio import AbstractEventLoop, Task
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Any, Literal, Protocol, final
 
 from fastapi.sse import ServerSentEvent
 from pydantic import GetCoreSchemaHandler
@@ -10,10 +12,12 @@ from pydantic_core import CoreSchema, ValidationError
 __all__ = [
     "DEBUG",
     "KEEPALIVE_COMMENT",
+    "DirectSend",
     "EncodedEvent",
     "EventBuffer",
     "EventTemplate",
     "ItemEncoder",
+    "Pump",
     "encode_event",
     "fill_event",
     "format_sse_event",
@@ -285,21 +289,21 @@ class EventBuffer:
 
     Args:
         encoder: Makes frames of items.
-        wake: Called from `push` when something waits that did not before.
         source: What the items come from, to be named in errors.
-        high_water: Bytes from which on a producer should give way.
-        time_slice: Seconds after which it should give way in any case, unless it has
-            been seen to let the loop turn by itself.
+        max_pending: Bytes from which on a producer should wait. 0 is lockstep: it
+            should wait until what was taken has been sent.
+        time_slice: Seconds after which a producer should give way in any case.
+        wake: Called from `push` when something waits that did not before.
     """
 
     def __new__(
         cls,
         encoder: ItemEncoder,
-        wake: Callable[[], object],
         *,
         source: object,
-        high_water: int,
+        max_pending: int,
         time_slice: float,
+        wake: Callable[[], object] | None = None,
     ) -> EventBuffer: ...
     def push(self, item: Any, /) -> bool:
         """Append the frame of an item and return whether the producer should give way.
@@ -310,20 +314,35 @@ class EventBuffer:
         """
 
     def take(self) -> bytes:
-        """Return everything that waits, which may be nothing."""
+        """Return what is to be sent next, in one send; nothing when nothing waits.
+
+        Small frames are joined. A large one is returned as it was encoded, without a
+        copy, or in parts where it is so large that a client needs its time for them.
+        """
+
+    def sent(self) -> None:
+        """Note that all that was taken has been sent."""
 
     def resume(self) -> None:
         """Begin a new time slice: the producer goes on after it has given way."""
 
-    def turned(self) -> None:
-        """Note that the loop has turned since the producer went on."""
-
     def close(self) -> None:
         """Drop what waits and what is pushed from now on."""
 
+    def shrink(self) -> None:
+        """Give back the space of a burst that is over."""
+
     @property
-    def taken_events(self) -> int:
-        """How many events were in what was taken so far."""
+    def sent_events(self) -> int:
+        """How many events were sent."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """How many bytes were sent."""
+
+    @property
+    def seconds_idle(self) -> float:
+        """Seconds since something was taken, or since the buffer was made."""
 
     @property
     def mid_event(self) -> bool:
@@ -331,10 +350,89 @@ class EventBuffer:
 
     @property
     def full(self) -> bool:
-        """Whether `high_water` is reached."""
+        """Whether a producer should wait: `max_pending` is reached, or it is closed."""
 
     def __len__(self) -> int:
         """Return how many bytes wait."""
+
+class _Outlet(Protocol):
+    def wake(self) -> None: ...
+    def hand_over(self, send: Any, waits_for: Any, /) -> None: ...
+    def send_failed(self, error: BaseException, /) -> None: ...
+    def interrupt_source(self) -> None: ...
+
+@final
+class Pump:
+    """Drives an async iterator by hand, and sends in the same step what it yields.
+
+    An awaitable. Its result is whether the iterator has to give way before it goes on:
+    then it is awaited again. It is `False` when the iterator has ended.
+
+    Args:
+        items: The async iterator.
+        buffer: Where its items go.
+        outlet: Is told to `wake` when something is pending that the pump cannot send,
+            to `hand_over` a send that has to wait, of one that has failed, and to
+            `interrupt_source` after a step while `interrupting` is set.
+
+    Raises:
+        Exception: What the iterator raised, or the encoding of an item.
+    """
+
+    def __new__(
+        cls, items: AsyncIterator[Any], buffer: EventBuffer, outlet: _Outlet, /
+    ) -> Pump: ...
+    def __await__(self) -> Generator[Any, Any, bool]: ...
+    def __iter__(self) -> Pump: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: Any, /) -> Any:
+        """Resume the iterator with a value."""
+
+    def throw(
+        self, kind: Any, value: Any = None, traceback: TracebackType | None = None, /
+    ) -> Any:
+        """Resume the iterator with an exception."""
+
+    def close(self) -> None:
+        """Close the step that the iterator is in, as a coroutine does."""
+
+    def begin(self, awaitable: Awaitable[Any], /) -> None:
+        """Take an awaitable, such as `items.athrow(error)`, for the next step."""
+
+    def send_with(self, direct: DirectSend | None, /) -> None:
+        """Send in the steps of the iterator from now on, or wake the outlet instead."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the iterator waits for something, in the middle of a step."""
+
+    interrupting: bool
+    """Whether to ask the outlet to interrupt the iterator after each of its steps."""
+
+@final
+class DirectSend:
+    """Sends a part of a body in a step of another task than that of the request.
+
+    While it calls `send`, the task of the request is the current one: what a middleware
+    opens there belongs to the task which goes on with a send that has to wait.
+
+    Args:
+        send: The server's.
+        body_type: The type of the message.
+        event_loop: The running loop.
+        request: The task of the request.
+        stream: The task in whose steps it is called.
+    """
+
+    def __new__(
+        cls,
+        send: Callable[[Any], Awaitable[None]],
+        *,
+        body_type: str,
+        event_loop: AbstractEventLoop,
+        request: Task[Any],
+        stream: Task[Any],
+    ) -> DirectSend: ...
 
 def fill_event(event: ServerSentEvent, fields: dict[str, Any], /) -> bool:
     """Fill a new event from keyword arguments that need no coercion.

@@ -211,9 +211,7 @@ def test_an_error_behind_a_large_text_leaves_nothing() -> None:
         Later(raw_data="x" * LARGE, retry="no number"),
     ]
     encoder = ItemEncoder()
-    buffer = EventBuffer(
-        encoder, source=None, max_pending=1 << 30, time_slice=3600.0
-    )
+    buffer = EventBuffer(encoder, source=None, max_pending=1 << 30, time_slice=3600.0)
     for item in buffer_items:
         buffer.push(1)
         with pytest.raises((ValueError, TypeError)):

@@ -7,8 +7,6 @@ import functools
 from collections.abc import AsyncIterator
 from typing import Any
 
-import fastapi.routing
-import fastapi.sse
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel

@@ -32,12 +32,12 @@ def limits(
             server stops.
         least_duration: How long a stream is let go on, whenever the server stops.
     """
-    changed = {
+    times = {
         "close_timeout": close_timeout,
         "last_send_timeout": last_send_timeout,
         "least_duration": least_duration,
     }
-    changed = {name: time for name, time in changed.items() if time is not None}
+    changed = {name: time for name, time in times.items() if time is not None}
     limits = EventSourceResponse._limits._replace(**changed)
     monkeypatch.setattr(EventSourceResponse, "_limits", limits)
 

@@ -130,7 +130,7 @@ class AsyncioBackend:
 
     def direct_send(self, send: Send, body_type: str) -> DirectSend | None:
         """Return what sends in a step of the source, as the request's task."""
-        if self._context is None or self._source is None or self._source.done():
+        if self._context is None or self._source is None or self._request is None:
             return None
         return DirectSend(
             send,
@@ -146,25 +146,28 @@ class AsyncioBackend:
     ) -> Generator[Any, Any, None]:
         """Go on with a send that a step of the source has begun, in its context."""
         assert self._context is not None
-        step = self._context.run
+        run = self._context.run
+        value = None
         try:
             while True:
                 if error is None:
                     try:
                         value = yield waits_for
-                    except BaseException as thrown:
-                        error = thrown
+                    except BaseException as raised:
+                        error = raised
                 if error is not None:
-                    thrown, error = error, None
                     if not hasattr(send, "throw"):
-                        raise thrown
-                    waits_for = step(send.throw, thrown)
+                        raise error
+                    waits_for = run(send.throw, error)
+                    error = None
                 elif value is None:
-                    waits_for = step(next, send)
+                    waits_for = run(next, send)
                 else:
-                    waits_for = step(send.send, value)
+                    waits_for = run(send.send, value)
         except StopIteration:
             return
+        finally:
+            del error  # which has this frame in its traceback: a cycle
 
     async def interruptible(self, send: Awaitable[None]) -> None:
         """Await a send, and return when `interrupt_send` has cancelled it."""

@@ -18,7 +18,6 @@ tells the source not to, until it sleeps again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
@@ -29,7 +28,7 @@ from .hooks import awaited, logged, logger
 from .source import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     from starlette.types import Message, Send
 
@@ -64,7 +63,7 @@ class Head(NamedTuple):
         return f"{self.message_type}.body"
 
 
-class Stopped(Exception):
+class StopSending(Exception):  # noqa: N818 - it is no error
     """The client takes nothing more: nothing is left to send."""
 
 
@@ -208,7 +207,9 @@ class Outlet:
         now = self._backend.clock()
         self._ending.shut_down(now, grace=self._options.shutdown_grace)
         if self._sending and not self._is_last:
-            self._send_by = self._ending.send_by(self._send_began_at, self._send_timeout)
+            self._send_by = self._ending.send_by(
+                self._send_began_at, self._send_timeout
+            )
         self._backend.alarm.set(self._next_deadline(now))
 
     def look(self) -> float:
@@ -250,7 +251,7 @@ class Outlet:
         """Send the response: all of it, or until it breaks off.
 
         Raises:
-            Stopped: The client takes nothing more.
+            StopSending: The client takes nothing more.
             Exception: What `send` raised.
         """
         if await self._begin():
@@ -406,7 +407,7 @@ class Outlet:
 
     async def _send_message(self, message: Mapping[str, Any]) -> None:
         if self._stopped:
-            raise Stopped
+            raise StopSending
         await self._finish(self._send(message))  # type: ignore[arg-type]
 
     async def _finish_handed_over(self, error: BaseException | None = None) -> None:
@@ -429,7 +430,7 @@ class Outlet:
         finally:
             self._sending = False
         if self._stopped:
-            raise Stopped
+            raise StopSending
 
     async def _sleep(self) -> None:
         """Sleep until there is something to do or to look at."""
@@ -438,13 +439,13 @@ class Outlet:
             self._backend.alarm.set(self._next_deadline(now))
             try:
                 await self._work.woken()
-            except anyio.get_cancelled_exc_class() as error:
+            except anyio.get_cancelled_exc_class() as cancelled:
                 if self._handed_over is not None:
-                    await self._finish_handed_over(error)
+                    await self._finish_handed_over(cancelled)
                 raise
         self._work.awake = False
         if self._stopped:
-            raise Stopped
+            raise StopSending
         error, self._error = self._error, None
         try:
             if error is not None:

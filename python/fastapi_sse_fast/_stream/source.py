@@ -20,7 +20,6 @@ import contextvars
 import enum
 import logging
 import math
-from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -36,9 +35,9 @@ from .cancellation import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from .._core import DirectSend, ItemEncoder
+    from .._core import DirectSend
     from .asyncio_ import AsyncioBackend
     from .limits import Limits
     from .outlet import Outlet
@@ -50,10 +49,10 @@ logger = logging.getLogger("fastapi_sse_fast")
 class Phase(enum.Enum):
     """Where a source is; see the table at the top of this file."""
 
-    RUNNING = enum.auto()
-    CLOSING = enum.auto()
-    CLOSED = enum.auto()
-    ABANDONED = enum.auto()
+    RUNNING = "running"
+    CLOSING = "closing"
+    CLOSED = "closed"
+    ABANDONED = "abandoned"
 
 
 class Source:
@@ -346,7 +345,9 @@ class ThreadSource(Source):
         if self._raised:
             error = self._raised.pop()
             try:
-                if not (self.phase is not Phase.RUNNING and is_cancelled_in_thread(error)):
+                if not (
+                    self.phase is not Phase.RUNNING and is_cancelled_in_thread(error)
+                ):
                     raise error
                 error.__traceback__ = None  # with AnyIO's future in it: a cycle
             finally:

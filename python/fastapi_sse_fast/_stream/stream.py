@@ -30,7 +30,7 @@ from .asyncio_ import AsyncioBackend
 from .cancellation import is_cancelled
 from .ending import Ending
 from .hooks import logger
-from .outlet import Outlet, Stopped
+from .outlet import Outlet, StopSending
 from .source import AsyncSource, Phase, Source, ThreadSource
 from .trio_ import TrioBackend
 
@@ -192,7 +192,7 @@ class Stream:
         try:
             with EndedAtShutdown(self, self._opening):
                 await self._outlet.run()
-        except Stopped:
+        except StopSending:
             pass
         except OSError as error:
             if self._ending.reason is None and not _tells_of_the_client(error):
