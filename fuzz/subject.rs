@@ -4,7 +4,7 @@ use fastapi_sse_fast::json::float::write_float;
 use fastapi_sse_fast::json::string::write_string;
 use fastapi_sse_fast::json::style::Spelling;
 use fastapi_sse_fast::output::Output;
-pub use fastapi_sse_fast::{output, wire};
+pub use fastapi_sse_fast::{lines as text, output, wire};
 
 /// A JSON string, in FastAPI's spelling or in the compact one.
 pub fn string(text: &str, compact: bool, out: &mut Output) {

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::lines::DataLines;
 use crate::output::Output;
-use crate::wire::DataLines;
 
 /// From this size on, a frame is `bytes` of its own: joining it with its neighbours would cost
 /// more than sending it alone.
@@ -23,6 +23,7 @@ pub(crate) type Large<'py> = Option<Bound<'py, PyBytes>>;
 /// # Errors
 ///
 /// `MemoryError`.
+#[inline(never)] // so that small events do not pay for its stack
 pub(crate) fn around<'py>(
     py: Python<'py>,
     before: &[u8],
@@ -44,6 +45,7 @@ pub(crate) fn around<'py>(
 /// # Errors
 ///
 /// `MemoryError`.
+#[inline]
 pub(crate) fn split_off_large<'py>(
     py: Python<'py>,
     out: &mut Output,
@@ -52,6 +54,11 @@ pub(crate) fn split_off_large<'py>(
     if out.len() - start < LARGE {
         return Ok(None); // or torn, which whoever made `out` looks for
     }
+    split_off(py, out, start)
+}
+
+#[inline(never)]
+fn split_off<'py>(py: Python<'py>, out: &mut Output, start: usize) -> PyResult<Large<'py>> {
     out.check()?;
     let large = copied(py, &out[start..])?;
     out.truncate(start);

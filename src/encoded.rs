@@ -61,7 +61,7 @@ impl EncodedEvent {
         bytes::made(py, |out| fields.write_new(py, json, out)).map(Self::of)
     }
 
-    /// Takes bytes that are complete events already, as a relay has them.
+    /// Take bytes that are complete events already, as a relay has them.
     ///
     /// # Errors
     ///
@@ -110,7 +110,7 @@ impl EncodedEvent {
         Ok((from_bytes, PyTuple::new(py, [&slf.get().frame])?))
     }
 
-    /// Lets it stand in annotations: FastAPI makes a field of `AsyncIterable[EncodedEvent]`, in
+    /// Let it stand in annotations: FastAPI makes a field of `AsyncIterable[EncodedEvent]`, in
     /// whose schema the data is anything.
     #[classmethod]
     #[pyo3(signature = (_source, _handler, /))]

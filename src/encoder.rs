@@ -31,7 +31,7 @@ enum ItemKind {
         validate: Method,
         serialize: Method,
         invalid: Py<PyAny>,
-        /// The class whose instances are valid as they are.
+        /// The class whose instances are valid as they are; none of events.
         valid: Option<Py<PyType>>,
     },
     /// As `Plain`, but `str` and bytes are parts of the body already, as in a
@@ -88,10 +88,14 @@ impl ItemEncoder {
         invalid: Py<PyAny>,
         validate_options: Option<Py<PyDict>>,
         serialize_options: Option<Py<PyDict>>,
-        valid: Option<Py<PyType>>,
+        valid: Option<Bound<'_, PyType>>,
         json: Spelling,
-    ) -> Self {
-        Self {
+    ) -> PyResult<Self> {
+        let valid = match valid {
+            Some(class) if EventTypes::of(class.py())?.is_event_class(&class)? => None,
+            valid => valid.map(Bound::unbind),
+        };
+        Ok(Self {
             items: ItemKind::Typed {
                 validate: Method {
                     function: validate,
@@ -105,7 +109,7 @@ impl ItemEncoder {
                 valid,
             },
             json,
-        }
+        })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -163,6 +167,21 @@ impl ItemEncoder {
         if let Ok(encoded) = item.cast_exact::<EncodedEvent>() {
             return Ok(bytes::appended(encoded.get().frame(py), out));
         }
+        // What is usual in a stream is known by its exact class, which is sooner asked than
+        // whether it is an event.
+        match &self.items {
+            ItemKind::Typed {
+                serialize,
+                valid: Some(valid),
+                ..
+            } if item.get_type().is(valid) => return write_json(&serialize.call(item)?, out),
+            ItemKind::Chunks => {
+                if let Ok(chunk) = item.cast_exact::<PyBytes>() {
+                    return Ok(bytes::appended(chunk, out));
+                }
+            }
+            _ => {}
+        }
         if !is_plain(item)
             && let Some(fields) = EventTypes::of(py)?.fields(item)?
         {
@@ -174,28 +193,15 @@ impl ItemEncoder {
                 validate,
                 serialize,
                 invalid,
-                valid,
+                ..
             } => {
-                let is_valid = |class: &Py<PyType>| item.get_type().is(class);
-                let value = if valid.as_ref().is_some_and(is_valid) {
-                    item.clone()
-                } else {
-                    validate.call(item).map_err(|error| {
-                        explain(py, item, error, invalid).unwrap_or_else(|raised| raised)
-                    })?
-                };
-                let json = serialize.call(&value)?;
-                let json = json.cast::<PyBytes>()?.as_bytes();
-                if json.len() >= LARGE {
-                    return bytes::around(py, b"", json, b"\n").map(Some);
-                }
-                let mut frame = FrameWriter::new(out);
-                frame.json(json);
-                frame.end();
-                Ok(None)
+                let value = validate.call(item).map_err(|error| {
+                    explain(py, item, error, invalid).unwrap_or_else(|raised| raised)
+                })?;
+                write_json(&serialize.call(&value)?, out)
             }
             ItemKind::Chunks => {
-                // The usual chunk, without an object for its bytes.
+                // The usual text, without an object for its bytes.
                 if let Ok(text) = item.cast_exact::<PyString>()
                     && text.len()? < LARGE
                 {
@@ -212,7 +218,19 @@ impl ItemEncoder {
     }
 }
 
-/// Makes a ready frame of anything that a stream without an item type accepts.
+/// Append the frame of JSON that pydantic has made, or return it if it is large.
+fn write_json<'py>(json: &Bound<'py, PyAny>, out: &mut Output) -> PyResult<Large<'py>> {
+    let bytes = json.cast::<PyBytes>()?.as_bytes();
+    if bytes.len() >= LARGE {
+        return bytes::around(json.py(), b"", bytes, b"\n").map(Some);
+    }
+    let mut frame = FrameWriter::new(out);
+    frame.json(bytes);
+    frame.end();
+    Ok(None)
+}
+
+/// Make a ready frame of anything that a stream without an item type accepts.
 ///
 /// # Errors
 ///
@@ -235,13 +253,11 @@ fn plain<'py>(item: &Bound<'py, PyAny>, json: Spelling, out: &mut Output) -> PyR
     bytes::split_off_large(item.py(), out, start)
 }
 
-/// Return the bytes of `item` if it is part of a body.
+/// Return the bytes of `item` if it is part of a body and no exact `bytes`.
 fn chunk<'py>(item: &Bound<'py, PyAny>) -> PyResult<Large<'py>> {
     let py = item.py();
     if let Ok(text) = item.cast::<PyString>() {
         text.encode_utf8().map(Some)
-    } else if let Ok(bytes) = item.cast_exact::<PyBytes>() {
-        Ok(Some(bytes.clone()))
     } else if let Ok(bytes) = item.cast::<PyBytes>() {
         bytes::copied(py, bytes.as_bytes()).map(Some)
     } else if item.is_instance_of::<PyByteArray>() || item.is_instance_of::<PyMemoryView>() {

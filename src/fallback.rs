@@ -46,7 +46,7 @@ pub(crate) fn jsonable<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
         .call1((value,))
 }
 
-/// Appends `json.dumps(value)` to `out`, in this spelling but for floats, which stay Python's.
+/// Append `json.dumps(value)` to `out`, in this spelling but for floats, which stay Python's.
 ///
 /// # Errors
 ///

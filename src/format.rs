@@ -8,7 +8,7 @@ use crate::bytes;
 use crate::event::Checked;
 use crate::json::Spelling;
 
-/// Makes the bytes of one event, as `fastapi.sse.format_sse_event` does, and refuses what would
+/// Make the bytes of one event, as `fastapi.sse.format_sse_event` does, and refuses what would
 /// inject a line. `event`, `id` and `retry` are formatted with `str()`, as its f-strings do.
 ///
 /// # Errors

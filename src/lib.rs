@@ -16,6 +16,8 @@ mod inheritance;
 #[doc(hidden)]
 pub mod json;
 #[doc(hidden)]
+pub mod lines;
+#[doc(hidden)]
 pub mod output;
 mod pacing;
 mod pump;

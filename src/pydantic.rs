@@ -208,7 +208,7 @@ impl Setters {
         Ok(setters)
     }
 
-    /// Fill a new event with valid fields. Returns whether it was new.
+    /// Fill a new event with valid fields, and return whether it was new.
     ///
     /// # Errors
     ///

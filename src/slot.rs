@@ -95,7 +95,7 @@ pub(crate) struct Found {
     pub(crate) at: usize,
 }
 
-/// Takes a frame apart: returns its slots in order, and appends everything else to `text`.
+/// Take a frame apart: return its slots in order, and append everything else to `text`.
 ///
 /// # Errors
 ///

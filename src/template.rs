@@ -231,7 +231,7 @@ impl EventTemplate {
         Ok(())
     }
 
-    /// Refuses values without a slot, once it is known how many have one.
+    /// Refuse values without a slot, once it is known how many have one.
     fn check_known(&self, values: Option<&Bound<'_, PyDict>>, known: usize) -> PyResult<()> {
         let Some(values) = values else { return Ok(()) };
         if values.len() == known {
@@ -270,7 +270,7 @@ impl Values {
         }
     }
 
-    /// Writes a value inside of `data`.
+    /// Write a value inside of `data`.
     fn write(self, value: &Bound<'_, PyAny>, out: &mut Output) -> PyResult<()> {
         static TO_JSON: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         match self {

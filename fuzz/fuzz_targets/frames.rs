@@ -7,7 +7,8 @@ use std::convert::Infallible;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use subject::output::Output;
-use subject::wire::{DataLines, FrameWriter, check_frames};
+use subject::text::DataLines;
+use subject::wire::{FrameWriter, check_frames};
 use subject::{lines, read};
 
 #[derive(Arbitrary, Debug)]

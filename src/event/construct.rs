@@ -7,8 +7,8 @@ use pyo3::types::PyDict;
 use super::fields::Fields;
 use crate::pydantic::Setters;
 
-/// Fills a new `ServerSentEvent` from its keyword arguments, where each is exactly what pydantic
-/// would store. Returns whether it was: if not, nothing was touched and pydantic must decide.
+/// Fill a new `ServerSentEvent` from its keyword arguments, where each is exactly what pydantic
+/// would store. Return whether it was: if not, nothing was touched and pydantic must decide.
 ///
 /// # Errors
 ///

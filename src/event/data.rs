@@ -32,7 +32,7 @@ impl Dump<'_> {
     }
 }
 
-/// Writes what `data=` carries. A model that has `model_dump_json` writes itself, by field name;
+/// Write what `data=` carries. A model that has `model_dump_json` writes itself, by field name;
 /// everything else is plain JSON.
 ///
 /// # Errors

@@ -51,7 +51,7 @@ pub(crate) fn field_names(py: Python<'_>) -> [&Bound<'_, PyString>; 6] {
 }
 
 impl<'py> Fields<'py> {
-    /// Reads the attributes of an event.
+    /// Read the attributes of an event.
     ///
     /// # Errors
     ///
@@ -87,7 +87,7 @@ impl<'py> Fields<'py> {
         })
     }
 
-    /// Reads keyword arguments or an instance's `__dict__`. `None` where there is another key.
+    /// Read keyword arguments or an instance's `__dict__`. `None` where there is another key.
     pub(crate) fn of_dict(dict: &Bound<'py, PyDict>) -> PyResult<Option<Self>> {
         let names = field_names(dict.py());
         let mut found = [const { None }; 6];
@@ -152,7 +152,7 @@ impl<'py> Fields<'py> {
         self.check_new().is_ok()
     }
 
-    /// Appends the frame of an event that is being made: nothing but valid fields.
+    /// Append the frame of an event that is being made: nothing but valid fields.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl<'py> Fields<'py> {
         }
     }
 
-    /// Appends the frame of an event that exists. Fields may have been assigned to since it was
+    /// Append the frame of an event that exists. Fields may have been assigned to since it was
     /// made, so all are checked; that `raw_data` wins over `data` is FastAPI's way.
     ///
     /// # Errors

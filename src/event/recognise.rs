@@ -54,6 +54,11 @@ impl EventTypes {
 
     /// Whether `item` has such fields, which are not read.
     pub(crate) fn is_event(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
-        self.base.is_inherited_by(&item.get_type())
+        self.is_event_class(&item.get_type())
+    }
+
+    /// Whether instances of `class` have such fields.
+    pub(crate) fn is_event_class(&self, class: &Bound<'_, PyType>) -> PyResult<bool> {
+        self.base.is_inherited_by(class)
     }
 }

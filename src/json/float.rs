@@ -3,7 +3,7 @@
 use super::style::Spelling;
 use crate::output::Output;
 
-/// Writes the shortest digits that make the same float; JSON has no word for what is not finite.
+/// Write the shortest digits that make the same float; JSON has no word for what is not finite.
 pub fn write_float(value: f64, spelling: Spelling, out: &mut Output) {
     if !value.is_finite() {
         out.extend_from_slice(b"null");
@@ -18,7 +18,7 @@ pub fn write_float(value: f64, spelling: Spelling, out: &mut Output) {
     }
 }
 
-/// Writes the digits of what is nearer to zero than 1e-4, the only floats that Python lays out in
+/// Write the digits of what is nearer to zero than 1e-4, the only floats that Python lays out in
 /// another way: it writes 1e-05 for 0.00001, and 1e-07 for 1e-7.
 #[cold]
 fn write_small(shortest: &str, out: &mut Output) {

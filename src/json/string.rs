@@ -5,14 +5,14 @@
 use super::style::Spelling;
 use crate::output::Output;
 
-/// Writes `text` quoted. What has to be escaped depends on the spelling: everything outside
+/// Write `text` quoted. What has to be escaped depends on the spelling: everything outside
 /// printable ASCII (DEL included, as in `json.dumps`), or only what JSON demands.
 #[inline]
 pub fn write_string(text: &str, spelling: Spelling, out: &mut Output) {
     write_between(*b"\"", text, *b"\"", spelling, out);
 }
 
-/// Writes the key of a member of an object, the colon behind it and the brace or comma before.
+/// Write the key of a member of an object, the colon behind it and the brace or comma before.
 #[inline]
 pub(crate) fn write_key(text: &str, is_first: bool, spelling: Spelling, out: &mut Output) {
     match (spelling, is_first) {
@@ -23,7 +23,7 @@ pub(crate) fn write_key(text: &str, is_first: bool, spelling: Spelling, out: &mu
     }
 }
 
-/// Writes `text`, escaped, between its quotes: these come with what stands beside them, so that
+/// Write `text`, escaped, between its quotes: these come with what stands beside them, so that
 /// a short text and all around it are one copy.
 #[inline]
 fn write_between<const B: usize, const A: usize>(
@@ -46,7 +46,7 @@ fn write_between<const B: usize, const A: usize>(
     }
 }
 
-/// Appends all three and returns `true` if nothing in `bytes` has to be escaped; if it has, what
+/// Append all three and return `true` if nothing in `bytes` has to be escaped; if it has, what
 /// was appended is to be truncated.
 ///
 /// Most strings are short. Two words that may overlap are sooner copied than by a call of
@@ -80,7 +80,7 @@ fn copy_clean<const ASCII_ONLY: bool, const B: usize, const A: usize>(
     }
 }
 
-/// Appends short `bytes`.
+/// Append short `bytes`.
 #[inline]
 pub(crate) fn copy_short(bytes: &[u8], out: &mut Output) {
     let copied = copy_ends::<8, 0, 0>([], bytes, [], out).is_some()
@@ -91,8 +91,8 @@ pub(crate) fn copy_short(bytes: &[u8], out: &mut Output) {
     }
 }
 
-/// Appends all three if there are between `N` and `2 * N` `bytes`: the first `N` of them and,
-/// over their end, the last `N`. Returns the two.
+/// Append all three if there are between `N` and `2 * N` `bytes`: the first `N` of them and,
+/// over their end, the last `N`. Return the two.
 #[inline]
 fn copy_ends<const N: usize, const B: usize, const A: usize>(
     before: [u8; B],
@@ -221,7 +221,7 @@ fn write_escape(c: char, out: &mut Output) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// Writes a UTF-16 code unit as `\uXXXX`.
+/// Write a UTF-16 code unit as `\uXXXX`.
 #[inline]
 fn write_unit(unit: u16, out: &mut Output) {
     const HEX: &[[u8; 2]; 256] = &hex_of_bytes();

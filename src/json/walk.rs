@@ -20,7 +20,7 @@ use crate::{fallback, pydantic};
 /// Deeper values go to Python as a whole: its recursion limit is then the only one there is.
 const MAX_DEPTH: usize = 96;
 
-/// Appends the JSON of `value` to `out`. On an error `out` holds a torn tail to truncate.
+/// Append the JSON of `value` to `out`. On an error `out` holds a torn tail to truncate.
 ///
 /// # Errors
 ///
@@ -173,7 +173,7 @@ impl<'py> Writer<'_, 'py> {
         Ok(())
     }
 
-    /// Writes a key with what stands before and behind it; see [`write_key`].
+    /// Write a key with what stands before and behind it; see [`write_key`].
     #[inline]
     fn key(&mut self, key: &Bound<'py, PyAny>, is_first: bool) -> PyResult<Key> {
         let Ok(text) = key.cast_exact::<PyString>() else {
