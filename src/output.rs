@@ -39,14 +39,6 @@ impl Output {
         !self.is_torn
     }
 
-    #[cold]
-    #[inline(never)]
-    fn grow_and_extend(&mut self, bytes: &[u8]) {
-        if self.grow(bytes.len()) {
-            self.bytes.extend_from_slice(bytes);
-        }
-    }
-
     /// Make room for `additional` bytes, and return whether there is.
     #[inline]
     pub fn reserve(&mut self, additional: usize) -> bool {
@@ -56,16 +48,16 @@ impl Output {
     /// Append one byte.
     #[inline]
     pub fn push(&mut self, byte: u8) {
-        self.extend_from_slice(&[byte]);
+        if self.has_room(1) || self.grow(1) {
+            self.bytes.push(byte);
+        }
     }
 
     /// Append `bytes`.
     #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
-        if self.has_room(bytes.len()) {
+        if self.has_room(bytes.len()) || self.grow(bytes.len()) {
             self.bytes.extend_from_slice(bytes);
-        } else {
-            self.grow_and_extend(bytes);
         }
     }
 
