@@ -47,7 +47,7 @@ lint: build ## Check formatting, lints and types
 test: build test-rust ## Run the Rust and Python tests
 	$(BIN)/pytest
 
-test-quick: build ## Run the tests of the encoding and of streams in this process; some seconds
+test-quick: build ## Run the tests of the encoding and of streams in this process; half a minute
 	HYPOTHESIS_PROFILE=few $(BIN)/pytest -m "not heavy" $(QUICK)
 
 test-slow: build ## Try the properties on twenty times the examples; some minutes

@@ -57,7 +57,7 @@ def soaked(leaks: list[str]) -> tuple[str, Watch]:
 
     async def part(watch: Watch) -> None:
         watches.append(watch)
-        connects = 20 * (WARM_UP_ROUNDS + MEASURED - 1)
+        connects = 10 * (WARM_UP_ROUNDS + MEASURED - 1)
         await end_in_every_way(watch, connects, random.Random(1), [FINISHES])
 
     run(part, "uvicorn-h11", faults, leaks, patience=0.2)

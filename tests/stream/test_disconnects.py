@@ -178,7 +178,7 @@ def test_a_disconnect_is_noticed_soon_on_a_real_socket(leave: Any) -> None:
     for endpoint in (closings.idle, closings.busy, closings.sync_busy):
         times = []
         with serve(app_of(endpoint)) as port:
-            for _ in range(20):
+            for _ in range(10):
                 with Client(port, buffer_size=4096) as client:
                     client.read_until(b"x")
                     left = time.perf_counter()

@@ -256,7 +256,7 @@ def test_a_frozen_client_that_leaves_is_noticed_soon() -> None:
     for endpoint in (closings.busy, closings.sync_busy):
         times = []
         with serve(app_of(endpoint)) as port:
-            for _ in range(20):
+            for _ in range(10):
                 with Client(port, buffer_size=4096) as client:
                     client.read_until(b"x")
                     wait_until_frozen(closings)

@@ -1,4 +1,7 @@
-"""The alarm and the sleep of a stream under asyncio, by themselves."""
+"""The alarm and the sleep of a stream under asyncio, by themselves.
+
+The only test of a private module of the stream; it goes where that goes.
+"""
 
 from __future__ import annotations
 
