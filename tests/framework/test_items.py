@@ -31,7 +31,7 @@ from typing_extensions import TypedDict
 from fastapi_sse_fast import EncodedEvent, ServerSentEvent
 
 from ..support import releases, values
-from ..support.apps import app_of
+from ..support.apps import KINDS, app_of
 from ..support.asgi import fetch
 from ..support.comparison import (
     MODULES,
@@ -112,7 +112,7 @@ ITEM_TYPES: list[tuple[Any, list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("item_type", "items"), ITEM_TYPES, ids=lambda value: str(value)[:40]
 )
@@ -232,7 +232,7 @@ def test_encoded_events_can_be_yielded_again_and_again() -> None:
         assert fetch(app_of(items)).body == frame + item + frame
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("annotation", [EncodedEvent, Item | EncodedEvent])
 def test_encoded_events_may_be_annotated(annotation: Any, kind: str) -> None:
     events = [EncodedEvent(raw_data="x"), ServerSentEvent(raw_data="y")]
@@ -312,7 +312,7 @@ def test_items_are_validated_where_pydantic_would() -> None:
     assert isinstance(ours.error, ResponseValidationError)
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_invalid_item_is_fastapis_error_and_loses_nothing(kind: str) -> None:
     items = [Item(name="a"), {"name": "b"}, {"nome": "c"}, Item(name="d")]
     theirs, ours = both(stream_of(items, Item, kind), "/")
@@ -325,7 +325,7 @@ def test_an_invalid_item_is_fastapis_error_and_loses_nothing(kind: str) -> None:
     assert not ours.complete
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_item_that_cannot_be_encoded_loses_nothing(kind: str) -> None:
     endpoint = stream_of([1, {"a": 2}, [object()], 4], Any, kind)
     endpoint.__annotations__ = {}

@@ -240,7 +240,7 @@ def test_a_returned_response_streams(response_class: Any) -> None:
     assert reply.complete
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_returned_iterable_streams_as_if_yielded(kind: str) -> None:
     async def agen() -> AsyncIterator[Any]:
         yield "text"
@@ -258,7 +258,7 @@ def test_a_returned_iterable_streams_as_if_yielded(kind: str) -> None:
     assert reply.status == 202
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("asks", [True, False])
 def test_a_returned_iterable_has_what_dependencies_set(kind: str, asks: bool) -> None:
     def set_status(response: Response) -> None:

@@ -11,12 +11,12 @@ import anyio.lowlevel
 import pytest
 from fastapi import HTTPException
 
-from ..support.apps import MS, app_of
+from ..support.apps import KINDS, MS, app_of
 from ..support.asgi import fetch
 from ..support.server import Client, serve
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_error_before_the_first_event_is_the_response(kind: str) -> None:
     async def items() -> AsyncIterator[int]:
         raise HTTPException(403, "not yours")

@@ -180,7 +180,7 @@ def test_plain_starlette() -> None:
 # A body that is read or wrapped
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_body_can_be_read_as_bytes(kind: str) -> None:
     async def items() -> AsyncIterator[Any]:
         yield Item()

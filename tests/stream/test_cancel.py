@@ -40,7 +40,7 @@ def test_cancelling_the_request_closes_the_generator(anyio_backend: str) -> None
     anyio.run(main, backend=anyio_backend)
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_busy_stream_can_be_cancelled(anyio_backend: str, kind: str) -> None:
     produced = 0
     closed = []

@@ -26,7 +26,7 @@ from ..support.internals import limits
 # Hanging
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_generator_that_hangs_while_closing_is_given_up(
     kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -19,7 +19,7 @@ from fastapi import Depends, FastAPI
 
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse
 
-from ..support.apps import MS, Log, app_of
+from ..support.apps import KINDS, MS, Log, app_of
 from ..support.asgi import fetch, receive_nothing, scope, send_for_ever
 from ..support.closings import SOON, Closings
 from ..support.server import HTTP_AND_LOOPS, Client, serve, wait_until
@@ -70,7 +70,7 @@ def test_a_disconnect_closes_the_generator_on_every_backend(
     "config", HTTP_AND_LOOPS, ids=lambda c: f"{c['http']}-{c['loop']}"
 )
 @pytest.mark.parametrize("pace", ["idle", "busy", "blocked"])
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_client_that_leaves_closes_the_generator_then_the_dependencies(
     config: dict[str, Any], pace: str, kind: str
 ) -> None:

@@ -26,7 +26,7 @@ from fastapi_sse_fast import (
     shutdown,
 )
 
-from ..support.apps import MS, Log, Summaries, app_of, endless, noted
+from ..support.apps import KINDS, MS, Log, Summaries, app_of, endless, noted
 from ..support.asgi import call_until, fetch
 from ..support.eventsource import parse
 from ..support.internals import options_of
@@ -79,7 +79,7 @@ CLIENTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_order_of_clean_up(ending: str, kind: str, anyio_backend: str) -> None:
     reason, complete, background, status = ENDINGS[ending]
     log: list[str] = []

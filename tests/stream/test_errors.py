@@ -70,7 +70,7 @@ def test_an_error_while_idle_breaks_the_connection_off() -> None:
             client.read_chunk()
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_exception_keeps_its_cause(kind: str) -> None:
     async def items() -> AsyncIterator[int]:
         yield 1
@@ -186,7 +186,7 @@ def test_a_stop_iteration_of_a_validator_does_not_look_like_the_end() -> None:
     assert not reply.complete
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "error", [StopIteration, StopAsyncIteration, GeneratorExit, RecursionError]
 )
@@ -237,7 +237,7 @@ def test_nor_can_one_at_a_yield_that_was_cancelled(anyio_backend: str) -> None:
     assert not reply.complete
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_whose_generator_yields_itself(kind: str, anyio_backend: str) -> None:
     def sync_items() -> Iterator[Any]:
         yield 1

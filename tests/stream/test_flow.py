@@ -14,7 +14,7 @@ import pytest
 
 from fastapi_sse_fast import EventSourceResponse, ServerSentEvent, shutdown
 
-from ..support.apps import MS, app_of, numbers
+from ..support.apps import KINDS, MS, app_of, numbers
 from ..support.asgi import fetch
 from ..support.server import Client, serve
 
@@ -36,7 +36,7 @@ def test_streams_on_every_backend(anyio_backend: str) -> None:
         assert numbers(reply.body) == list(range(1000))
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_event_is_not_held_back_for_later_ones(kind: str) -> None:
     go_on = threading.Event()
 

@@ -15,7 +15,7 @@ import pytest
 
 from fastapi_sse_fast import EncodedEvent, ServerSentEvent
 
-from ..support.apps import MS, Summaries, app_of, logged, numbers
+from ..support.apps import KINDS, MS, Summaries, app_of, logged, numbers
 from ..support.asgi import fetch, receive_nothing, scope
 from ..support.server import Client, get, serve
 
@@ -83,7 +83,7 @@ def test_pings_on_every_backend(anyio_backend: str) -> None:
     assert numbers(body) == [1, 2]
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_ping_comes_in_a_pause_and_never_inside_an_event(kind: str) -> None:
     quiet = threading.Event()
     big = "x\n" * 50_000

@@ -29,7 +29,7 @@ from ..support.internals import limits
 from ..support.server import Client, serve, serve_all, wait_until
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_shutdown_ends_streams_with_a_farewell(kind: str, anyio_backend: str) -> None:
     log: list[str] = []
 

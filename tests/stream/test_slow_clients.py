@@ -18,7 +18,7 @@ import pytest
 
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse
 
-from ..support.apps import MS, Summaries, app_of
+from ..support.apps import KINDS, MS, Summaries, app_of
 from ..support.asgi import receive_nothing, scope, send_for_ever
 from ..support.closings import SOON, Closings, wait_until_frozen
 from ..support.internals import limits
@@ -27,7 +27,7 @@ from ..support.server import Client, get, serve, wait_until
 # The generator waits
 
 
-@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_client_that_does_not_read_stops_the_producer(kind: str) -> None:
     produced = 0
     frame = EncodedEvent(raw_data="x" * 1000)
