@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .bench import Bench, Contestant, Row, present
 from .client import body_of, decode, fetch
 from .report import BY_HAND, Comparison, Line, Section, number
-from .samples import DICTS, IDS, TOKENS
+from .samples import DICTS, IDS, TOKENS, text_of
 from .serving import ON_LINUX
 
 if TYPE_CHECKING:
@@ -36,13 +36,25 @@ EVENTS: Events = [
     for item, id_ in zip(DICTS, IDS, strict=True)
 ]
 
+
+def text_of_cpu() -> str:
+    """Tell what is measured: CPU time where the system says what others use of it."""
+    return "the server's CPU time" if ON_LINUX else "those of the clock on the wall"
+
+
 SECTION = Section(
     "Bursts",
     "µs per event",
     "One stream whose generator has the next event ready at once. The µs are "
-    + ("the server's CPU time" if ON_LINUX else "those of the clock on the wall")
-    + f", over as many events as take {STREAM_SECONDS:g} s.",
+    f"{text_of_cpu()}, over as many events as take {STREAM_SECONDS:g} s.",
     "bursts.svg",
+)
+
+LARGE_SECTION = Section(
+    "Large events",
+    "µs per event",
+    "A burst, as above, of `ServerSentEvent(raw_data=text)`, and by hand of "
+    f'`f"data: {{text}}\\n\\n"`; at most {MOST_BYTES // 1024**2} MiB of it.',
 )
 
 
@@ -139,11 +151,16 @@ def measured_by(
     return run
 
 
-def row(title: str, expected: Events, contestants: Sequence[Contestant]) -> Row:
+def row(
+    title: str,
+    expected: Events,
+    contestants: Sequence[Contestant],
+    section: Section = SECTION,
+) -> Row:
     contestants = present(contestants)
     seconds = len(contestants) * STREAM_SECONDS
     run = measured_by(title, expected, contestants)
-    return Row(SECTION, ROUNDS, seconds, run, QUICK_ROUNDS)
+    return Row(section, ROUNDS, seconds, run, QUICK_ROUNDS)
 
 
 def ours(path: str) -> Contestant:
@@ -154,14 +171,27 @@ def other(name: str, app: str, path: str, needs: str = "") -> Contestant:
     return Contestant(name, app, f"/{path}/{{laps}}", "fastapi_sse_fast", needs)
 
 
+def large(kibibytes: int) -> Row:
+    size = 1024 * kibibytes
+    return row(
+        f"raw_data of {kibibytes} KiB",
+        [{"data": text_of(size)}] * LAP,
+        [
+            ours(f"sized/{size}"),
+            other("by hand, f-string", "StreamingResponse", f"sized/{size}"),
+        ],
+        LARGE_SECTION,
+    )
+
+
 ROWS = {
     "typed": row(
         "pydantic model, typed route",
         CHUNKS,
         [
             ours("typed"),
-            other("fastapi.sse", "fastapi.sse", "typed"),
             other(BY_HAND, "StreamingResponse", "typed"),
+            other("fastapi.sse", "fastapi.sse", "typed"),
             other(
                 "sse-starlette, ready JSON", "sse-starlette", "typed", "sse_starlette"
             ),
@@ -173,7 +203,7 @@ ROWS = {
         [
             ours("dict"),
             other("fastapi.sse", "fastapi.sse", "dict"),
-            other("StreamingResponse, orjson", "StreamingResponse", "dict", "orjson"),
+            other("by hand, orjson", "StreamingResponse", "dict", "orjson"),
         ],
     ),
     "event": row(
@@ -200,9 +230,7 @@ ROWS = {
         [
             ours("filled"),
             other("fastapi.sse, model built for it", "fastapi.sse", "built"),
-            other(
-                "StreamingResponse, model built for it", "StreamingResponse", "built"
-            ),
+            other("by hand, model built for it", "StreamingResponse", "built"),
         ],
     ),
     "sync": row(
@@ -210,4 +238,7 @@ ROWS = {
         CHUNKS,
         [ours("sync"), other("fastapi.sse", "fastapi.sse", "sync")],
     ),
+    "16KiB": large(16),
+    "64KiB": large(64),
+    "256KiB": large(256),
 }

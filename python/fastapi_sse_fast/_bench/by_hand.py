@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from itertools import cycle
 
 from fastapi import FastAPI
@@ -67,7 +67,20 @@ def streaming_response_app() -> FastAPI:
 
     @app.get("/ready-paced")
     async def ready_paced() -> Response:
-        return ReadyFrames()
+        return ReadyFrames(cycle(FRAMES), PACE)
+
+    @app.get("/awaiting/{laps}")
+    async def awaiting(laps: int) -> Response:
+        async def body() -> AsyncIterator[str]:
+            for model in over_and_over(MODELS, laps):
+                yield f"data: {model.model_dump_json()}\n\n"
+                await asyncio.sleep(0)
+
+        return streaming(body())
+
+    @app.get("/ready-awaiting/{laps}")
+    async def ready_awaiting(laps: int) -> Response:
+        return ReadyFrames(over_and_over(FRAMES, laps), 0)
 
     @app.get("/stamped")
     async def stamped() -> Response:
@@ -152,6 +165,15 @@ def sse_starlette_app() -> FastAPI:
 
         return streaming(events())
 
+    @app.get("/awaiting/{laps}")
+    async def awaiting(laps: int) -> Response:
+        async def events() -> AsyncIterator[str]:
+            for text in over_and_over(JSON_TEXTS, laps):
+                yield text
+                await asyncio.sleep(0)
+
+        return streaming(events())
+
     @app.get("/idle")
     async def idle() -> Response:
         async def events() -> AsyncIterator[str]:
@@ -166,20 +188,32 @@ def sse_starlette_app() -> FastAPI:
 def plain_asgi_app() -> ASGIApp:
     """The floor: no framework, and frames that were made beforehand."""
 
-    async def paced(scope: Scope, receive: Receive, send: Send) -> None:
-        await send_ready_frames(receive, send)
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        _, name, *laps = scope["path"].split("/")
+        if name == "paced":
+            await send_ready_frames(cycle(FRAMES), PACE, receive, send)
+        elif name == "awaiting":
+            frames = over_and_over(FRAMES, int(laps[0]))
+            await send_ready_frames(frames, 0, receive, send)
 
-    return paced
+    return app
 
 
 class ReadyFrames(Response):
     """The same in FastAPI: what its middleware takes, whoever sends."""
 
+    def __init__(self, frames: Iterable[bytes], pause: float) -> None:
+        super().__init__()
+        self._frames = frames
+        self._pause = pause
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send_ready_frames(receive, send)
+        await send_ready_frames(self._frames, self._pause, receive, send)
 
 
-async def send_ready_frames(receive: Receive, send: Send) -> None:
+async def send_ready_frames(
+    frames: Iterable[bytes], pause: float, receive: Receive, send: Send
+) -> None:
     async def disconnect() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -192,11 +226,13 @@ async def send_ready_frames(receive: Receive, send: Send) -> None:
             "headers": [(b"content-type", b"text/event-stream")],
         }
     )
-    for frame in cycle(FRAMES):
+    for frame in frames:
         await send({"type": "http.response.body", "body": frame, "more_body": True})
-        await asyncio.sleep(PACE)
+        await asyncio.sleep(pause)
         if left.done():
-            break
+            return
+    left.cancel()
+    await send({"type": "http.response.body"})
 
 
 FRAMES = [f"data: {text}\n\n".encode() for text in JSON_TEXTS]

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from . import bursts, machine, paced
+from . import awaited, bursts, latency, machine, paced
 from .bench import Bench, rows_of
 from .report import Comparison, comparison_lines, heading_lines
 from .serving import pin, raise_file_limit
@@ -16,7 +16,11 @@ from .serving import pin, raise_file_limit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ROWS = {name: row for name, row in rows_of(bursts, paced).items() if row.quick}
+ROWS = {
+    name: row
+    for name, row in rows_of(paced, awaited, bursts, latency).items()
+    if row.quick
+}
 
 PEERS = {"orjson": "orjson", "sse-starlette": "sse_starlette"}
 """Packages that some of the contestants need, and their modules."""

@@ -50,11 +50,23 @@ def fastapi_sse_fast_app() -> FastAPI:
         for token in over_and_over(TOKENS, laps):
             yield template(token)
 
-    @app.get("/encoded-paced", response_class=EventSourceResponse, response_model=None)
-    async def encoded_paced() -> AsyncIterator[EncodedEvent]:
-        for text in cycle(JSON_TEXTS):
-            yield EncodedEvent(raw_data=text)
+    ready_events = [EncodedEvent(raw_data=text) for text in JSON_TEXTS]
+
+    @app.get("/ready-paced", response_class=EventSourceResponse, response_model=None)
+    async def ready_paced() -> AsyncIterator[EncodedEvent]:
+        for event in cycle(ready_events):
+            yield event
             await asyncio.sleep(PACE)
+
+    @app.get(
+        "/ready-awaiting/{laps}",
+        response_class=EventSourceResponse,
+        response_model=None,
+    )
+    async def ready_awaiting(laps: int) -> AsyncIterator[EncodedEvent]:
+        for event in over_and_over(ready_events, laps):
+            yield event
+            await asyncio.sleep(0)
 
     @app.get("/pending/{size}/{laps}")
     async def pending(size: int, laps: int) -> EventSourceResponse:
@@ -122,6 +134,12 @@ def add_event_streams(app: FastAPI, response_class: Any, event_class: Any) -> No
         for model in cycle(MODELS):
             yield model
             await asyncio.sleep(PACE)
+
+    @app.get("/awaiting/{laps}", response_class=response_class)
+    async def awaiting(laps: int) -> AsyncIterator[Chunk]:
+        for model in over_and_over(MODELS, laps):
+            yield model
+            await asyncio.sleep(0)
 
     @app.get("/stamped", response_class=response_class)
     async def stamped() -> AsyncIterator[Stamp]:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 ON_LINUX = sys.platform.startswith("linux")
 
-PACKAGE = Path(__file__).parents[1]
+APPS = f"{__package__}.apps"
 
 STARTUP_TIMEOUT = 20.0
 """Seconds until a server must listen."""
@@ -35,10 +36,16 @@ class Server:
         return self._process.pid
 
     def cpu_seconds(self) -> float:
-        """CPU time that the process has used; any time where only Linux could tell."""
+        """Return the CPU time that the process and its workers have used.
+
+        Where only Linux could tell, any time by the clock on the wall.
+        """
         if not ON_LINUX:
             return time.perf_counter()
-        return time.clock_gettime(~self.pid << 3 | 2)  # CPUCLOCK_SCHED
+        return sum(
+            time.clock_gettime(~pid << 3 | 2)  # CPUCLOCK_SCHED
+            for pid in _family(self.pid)
+        )
 
     def resident_bytes(self) -> int:
         """Memory that the process occupies. Linux only."""
@@ -52,6 +59,14 @@ class Server:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"{self._process.args!r} does not listen")
                 time.sleep(0.05)
+
+
+def _family(pid: int) -> Iterator[int]:
+    """Find a process, its children, and theirs."""
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from _family(int(child))
 
 
 class Cores(NamedTuple):
@@ -84,16 +99,30 @@ def raise_file_limit() -> int:
     return limit
 
 
+def serving(app: str, core: int | None) -> AbstractContextManager[Server]:
+    """Run one of `apps.py`."""
+    return serving_program([sys.executable, "-m", APPS, app], core)
+
+
 @contextmanager
-def serving(app: str, core: int | None) -> Iterator[Server]:
-    """One of `apps.py`. It ends with this process, even if that is killed."""
-    path = os.pathsep.join([str(PACKAGE), *filter(None, [os.getenv("PYTHONPATH")])])
+def serving_program(
+    command: Sequence[str], core: int | None, env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """Run a program that prints its port and ends with its standard input.
+
+    So it ends with this process, even if that is killed.
+
+    Args:
+        command: The program and its arguments.
+        core: Where it runs.
+        env: Variables that it has besides those of this process.
+    """
     with ExitStack() as stack:
         with _interrupts_held_back():
             process = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-m", "_bench.apps", app],
-                    env={**os.environ, "PYTHONPATH": path},
+                    command,
+                    env={**os.environ, **(env or {})},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     start_new_session=True,  # Ctrl-C is for this process to see
@@ -106,7 +135,7 @@ def serving(app: str, core: int | None) -> Iterator[Server]:
         assert process.stdout is not None
         port = process.stdout.readline()
         if not port:
-            sys.exit(f"the server of {app} does not start")
+            sys.exit(f"{' '.join(command)!r} does not start")
         yield Server(process, ("127.0.0.1", int(port)))
 
 

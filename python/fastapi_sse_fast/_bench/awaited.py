@@ -1,0 +1,94 @@
+"""One event per await: what an event costs when the generator waits after each.
+
+The least of a pause, and what a burst hides: after every event the loop runs whatever
+else is ready, here the other streams. No timer and no idle loop is in it, as in paced
+streams; so it shows best what the way of an event through a stream costs.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from .bench import Bench, Contestant, Row, present
+from .bursts import CHUNKS, LAP, Burst, Sample, text_of_cpu
+from .client import Crowd
+from .report import BY_HAND, MODEL, READY, Comparison, Section
+
+STREAMS = 20
+ROUNDS = 7
+QUICK_ROUNDS = 2
+ROUND_SECONDS = 0.5
+"""About how long the streams of one contestant take."""
+
+AWAITED = present(
+    [
+        Contestant(MODEL, "fastapi_sse_fast", "/awaiting/{laps}"),
+        Contestant(BY_HAND, "StreamingResponse", "/awaiting/{laps}", MODEL),
+        Contestant("fastapi.sse, model", "fastapi.sse", "/awaiting/{laps}", MODEL),
+        Contestant(
+            "sse-starlette, ready JSON",
+            "sse-starlette",
+            "/awaiting/{laps}",
+            MODEL,
+            "sse_starlette",
+        ),
+        Contestant(READY, "fastapi_sse_fast", "/ready-awaiting/{laps}"),
+        Contestant(
+            "ready bytes in a FastAPI route",
+            "StreamingResponse",
+            "/ready-awaiting/{laps}",
+            READY,
+        ),
+        Contestant("plain ASGI, ready bytes", "plain ASGI", "/awaiting/{laps}", READY),
+    ]
+)
+
+
+class Streams(Burst):
+    """One contestant's streams, some at once, to be measured again and again.
+
+    The events of the first are compared with what is expected, those of the others are
+    counted.
+    """
+
+    def _sample(self, laps: int) -> Sample:
+        path = self.contestant.path.format(laps=laps)
+        cpu = self._server.cpu_seconds()
+        began = time.perf_counter()
+        with Crowd(self._server.address, path) as crowd:
+            crowd.grow(STREAMS)
+            crowd.read_to_the_end()
+        wall = time.perf_counter() - began
+        cpu = self._server.cpu_seconds() - cpu
+        if crowd.events != (expected := STREAMS * laps * LAP):
+            sys.exit(f"{self.contestant.name}: {crowd.events} events, not {expected}")
+        return Sample(expected, wall, cpu)
+
+
+def awaited(bench: Bench) -> list[Comparison]:
+    streams = [
+        Streams(bench.server(one.app), one, CHUNKS, ROUND_SECONDS) for one in AWAITED
+    ]
+    for one in bench.turns(streams):
+        one.measure()
+    return [Comparison("one event per await", [one.line() for one in streams])]
+
+
+ROWS = {
+    "awaited": Row(
+        Section(
+            "One event per await",
+            "µs per event",
+            f"{STREAMS} streams at once, whose generators have "
+            f"`await asyncio.sleep(0)` after every event. The µs are {text_of_cpu()}, "
+            "opening and ending the streams included, over as many events as take "
+            f"{ROUND_SECONDS:g} s. Who is compared with whom is as above.",
+            "awaited.svg",
+        ),
+        ROUNDS,
+        len(AWAITED) * ROUND_SECONDS,
+        awaited,
+        QUICK_ROUNDS,
+    ),
+}

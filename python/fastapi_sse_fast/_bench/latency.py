@@ -1,0 +1,61 @@
+"""Latency: how long after it was made the client has an event."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from .bench import Bench, Contestant, Row
+from .client import latencies
+from .controls import STAMP_PACE
+from .report import BY_HAND, Comparison, Line, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STAMPED_EVENTS = 200
+WARM_UP = 50  # events
+ROUNDS = 25
+QUICK_ROUNDS = 2
+
+STAMPED = [
+    Contestant("fastapi_sse_fast", "fastapi_sse_fast", "/stamped"),
+    Contestant("fastapi.sse", "fastapi.sse", "/stamped", "fastapi_sse_fast"),
+    Contestant(BY_HAND, "StreamingResponse", "/stamped", "fastapi_sse_fast"),
+]
+
+
+def latency(bench: Bench) -> list[Comparison]:
+    halves: dict[str, list[float]] = {one.name: [] for one in STAMPED}
+    tails: dict[str, list[float]] = {one.name: [] for one in STAMPED}
+    for one in bench.turns(STAMPED):
+        address = bench.server(one.app).address
+        seconds = latencies(address, one.path, WARM_UP + STAMPED_EVENTS)[WARM_UP:]
+        percentiles = statistics.quantiles(seconds, n=100)
+        halves[one.name].append(1e6 * percentiles[49])
+        tails[one.name].append(1e6 * percentiles[98])
+
+    def lines(values: dict[str, list[float]]) -> Sequence[Line]:
+        return [Line(one.name, values[one.name], one.against) for one in STAMPED]
+
+    return [
+        Comparison("latency, p50", lines(halves)),
+        Comparison("latency, p99", lines(tails)),
+    ]
+
+
+ROWS = {
+    "latency": Row(
+        Section(
+            "Latency",
+            "µs",
+            "From just before the `yield` of a model, which carries the time, to the "
+            f"client's `recv`: one stream with an event every {1000 * STAMP_PACE:g} "
+            f"ms, {STAMPED_EVENTS} events a round; median of the rounds.",
+        ),
+        ROUNDS,
+        len(STAMPED) * (STAMPED_EVENTS + WARM_UP) * STAMP_PACE * 1.2,
+        latency,
+        QUICK_ROUNDS,
+    ),
+}
