@@ -24,26 +24,28 @@ APP = "fastapi_sse_fast._bench.drop_ins:fastapi_sse_fast_app"
 FIRST = "uvicorn, httptools"
 MESSAGE = "KiB per message"
 
-COMMANDS = {
-    FIRST: f"uvicorn {APP} --factory --port {{port}} --no-access-log "
+SERVERS = {
+    FIRST: "uvicorn {app} --factory --port {{port}} --no-access-log "
     "--http httptools --loop uvloop",
-    "uvicorn, h11": f"uvicorn {APP} --factory --port {{port}} --no-access-log "
+    "uvicorn, h11": "uvicorn {app} --factory --port {{port}} --no-access-log "
     "--http h11 --loop uvloop",
-    "granian": f"granian {APP} --factory --port {{port}} --interface asgi "
-    "--loop uvloop",
-    "hypercorn": f"hypercorn {APP}() --bind 127.0.0.1:{{port}} --workers 0 "
+    "granian": "granian {app} --factory --port {{port}} --interface asgi --loop uvloop",
+    "hypercorn": "hypercorn {app}() --bind 127.0.0.1:{{port}} --workers 0 "
     "--worker-class uvloop",
 }
+"""How a server is started with the factory of an application, on a port."""
 
 
 def messages(bench: Bench) -> list[Curve]:
     values: dict[str, dict[int, list[float]]] = {
-        name: {} for name in (MESSAGE, *COMMANDS)
+        name: {} for name in (MESSAGE, *SERVERS)
     }
     with ExitStack() as stack:
         servers = {
-            name: stack.enter_context(serving_by(command.split(), bench.cores.server))
-            for name, command in COMMANDS.items()
+            name: stack.enter_context(
+                serving_by(command.format(app=APP).split(), bench.cores.server)
+            )
+            for name, command in SERVERS.items()
         }
         for part, size in enumerate(SIZES):
             values[MESSAGE][size] = [message_size(servers[FIRST], size)]
@@ -89,7 +91,7 @@ ROWS = {
             "that it sends at once.",
         ),
         ROUNDS,
-        len(COMMANDS) * len(SIZES) * STREAM_SECONDS,
+        len(SERVERS) * len(SIZES) * STREAM_SECONDS,
         messages,
     )
 }

@@ -1,13 +1,14 @@
 """Whole streams over real sockets: ours and those of others, side by side.
 
-    python benches/server.py [ROW ...] [--rounds N] [--write]
+    python benches/server.py [ROW ...] [--servers] [--rounds N] [--write]
 
 A contestant is a uvicorn process on a core of its own; this process is its clients, on
 another core. Contestants take turns. All rows in all their rounds are written to
-`RESULTS.md`, and drawn; anything less is only printed, unless `--write` is given.
+`RESULTS.md`, drawn, and put into the README's table; anything less is only printed,
+unless `--write` is given.
 
 To add a row: a path in the applications (`drop_ins.py`, `by_hand.py`), and an entry in
-the `ROWS` of the module that measures such things.
+the `ROWS` of the module that measures such things. `readme.py` has the README's rows.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import curves
 import encoder
 import many
 import messages
+import other_servers
+import readme
 import startup
-from fastapi_sse_fast._bench import bursts, machine, paced
+from fastapi_sse_fast._bench import awaited, bursts, latency, machine, paced
 from fastapi_sse_fast._bench.bench import Bench, rows_of
 from fastapi_sse_fast._bench.report import section_lines
 from fastapi_sse_fast._bench.serving import pin, raise_file_limit
@@ -42,7 +45,11 @@ if TYPE_CHECKING:
 RESULTS = Path(__file__).with_name("RESULTS.md")
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
-ROWS = rows_of(bursts, paced, many, encoder, startup, curves, messages)
+ROWS = rows_of(
+    paced, awaited, bursts, latency, many, encoder, startup, curves, messages
+)
+OPTIONAL = rows_of(other_servers)
+"""Those that are measured only if they are asked for."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -54,7 +61,7 @@ def main(arguments: Sequence[str]) -> None:
     cores = pin()
     head = list(head_lines(arguments, cores))
     print("\n".join(head))
-    rows = {name: ROWS[name] for name in ROWS if name in (options.rows or ROWS)}
+    rows = chosen(options.rows, options.servers)
 
     def rounds_of(row: Row) -> int:
         return min(row.rounds, options.rounds or row.rounds)
@@ -66,24 +73,42 @@ def main(arguments: Sequence[str]) -> None:
             results[section] = [result for _, found in group for result in found]
             print("\n".join(["", *section_lines(section, results[section])]))
             sys.stdout.flush()
+    everything = [result for found in results.values() for result in found]
+    table = readme.table(everything)
+    print("\n".join(["", "## The README's table", "", *table]))
     if options.write or not (options.rows or options.rounds):
         write(head, results)
+        if readme.is_complete(everything):
+            readme.write(table)
+
+
+def chosen(names: Sequence[str], servers: bool) -> dict[str, Row]:
+    """The rows to measure, in their order."""
+    wanted = {*(names or ROWS), *(OPTIONAL if servers else ())}
+    return {name: row for name, row in (ROWS | OPTIONAL).items() if name in wanted}
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Streams of events over real sockets, side by side.",
-        epilog="rows: " + ", ".join(ROWS),
+        epilog=f"rows: {', '.join(ROWS)}; optional: {', '.join(OPTIONAL)}",
     )
     parser.add_argument("rows", metavar="ROW", nargs="*", help="all if there is none")
+    parser.add_argument(
+        "--servers",
+        action="store_true",
+        help=f"the optional rows too: {', '.join(OPTIONAL)}",
+    )
     parser.add_argument(
         "--rounds", type=int, metavar="N", help="no more than N for any row: a trial"
     )
     parser.add_argument(
-        "--write", action="store_true", help=f"write {RESULTS.name} in any case"
+        "--write",
+        action="store_true",
+        help=f"write {RESULTS.name} in any case, and the README's table if it is whole",
     )
     options = parser.parse_args(arguments)
-    if unknown := set(options.rows) - set(ROWS):
+    if unknown := set(options.rows) - set(ROWS | OPTIONAL):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     if options.rounds is not None and options.rounds < 1:
         parser.error("there must be a round")

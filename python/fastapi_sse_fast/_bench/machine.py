@@ -65,7 +65,7 @@ def description() -> list[str]:
     # Of the kernel no more than its version: the rest is its builder's.
     kernel = platform.release().partition("-")[0]
     return [
-        f"{platform.system()} {kernel} {platform.machine()}, {_cpu()}",
+        f"{platform.system()} {kernel} {platform.machine()}, {cpu()}",
         f"{platform.python_implementation()} {platform.python_version()}, "
         + ", ".join(_versions()),
     ]
@@ -77,7 +77,8 @@ def _versions() -> Iterator[str]:
             yield f"{name} {version(name)}"
 
 
-def _cpu() -> str:
+def cpu() -> str:
+    """Name the processor, and how many of it there are."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         names = [

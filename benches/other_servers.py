@@ -1,0 +1,80 @@
+"""Paced streams behind a middleware and on other servers, beside by hand.
+
+These rows are optional: `python benches/server.py --servers`.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from fastapi_sse_fast._bench.apps import MIDDLEWARE
+from fastapi_sse_fast._bench.bench import Bench, Contestant, Row
+from fastapi_sse_fast._bench.paced import SECONDS, compare_paced
+from fastapi_sse_fast._bench.report import BY_HAND, MODEL, Comparison, Section
+from fastapi_sse_fast._bench.serving import serving_by
+from messages import SERVERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROUNDS = 5
+
+OURS = "fastapi_sse_fast"
+THEIRS = "StreamingResponse"
+
+FACTORIES = {
+    OURS: "fastapi_sse_fast._bench.drop_ins:fastapi_sse_fast_app",
+    THEIRS: "fastapi_sse_fast._bench.by_hand:streaming_response_app",
+}
+
+
+def contestants(suffix: str = "") -> list[Contestant]:
+    return [
+        Contestant(MODEL, OURS + suffix, "/paced"),
+        Contestant(BY_HAND, THEIRS + suffix, "/paced", MODEL),
+    ]
+
+
+def behind_middleware(bench: Bench) -> list[Comparison]:
+    pair = contestants(MIDDLEWARE)
+    servers = {one.name: bench.server(one.app) for one in pair}
+    return [compare_paced("paced, BaseHTTPMiddleware", bench, pair, servers)]
+
+
+def on(name: str) -> Callable[[Bench], list[Comparison]]:
+    def run(bench: Bench) -> list[Comparison]:
+        pair = contestants()
+        with ExitStack() as stack:
+            servers = {
+                one.name: stack.enter_context(
+                    serving_by(
+                        SERVERS[name].format(app=FACTORIES[one.app]).split(),
+                        bench.cores.server,
+                    )
+                )
+                for one in pair
+            }
+            return [compare_paced(f"paced, {name}", bench, pair, servers)]
+
+    return run
+
+
+SECTION = Section(
+    "Other servers, and a middleware",
+    "µs per event",
+    "Paced streams as above, of models: on uvicorn behind a `BaseHTTPMiddleware` that "
+    "only passes on, and on granian and hypercorn with uvloop. The CPU time is that of "
+    "the server and its workers, granian's threads included.",
+)
+
+
+def row(run: Callable[[Bench], list[Comparison]]) -> Row:
+    return Row(SECTION, ROUNDS, 2 * SECONDS, run, linux_only=True)
+
+
+ROWS = {
+    "middleware": row(behind_middleware),
+    "granian": row(on("granian")),
+    "hypercorn": row(on("hypercorn")),
+}
