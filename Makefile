@@ -10,10 +10,10 @@ CORE   := tests/encoding tests/stream/test_options.py
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs src/*/*.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server demo docs check clean
+.PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server bench-instructions demo docs check clean
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' Makefile
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -109,6 +109,9 @@ bench: build ## Run the micro benchmarks
 
 bench-server: build ## Compare whole streams over real sockets, side by side
 	$(BIN)/python benches/server.py
+
+bench-instructions: build ## Count the instructions per event under valgrind; some minutes
+	$(BIN)/python benches/instructions.py
 
 demo: build ## Serve the demo page
 	$(BIN)/python -m fastapi_sse_fast demo

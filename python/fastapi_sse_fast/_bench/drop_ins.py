@@ -52,6 +52,11 @@ def fastapi_sse_fast_app() -> FastAPI:
 
     ready_events = [EncodedEvent(raw_data=text) for text in JSON_TEXTS]
 
+    @app.get("/ready/{laps}", response_class=EventSourceResponse, response_model=None)
+    async def ready(laps: int) -> AsyncIterator[EncodedEvent]:
+        for event in over_and_over(ready_events, laps):
+            yield event
+
     @app.get("/ready-paced", response_class=EventSourceResponse, response_model=None)
     async def ready_paced() -> AsyncIterator[EncodedEvent]:
         for event in cycle(ready_events):

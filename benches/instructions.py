@@ -1,0 +1,255 @@
+"""How many instructions an event takes, by callgrind.
+
+    python benches/instructions.py [CONTESTANT ...]
+
+The same on any machine of the same kind, busy or not, where times are not: for telling
+whether a change has made an event cheaper. The kernel's part is not in it, nor a
+socket's: the application is called as a server calls it, and what it sends is counted
+and thrown away.
+
+A process under valgrind forks one for each contestant, which runs its streams: each
+kind with few events and with many. (I(many) - I(few)) / (many - few) is that of an
+event, and what begins and ends a stream cancels out. The clock is that of `clock.c`,
+for slices of time and timers to be the same in every run.
+
+Linux only. Needs `valgrind` and a C compiler; takes about two minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fastapi_sse_fast._bench import machine
+from fastapi_sse_fast._bench.apps import APPS
+from fastapi_sse_fast._bench.report import BY_HAND, MODEL, READY, ratio_text
+from fastapi_sse_fast._bench.samples import MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from starlette.types import ASGIApp, Message
+
+CLOCK = Path(__file__).with_name("clock.c")
+
+WARM_UP, FEW, MANY = 4, 16, 64
+"""Laps of the samples. CPython has adapted its code after the first."""
+
+LAP = len(MODELS)
+
+
+class Contestant(NamedTuple):
+    """An application, and the paths of its streams by kind."""
+
+    app: str
+    paths: dict[str, str]
+
+
+KINDS = {
+    "paced": "an event and `asyncio.sleep(0.02)`",
+    "awaited": "an event and `asyncio.sleep(0)`",
+    "burst": "an event of a burst",
+}
+
+CONTESTANTS = {
+    MODEL: Contestant(
+        "fastapi_sse_fast",
+        {"paced": "/paced", "awaited": "/awaiting/{laps}", "burst": "/typed/{laps}"},
+    ),
+    BY_HAND: Contestant(
+        "StreamingResponse",
+        {"paced": "/paced", "awaited": "/awaiting/{laps}", "burst": "/typed/{laps}"},
+    ),
+    READY: Contestant(
+        "fastapi_sse_fast",
+        {
+            "paced": "/ready-paced",
+            "awaited": "/ready-awaiting/{laps}",
+            "burst": "/ready/{laps}",
+        },
+    ),
+    "ready bytes in a FastAPI route": Contestant(
+        "StreamingResponse",
+        {"paced": "/ready-paced", "awaited": "/ready-awaiting/{laps}"},
+    ),
+}
+BASES = {MODEL: BY_HAND, READY: "ready bytes in a FastAPI route"}
+"""What ours is compared with."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Instructions per event.")
+    parser.add_argument("names", metavar="CONTESTANT", nargs="*")
+    parser.add_argument("--counted", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(CONTESTANTS):
+        parser.error(f"no such contestant: {', '.join(sorted(unknown))}")
+    names = options.names or list(CONTESTANTS)
+    if options.counted:
+        run_each(names)
+        return
+    if machine.is_debug_build():
+        sys.exit(machine.DEBUG_BUILD)
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if not (sys.platform == "linux" and shutil.which("valgrind") and compiler):
+        sys.exit("Needs Linux, valgrind and a C compiler.")
+    for line in machine.description():
+        print(f"- {line}")
+    print("\n| instructions per event | " + " | ".join(KINDS.values()) + " |")
+    print("|---|" + "--:|" * len(KINDS), flush=True)
+    found = instructions(names, compiler)
+    for name, counts in found.items():
+        print_row(name, {kind: f"{n:,.0f}" for kind, n in counts.items()})
+    for name, base in BASES.items():
+        if name in found and base in found:
+            ratios = {
+                kind: ratio_text(found[name][kind] / count)
+                for kind, count in found[base].items()
+            }
+            print_row(f"{name} ÷ {base}", ratios)
+
+
+def print_row(name: str, cells: dict[str, str]) -> None:
+    print(f"| {name} | " + " | ".join(cells.get(kind, "") for kind in KINDS) + " |")
+
+
+def instructions(names: Sequence[str], compiler: str) -> dict[str, dict[str, float]]:
+    """Count, by contestant and kind, what an event takes."""
+    with TemporaryDirectory() as directory:
+        clock, record = Path(directory) / "clock.so", Path(directory) / "record"
+        subprocess.run(
+            [compiler, "-shared", "-fPIC", "-O1", "-o", clock, CLOCK, "-ldl"],
+            check=True,
+        )
+        command = [
+            "valgrind",
+            "--tool=callgrind",
+            f"--callgrind-out-file={record}.%p",
+            f"--dump-before={MARK}",
+            sys.executable,
+            __file__,
+            "--counted",
+            *names,
+        ]
+        env = {**os.environ, "LD_PRELOAD": str(clock), "PYTHONHASHSEED": "0"}
+        done = subprocess.run(
+            command, env=env, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            sys.exit(done.stderr)
+        return {
+            name: per_event(CONTESTANTS[name], record.with_suffix(f".{process}"))
+            for name, process in zip(names, done.stdout.split(), strict=True)
+        }
+
+
+def per_event(contestant: Contestant, record: Path) -> dict[str, float]:
+    counts = {}
+    for index, kind in enumerate(contestant.paths):
+        # Each kind has three marks; a part ends with its mark.
+        few, many = (
+            total(record.with_name(f"{record.name}.{3 * index + part}"))
+            for part in (2, 3)
+        )
+        counts[kind] = (many - few) / (MANY - FEW) / LAP
+    return counts
+
+
+def total(record: Path) -> int:
+    found = re.search(r"^totals: (\d+)", record.read_text(), re.M)
+    assert found is not None
+    return int(found[1])
+
+
+MARK = "getppid"
+"""A function that nothing else calls: valgrind begins another count with each call."""
+
+
+def mark() -> None:
+    os.getppid()
+
+
+def run_each(names: Sequence[str]) -> None:
+    """Run each contestant in a process of its own, and print the ids of those."""
+    for name in names:
+        process = os.fork()
+        if not process:
+            run(CONTESTANTS[name])
+            os._exit(0)
+        _, status = os.waitpid(process, 0)
+        if status:
+            sys.exit(f"{name} has failed")
+        print(process, flush=True)
+
+
+def run(contestant: Contestant) -> None:
+    """Stream: what `instructions` counts."""
+    app = APPS[contestant.app]()
+    loop = new_loop()
+    for path in contestant.paths.values():
+        for laps in (WARM_UP, FEW, MANY):
+            loop.run_until_complete(stream(app, path, laps))
+            mark()
+    loop.close()
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    if not find_spec("uvloop"):
+        return asyncio.new_event_loop()
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+async def stream(app: ASGIApp, path: str, laps: int) -> None:
+    """Call the application as a server does, and leave after so many events."""
+    events, body, requested = laps * LAP, 0, False
+    left = asyncio.Event()
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path.format(laps=laps),
+        "raw_path": path.format(laps=laps).encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"bench")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+        "state": {},
+    }
+
+    async def receive() -> Message:
+        nonlocal requested
+        if not requested:
+            requested = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        nonlocal body
+        if message["type"] == "http.response.start":
+            assert message["status"] == 200
+            return
+        body += message.get("body", b"").count(b"\n\n")
+        if body >= events or not message.get("more_body", False):
+            left.set()
+
+    await app(scope, receive, send)
+    assert body >= events, f"{body} events instead of {events}"
+
+
+if __name__ == "__main__":
+    main()
