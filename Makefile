@@ -34,6 +34,7 @@ format: install ## Format Python and Rust
 	$(BIN)/ruff format --quiet .
 	cargo fmt
 	cargo fmt --manifest-path fuzz/Cargo.toml
+	cargo fmt --manifest-path benches/anchors/axum/Cargo.toml
 
 lint: build ## Check formatting, lints and types
 	$(BIN)/ruff check .
@@ -42,6 +43,7 @@ lint: build ## Check formatting, lints and types
 	$(BIN)/python -m mypy.stubtest fastapi_sse_fast --allowlist tests/stubtest-allowlist.txt
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo fmt --check --manifest-path benches/anchors/axum/Cargo.toml
 	cargo clippy --all-targets --quiet -- -D warnings
 
 test: build test-rust ## Run the Rust and Python tests
@@ -112,6 +114,9 @@ bench-server: build ## Compare whole streams over real sockets, side by side
 
 bench-instructions: build ## Count the instructions per event under valgrind; some minutes
 	$(BIN)/python benches/instructions.py
+
+bench-anchors: build ## Compare with compiled servers, of Go and axum, where they can be built
+	$(BIN)/python benches/anchors/run.py
 
 demo: build ## Serve the demo page
 	$(BIN)/python -m fastapi_sse_fast demo

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from .bench import Bench, Contestant, Row, present
 from .bursts import CHUNKS, LAP, Burst, Sample, text_of_cpu
 from .client import Crowd
 from .report import BY_HAND, MODEL, READY, Comparison, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .serving import Server
 
 STREAMS = 20
 ROUNDS = 7
@@ -67,12 +73,26 @@ class Streams(Burst):
 
 
 def awaited(bench: Bench) -> list[Comparison]:
+    servers = {one.name: bench.server(one.app) for one in AWAITED}
+    return [compare_awaited(bench, AWAITED, servers)]
+
+
+def compare_awaited(
+    bench: Bench, contestants: Sequence[Contestant], servers: dict[str, Server]
+) -> Comparison:
+    """Measure streams that wait after every event, in alternating rounds.
+
+    Args:
+        bench: Whose turn it is.
+        contestants: Their paths are of such streams, of the same events.
+        servers: Who serves each of them, by the contestant's name.
+    """
     streams = [
-        Streams(bench.server(one.app), one, CHUNKS, ROUND_SECONDS) for one in AWAITED
+        Streams(servers[one.name], one, CHUNKS, ROUND_SECONDS) for one in contestants
     ]
     for one in bench.turns(streams):
         one.measure()
-    return [Comparison("one event per await", [one.line() for one in streams])]
+    return Comparison("one event per await", [one.line() for one in streams])
 
 
 ROWS = {
