@@ -1,8 +1,7 @@
 """A contestant of the demo's race: a server in a process of its own.
 
-`python race.py 127.0.0.1 fastapi.sse` serves the streams below with one of the two
-packages. They differ in nothing but that import; so this is run as a file, not as a
-module of ours.
+`python -m fastapi_sse_fast._demo.race 127.0.0.1 fastapi.sse` serves the streams below
+with one of the two packages. They differ in nothing but that import.
 """
 
 import asyncio
@@ -109,7 +108,7 @@ def contestants(host: str, *packages: str) -> Iterator[dict[str, list[int]]]:
         processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, __file__, host, package],
+                    [sys.executable, "-m", __name__, host, package],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     start_new_session=True,  # Ctrl-C is for the demo to see

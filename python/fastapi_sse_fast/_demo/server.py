@@ -6,19 +6,20 @@ import itertools
 import platform
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import fastapi
 import uvicorn
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Header, Query, Request
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel
 
 from .. import EventSourceResponse, ServerSentEvent
 from . import app as tutorial
-from . import chat, race
+from . import chat, crowd, race
 
 PORT = 8000
 
@@ -71,6 +72,25 @@ async def contestants() -> dict[str, Any]:
     }
 
 
+class Progress(BaseModel):
+    received: int
+
+
+@app.get("/crowds/{package}", response_class=EventSourceResponse)
+def read_by_another_process(
+    package: Literal["fastapi_sse_fast", "fastapi.sse"],
+    streams: Annotated[int, Query(ge=1, le=1000)],
+    number: Annotated[int, Query(ge=1, le=100_000)],
+    pause: Annotated[float, Query(ge=0, le=10)],
+) -> Iterator[Progress]:
+    """Tell how far the streams are that a process reads from a contestant."""
+    port = app.state.ports[package][0]
+    for received in crowd.progress(
+        app.state.host, port, streams=streams, number=number, pause=pause
+    ):
+        yield Progress(received=received)
+
+
 app.mount("/openai", chat.app)
 app.mount("/tutorial", tutorial.app)
 app.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))
@@ -95,6 +115,7 @@ def main(host: str, port: int | None) -> None:
         sock = listen(host, port)
     except (OSError, OverflowError) as error:
         sys.exit(f"Cannot listen there: {error}")
+    app.state.host = "127.0.0.1" if host in ("", "0.0.0.0") else host
     with sock, race.contestants(host, *CONTESTANTS) as app.state.ports:
         got = sock.getsockname()[1]
         taken = f"Port {PORT} is taken. " if port is None and got != PORT else ""

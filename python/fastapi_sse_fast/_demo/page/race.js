@@ -1,7 +1,8 @@
-// Both servers send the same events at the same time, in many streams. What they spend
-// on it they measure themselves.
+// Both servers send the same events at the same time, in many streams: in a burst that
+// this page reads, or one at a time to a process beside each. What they spend on it they
+// measure themselves.
 import { Chart } from "./chart.js";
-import { say } from "./frames.js";
+import { field, framesOf, say } from "./frames.js";
 
 const SAMPLE = 100; // milliseconds
 
@@ -84,17 +85,11 @@ class Contestant {
   }
 
   elapsed() {
-    return (performance.now() - this.started) / 1000;
+    return this.started === null ? 0 : (performance.now() - this.started) / 1000;
   }
 
-  async run({ streams, events, pause }, signal) {
-    this.started = performance.now();
-    const path = `events?number=${events}&pause=${pause}`;
-    const requests = Array.from({ length: streams }, async (_, index) => {
-      const response = await fetch(this.url(index + 1, path), { signal });
-      await countEvents(response, (number) => (this.received += number));
-    });
-    await Promise.all(requests);
+  async run(asked, signal) {
+    await (asked.pause > 0 ? this.watch(asked, signal) : this.read(asked, signal));
     if (this.received !== this.expected) throw new Error(`${this.package} lost events`);
     this.seconds = this.elapsed();
     this.sample();
@@ -103,12 +98,35 @@ class Contestant {
     this.source.close();
   }
 
+  /** Reads streams without pauses. */
+  async read({ streams, events }, signal) {
+    this.started = performance.now();
+    const path = `events?number=${events}`;
+    const requests = Array.from({ length: streams }, async (_, index) => {
+      const response = await fetch(this.url(index + 1, path), { signal });
+      await countEvents(response, (number) => (this.received += number));
+    });
+    await Promise.all(requests);
+  }
+
+  /** Has another process read streams with pauses, and hears how far it is. */
+  async watch({ streams, events, pause }, signal) {
+    const asked = new URLSearchParams({ streams, number: events, pause });
+    const response = await fetch(`crowds/${this.package}?${asked}`, { signal });
+    for await (const frame of framesOf(response)) {
+      const data = field(frame, "data"); // a ping has none
+      if (data === undefined) continue;
+      this.started ??= performance.now(); // the process is there
+      this.received = JSON.parse(data).received;
+    }
+  }
+
   sample() {
     const seconds = this.seconds ?? this.elapsed();
     if (seconds > this.samples.at(-1).seconds) this.takeSpeed(seconds);
     this.bar.value = this.received / this.expected;
     this.time.textContent = `${seconds.toFixed(2)} s`;
-    const average = whole.format(this.received / seconds);
+    const average = whole.format(this.received / Math.max(seconds, 0.001));
     const cost = whole.format(this.microseconds());
     this.rest.textContent =
       `${this.received.toLocaleString("en")} events, ${average} per second; ` +
@@ -184,6 +202,15 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   if (stop) return stop.abort();
   const { streams, events, pause } = Object.fromEntries(new FormData(form));
-  race(contestants, { streams: Number(streams), events: Number(events), pause });
+  race(contestants, {
+    streams: Number(streams),
+    events: Number(events),
+    pause: Number(pause),
+  });
+});
+form.elements.pause.addEventListener("change", ({ target }) => {
+  const [streams, events] = target.value === "0" ? [20, 1000] : [300, 100];
+  form.elements.streams.value = streams;
+  form.elements.events.value = events;
 });
 button.disabled = false;
