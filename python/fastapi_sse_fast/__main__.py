@@ -71,7 +71,7 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "bench",
         help="measure on this machine what an event costs, beside other packages",
         description="Measures what an event costs a server on this machine, beside "
-        "fastapi.sse and\nothers: the server benchmark in about a minute.",
+        "fastapi.sse and\nothers: the server benchmark in a minute or two.",
         epilog="It needs uvicorn; what others it has depends on their packages:\n\n"
         f"    {_installing('bench')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -55,7 +55,7 @@ class Row(NamedTuple):
         rounds: How many there are.
         seconds: About how long one of them takes.
         run: Measures it.
-        quick: How many rounds there are when a minute must do; none by default.
+        quick: How many rounds there are when a minute or two must do; none by default.
         linux_only: Whether it needs to know what a process uses.
     """
 

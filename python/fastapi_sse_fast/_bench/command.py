@@ -1,4 +1,4 @@
-"""The one-minute version of the benchmark, for a terminal."""
+"""The short version of the benchmark, for a terminal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(names: Sequence[str], rounds: int | None) -> None:
 
     Args:
         names: Of rows; all if there is none.
-        rounds: Of each row; without it as many as a minute has time for.
+        rounds: Of each row; without it as many as a minute or two have time for.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the servers too
     if machine.is_debug_build():
