@@ -112,6 +112,19 @@ def test_bench_measures_what_can_be_measured() -> None:
     assert float(theirs[2]) == pytest.approx(float(theirs[1]) / float(ours[1]), rel=0.1)
 
 
+def test_bench_has_a_row_of_one_event_per_await() -> None:
+    done = run("bench", "awaited", "--rounds", "1", without=("sse_starlette",))
+    assert done.returncode == 0, done.stderr
+    assert [name for name, *_ in ROW.findall(done.stdout)] == [
+        "fastapi_sse_fast, model",
+        "by hand, model_dump_json",
+        "fastapi.sse, model",
+        "fastapi_sse_fast, ready frame",
+        "ready bytes in a FastAPI route",
+        "plain ASGI, ready bytes",
+    ]
+
+
 @on_unix
 def test_ctrl_c_ends_bench_and_its_servers() -> None:
     with subprocess.Popen(

@@ -161,6 +161,7 @@ async function race(contestants, asked) {
     const speeds = contestants.map(({ speed }) => speed);
     const cpus = contestants.map(({ cpu }) => cpu);
     const seconds = Math.max(...[...speeds, ...cpus].map(({ points }) => points.at(-1)[0]));
+    if (seconds === 0) return; // the processes that read are being started
     speedChart.draw(speeds, seconds);
     cpuChart.draw(cpus, seconds);
   };
