@@ -10,7 +10,7 @@ CORE   := tests/encoding tests/stream/test_options.py
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs src/*/*.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server bench-instructions demo docs check clean
+.PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server bench-instructions bench-anchors demo docs check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' Makefile

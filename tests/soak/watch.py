@@ -89,7 +89,7 @@ less.
 
 OURS = re.compile(
     "|".join(
-        [r"^fastapi_sse_fast\.(?!_wakeup)"]
+        [r"^fastapi_sse_fast\.(?!_stream\.asyncio_)"]
         + [rf"^ {function.__name__}$" for function in GENERATORS.values()]
     )
 )
@@ -99,7 +99,7 @@ But for alarms: a timer that rang may be in a frame that others' garbage keeps.
 """
 
 OF_STREAMS = re.compile(
-    rf"{OURS.pattern}|^fastapi_sse_fast\._wakeup|^_asyncio\.(Future|Task)$"
+    rf"{OURS.pattern}|^fastapi_sse_fast\._stream\.asyncio_|^_asyncio\.(Future|Task)$"
 )
 """Types whose objects are gone once that has run: anyio's task groups are cycles."""
 
