@@ -56,6 +56,8 @@ enum Bytes {
 }
 
 struct State {
+    /// What the stream begins with, until it was taken. It does not wait by itself.
+    opening: Vec<u8>,
     /// What is older than `run`.
     parts: VecDeque<Part>,
     run: Vec<u8>,
@@ -68,6 +70,8 @@ struct State {
     sent_events: u64,
     /// The last bytes that were taken, as many as a blank line can have; first of all line feeds.
     tail: [u8; 4],
+    began_at: Instant,
+    first_event_at: Option<Instant>,
     taken_at: Instant,
     pacing: Pacing,
     closed: bool,
@@ -93,17 +97,20 @@ thread_local! {
 #[pymethods]
 impl EventBuffer {
     #[new]
-    #[pyo3(signature = (encoder, *, source, max_pending, time_slice, wake=None))]
+    #[pyo3(signature = (encoder, *, source, max_pending, time_slice, opening=Vec::new(), wake=None))]
     fn new(
         encoder: Py<ItemEncoder>,
         source: Py<PyAny>,
         max_pending: usize,
         time_slice: f64,
+        opening: Vec<u8>,
         wake: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let slice = Duration::try_from_secs_f64(time_slice)
             .map_err(|error| PyValueError::new_err(format!("time_slice: {error}")))?;
+        let now = Instant::now();
         let state = State {
+            opening,
             parts: VecDeque::new(),
             run: Vec::new(),
             run_events: 0,
@@ -114,7 +121,9 @@ impl EventBuffer {
             sent: 0,
             sent_events: 0,
             tail: [b'\n'; 4],
-            taken_at: Instant::now(),
+            began_at: now,
+            first_event_at: None,
+            taken_at: now,
             pacing: Pacing::new(slice),
             closed: false,
         };
@@ -146,6 +155,9 @@ impl EventBuffer {
         let body = part.take(py)?;
         let mut state = self.lock();
         state.note_taken(body.as_bytes());
+        if part.events > 0 && state.first_event_at.is_none() {
+            state.first_event_at = Some(state.taken_at);
+        }
         if part.is_over(py) {
             state.taken_events += part.events;
             state.pending_events = state.pending_events.saturating_sub(part.events);
@@ -202,6 +214,14 @@ impl EventBuffer {
     #[getter]
     fn sent_bytes(&self) -> u64 {
         self.lock().sent
+    }
+
+    /// From the making of the buffer until the first event was taken.
+    #[getter]
+    fn seconds_to_first_event(&self) -> Option<f64> {
+        let state = self.lock();
+        let first = state.first_event_at?;
+        Some((first - state.began_at).as_secs_f64())
     }
 
     /// Since something was taken, or since there is a buffer.
@@ -373,7 +393,30 @@ impl State {
         if self.parts.is_empty() {
             self.end_run();
         }
+        if !self.opening.is_empty() {
+            self.open();
+        }
         self.parts.pop_front()
+    }
+
+    /// Puts the opening before what is sent first.
+    fn open(&mut self) {
+        let mut opening = mem::take(&mut self.opening);
+        self.pending += opening.len();
+        if let Some(Part {
+            bytes: Bytes::Run(run),
+            ..
+        }) = self.parts.front_mut()
+        {
+            opening.append(run);
+            *run = opening;
+        } else {
+            self.parts.push_front(Part {
+                bytes: Bytes::Run(opening),
+                start: 0,
+                events: 0,
+            });
+        }
     }
 
     fn note_taken(&mut self, body: &[u8]) {

@@ -267,28 +267,39 @@ impl Pump {
             self.outlet.bind(py).call_method0(intern!(py, "wake"))?;
             return Ok(());
         };
-        while !buffer.is_empty() {
-            let body = buffer.take(py)?;
-            match direct.get().begin(py, &body) {
-                Ok(None) => buffer.sent(),
-                Ok(Some((send, waits_for))) => {
-                    self.lock().direct = None;
-                    let hand_over = intern!(py, "hand_over");
-                    self.outlet
-                        .bind(py)
-                        .call_method1(hand_over, (send, waits_for))?;
-                    break;
-                }
-                Err(error) if is_for_the_loop(py, &error) => return Err(error),
-                Err(error) => {
-                    self.lock().direct = None;
-                    let failed = intern!(py, "send_failed");
-                    self.outlet.bind(py).call_method1(failed, (error,))?;
-                    break;
-                }
+        let direct = direct.get();
+        if let Some(head) = direct.take_head() {
+            self.outlet.bind(py).call_method0(intern!(py, "begun"))?;
+            if !self.is_sent(py, direct.begin(head.bind(py)))? {
+                return Ok(());
             }
         }
+        while !buffer.is_empty() {
+            let body = buffer.take(py)?;
+            if !self.is_sent(py, direct.begin_body(&body))? {
+                return Ok(());
+            }
+            buffer.sent();
+        }
         Ok(())
+    }
+
+    /// Whether all of a message was sent. If not, that is the outlet's business now.
+    fn is_sent(&self, py: Python<'_>, begun: PyResult<Option<Waiting<'_>>>) -> PyResult<bool> {
+        let outlet = self.outlet.bind(py);
+        match begun {
+            Ok(None) => return Ok(true),
+            Err(error) if is_for_the_loop(py, &error) => return Err(error),
+            Ok(Some(waiting)) => {
+                self.send_with(None);
+                outlet.call_method1(intern!(py, "hand_over"), waiting)?;
+            }
+            Err(error) => {
+                self.send_with(None);
+                outlet.call_method1(intern!(py, "send_failed"), (error,))?;
+            }
+        }
+        Ok(false)
     }
 
     /// Held for copies only, never while Python code can run.
@@ -311,6 +322,8 @@ pub(crate) struct DirectSend {
     request: Py<PyAny>,
     stream: Py<PyAny>,
     switch: Switch,
+    /// The message that starts the response, until it was sent.
+    head: Mutex<Option<Py<PyAny>>>,
 }
 
 enum Switch {
@@ -325,10 +338,11 @@ enum Switch {
 #[pymethods]
 impl DirectSend {
     #[new]
-    #[pyo3(signature = (send, *, body_type, event_loop, request, stream))]
+    #[pyo3(signature = (send, *, head, body_type, event_loop, request, stream))]
     fn new(
         py: Python<'_>,
         send: Py<PyAny>,
+        head: Option<Py<PyAny>>,
         body_type: Py<PyAny>,
         event_loop: Py<PyAny>,
         request: Py<PyAny>,
@@ -350,10 +364,14 @@ impl DirectSend {
             request,
             stream,
             switch,
+            head: Mutex::new(head),
         })
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(head) = self.head.try_lock() {
+            visit.call(&*head)?;
+        }
         visit.call(&self.send)?;
         visit.call(&self.event_loop)?;
         visit.call(&self.request)?;
@@ -365,23 +383,33 @@ impl DirectSend {
 type Waiting<'py> = (Bound<'py, PyIterator>, Bound<'py, PyAny>);
 
 impl DirectSend {
+    fn take_head(&self) -> Option<Py<PyAny>> {
+        self.head
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
     /// Sends a part of the body, as far as that goes without waiting.
-    fn begin<'py>(
-        &self,
-        py: Python<'py>,
-        body: &Bound<'py, PyAny>,
-    ) -> PyResult<Option<Waiting<'py>>> {
+    fn begin_body<'py>(&self, body: &Bound<'py, PyAny>) -> PyResult<Option<Waiting<'py>>> {
+        let py = body.py();
         let message = PyDict::new(py);
         message.set_item(intern!(py, "type"), &self.body_type)?;
         message.set_item(intern!(py, "body"), body)?;
         message.set_item(intern!(py, "more_body"), true)?;
-        self.switch(py, &self.stream, &self.request)?;
-        let sent = self.begin_as_request(message);
-        self.switch(py, &self.request, &self.stream)?;
-        sent
+        self.begin(&message)
     }
 
-    fn begin_as_request<'py>(&self, message: Bound<'py, PyDict>) -> PyResult<Option<Waiting<'py>>> {
+    /// Sends a message, as far as that goes without waiting.
+    fn begin<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Option<Waiting<'py>>> {
+        let py = message.py();
+        self.switch(py, &self.stream, &self.request)?;
+        let begun = self.begin_as_request(message);
+        self.switch(py, &self.request, &self.stream)?;
+        begun
+    }
+
+    fn begin_as_request<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Option<Waiting<'py>>> {
         let py = message.py();
         let send = iterator_of(self.send.bind(py).call1((message,))?)?;
         match send.send(&py.None().into_bound(py))? {

@@ -1,7 +1,13 @@
 """Types of the compiled module: from a yielded item to the bytes on the wire."""
 
 from asyncio import AbstractEventLoop, Task
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    MutableMapping,
+)
 from types import TracebackType
 from typing import Any, Literal, Protocol, final
 
@@ -293,6 +299,7 @@ class EventBuffer:
         max_pending: Bytes from which on a producer should wait. 0 is lockstep: it
             should wait until what was taken has been sent.
         time_slice: Seconds after which a producer should give way in any case.
+        opening: Bytes that are taken before everything else, or alone.
         wake: Called from `push` when something waits that did not before.
     """
 
@@ -303,6 +310,7 @@ class EventBuffer:
         source: object,
         max_pending: int,
         time_slice: float,
+        opening: bytes = b"",
         wake: Callable[[], object] | None = None,
     ) -> EventBuffer: ...
     def push(self, item: Any, /) -> bool:
@@ -341,6 +349,10 @@ class EventBuffer:
         """How many bytes were sent."""
 
     @property
+    def seconds_to_first_event(self) -> float | None:
+        """Seconds from the making of the buffer until an event was taken."""
+
+    @property
     def seconds_idle(self) -> float:
         """Seconds since something was taken, or since the buffer was made."""
 
@@ -356,6 +368,7 @@ class EventBuffer:
         """Return how many bytes wait."""
 
 class _Outlet(Protocol):
+    def begun(self) -> None: ...
     def wake(self) -> None: ...
     def hand_over(self, send: Any, waits_for: Any, /) -> None: ...
     def send_failed(self, error: BaseException, /) -> None: ...
@@ -371,9 +384,10 @@ class Pump:
     Args:
         items: The async iterator.
         buffer: Where its items go.
-        outlet: Is told to `wake` when something is pending that the pump cannot send,
-            to `hand_over` a send that has to wait, of one that has failed, and to
-            `interrupt_source` after a step while `interrupting` is set.
+        outlet: Is told that the response has `begun`, to `wake` when something is
+            pending that the pump cannot send, to `hand_over` a send that has to wait,
+            of one that has failed, and to `interrupt_source` after a step while
+            `interrupting` is set.
 
     Raises:
         Exception: What the iterator raised, or the encoding of an item.
@@ -411,14 +425,15 @@ class Pump:
 
 @final
 class DirectSend:
-    """Sends a part of a body in a step of another task than that of the request.
+    """Sends a response in the steps of another task than that of the request.
 
     While it calls `send`, the task of the request is the current one: what a middleware
     opens there belongs to the task which goes on with a send that has to wait.
 
     Args:
         send: The server's.
-        body_type: The type of the message.
+        head: The message that starts the response, if it was not sent yet.
+        body_type: The type of the messages behind it.
         event_loop: The running loop.
         request: The task of the request.
         stream: The task in whose steps it is called.
@@ -428,6 +443,7 @@ class DirectSend:
         cls,
         send: Callable[[Any], Awaitable[None]],
         *,
+        head: MutableMapping[str, Any] | None,
         body_type: str,
         event_loop: AbstractEventLoop,
         request: Task[Any],

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Send
 
+    from .outlet import Head
     from .stream import Stream
 
 
@@ -70,16 +71,26 @@ class AsyncioBackend:
     async def run(self, stream: Stream) -> None:
         """Run a stream until its source is closed and its tasks are done."""
         loop = self._loop
-        self._alarm = AsyncioAlarm(loop, stream.look)
+        self._alarm = alarm = AsyncioAlarm(loop, stream.look)
         source, self._context = _started(loop, stream.run_source())
         self._source = source
         # A task that is cancelled before its first step does not run at all.
         source.add_done_callback(stream.source_is_done)
-        watcher = loop.create_task(stream.watch())
+        watcher: asyncio.Task[None] | None = None
+
+        def watch() -> float:
+            nonlocal watcher
+            watcher = loop.create_task(stream.watch())
+            alarm.look_with(stream.look)
+            return stream.look()
+
+        alarm.look_with(watch)
+        alarm.set(loop.time() + UNWATCHED)
 
         async def end() -> None:
             await stream.close_source()
-            await _done(watcher)
+            if watcher is not None:
+                await _done(watcher)
             if not stream.source_is_abandoned:
                 await _done(source)
             if source.done() and not source.cancelled():
@@ -88,9 +99,11 @@ class AsyncioBackend:
         try:
             await stream.respond()
         finally:
-            watcher.cancel()
-            with anyio.CancelScope(shield=True):
-                await uncancelled(end)
+            if watcher is not None:
+                watcher.cancel()
+            if watcher is not None or not source.done() or stream.has_failed:
+                with anyio.CancelScope(shield=True):
+                    await uncancelled(end)
 
     def close(self) -> None:
         """Forget everything: nothing is left to the garbage collector."""
@@ -128,13 +141,16 @@ class AsyncioBackend:
 
     # Sends
 
-    def direct_send(self, send: Send, body_type: str) -> DirectSend | None:
+    def direct_send(
+        self, send: Send, head: Head, *, has_begun: bool
+    ) -> DirectSend | None:
         """Return what sends in a step of the source, as the request's task."""
         if self._context is None or self._source is None or self._request is None:
             return None
         return DirectSend(
             send,
-            body_type=body_type,
+            head=None if has_begun else head.message,
+            body_type=head.body_type,
             event_loop=self._loop,
             request=self._request,
             stream=self._source,
@@ -241,6 +257,9 @@ def _is_shielded(task: asyncio.Task[Any]) -> bool:
     return False
 
 
+UNWATCHED = 0.005
+"""Seconds before a stream waits for its client to leave: many are over by then."""
+
 LATE = 0.01
 """Seconds; a timer that fires later than that tells of a loop that stood still."""
 
@@ -278,6 +297,10 @@ class AsyncioAlarm:
             # left.
             self._fires_at = time
             self._timer = self._loop.call_at(time, self._fire)
+
+    def look_with(self, look: Callable[[], float]) -> None:
+        """Call something else from now on."""
+        self._look = look
 
     def close(self) -> None:
         """Forget what to call, for good: the two know each other."""

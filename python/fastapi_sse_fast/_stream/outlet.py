@@ -8,11 +8,12 @@
     FLOW ─── max_duration, shutdown ──▶ END: the source is closed, then the farewell
     any ──── stop(): the client is gone, or does not take what it is sent ─▶ over
 
-In FLOW the outlet mostly sleeps: an async source sends what is pending by itself, in
-the steps of its own task. The outlet is woken for what no step of the source sends: the
-head with the first event, pings, what comes from a thread, and the rest of a send that
-has to wait for the client. At most one send is under way: before the outlet sends, it
-tells the source not to, until it sleeps again.
+The outlet mostly sleeps: an async source sends what is pending by itself, the head with
+the first event included, in the steps of its own task. The outlet is woken for what no
+step of the source sends: a head that cannot wait for an event, pings, what comes from a
+thread, the rest of a send that has to wait for the client, and the end. At most one
+send is under way: before the outlet sends, it tells the source not to, until it sleeps
+again.
 """
 
 from __future__ import annotations
@@ -83,12 +84,12 @@ class Outlet:
         limits: The stream's.
 
     Attributes:
-        first_event_at: When the first event was sent, if it was.
         extra_bytes: How many bytes of the body did not come from the source.
     """
 
     __slots__ = (
         "_backend",
+        "_begun",
         "_buffer",
         "_closing",
         "_direct",
@@ -111,7 +112,6 @@ class Outlet:
         "_wait_until",
         "_work",
         "extra_bytes",
-        "first_event_at",
     )
 
     def __init__(
@@ -141,6 +141,7 @@ class Outlet:
         self._handed_over: tuple[Any, Any] | None = None
         # What a send of the source has raised.
         self._error: BaseException | None = None
+        self._begun = False
         self._stopped = False
         self._sending = False
         # To `receive`, a response that has ended is a disconnect, while `send` may go
@@ -150,10 +151,9 @@ class Outlet:
         self._send_by = math.inf
         self._closing = False
         self._wait_until = backend.clock() + options.error_window
-        self._quiet_since = -math.inf
+        self._quiet_since = self._wait_until
         self._ping_interval = _or_infinity(options.ping_interval)
         self._send_timeout = _or_infinity(options.send_timeout)
-        self.first_event_at: float | None = None
         self.extra_bytes = 0
 
     def forget(self) -> None:
@@ -163,6 +163,11 @@ class Outlet:
         self._work.close()
 
     # Called by the pump, in a step of the source
+
+    def begun(self) -> None:
+        """Note that the head is being sent."""
+        self._begun = True
+        self._quiet_since = self._backend.clock()
 
     def wake(self) -> None:
         """Look whether there is something to do."""
@@ -235,7 +240,7 @@ class Outlet:
             return self._send_by
         if self._closing:
             return self._source.close_by
-        if self._quiet_since == -math.inf:
+        if not self._begun:
             return min(self._wait_until, self._ending.ends_at)
         return min(self._next_ping(now), self._ending.ends_at)
 
@@ -273,16 +278,25 @@ class Outlet:
             await self._work.woken()
 
     async def _begin(self) -> bool:
-        """Wait for the first event, then send the head. Return whether it was sent."""
+        """Wait for the first event, and send the head. Return whether it was sent."""
         source, buffer = self._source, self._buffer
-        while not (len(buffer) or source.phase is not Phase.RUNNING or self._is_due()):
+        self._direct = self._backend.direct_send(
+            self._send, self._head, has_begun=False
+        )
+        while not self._begun:
+            if len(buffer) or source.phase is not Phase.RUNNING or self._is_due():
+                break
+            source.send_with(self._direct)
             await self._sleep()
+            source.send_with(None)
+        if self._begun:
+            return True
         if source.error is not None and not len(buffer):
             await self.close_source()
             return False
+        self.begun()
+        self._direct = self._backend.direct_send(self._send, self._head, has_begun=True)
         await self._send_message(self._head.message)
-        self._quiet_since = self._backend.clock()
-        self._direct = self._backend.direct_send(self._send, self._head.body_type)
         return True
 
     def _is_due(self) -> bool:
@@ -292,24 +306,19 @@ class Outlet:
     async def _flow(self) -> bytes:
         """Send what is pending, and pings. Return what is left to be sent."""
         source, buffer = self._source, self._buffer
-        opening = frames.opening_line(self._options)
         while True:
             if self._handed_over is not None:
                 await self._finish_handed_over()
             # Before `take`: then that is all there is.
             is_over = source.is_over
             is_late = self._backend.clock() >= self._ending.ends_at
-            body = opening + buffer.take() if opening else buffer.take()
-            if body and self.first_event_at is None and len(body) > len(opening):
-                self.first_event_at = self._backend.clock()
+            body = buffer.take()
             if (is_over and not len(buffer)) or (is_late and source.error is None):
-                self.extra_bytes += len(opening)
                 return body
             if not body and source.error is not None:
                 return b""
             if body:
                 await self._send_body(body)
-                self.extra_bytes += len(opening)
                 buffer.sent()
                 if not buffer.full:
                     source.make_room()
@@ -323,7 +332,6 @@ class Outlet:
                 await self._sleep()
                 source.send_with(None)
                 continue
-            opening = b""
             self._quiet_since = self._backend.clock()
 
     async def _ping(self) -> None:

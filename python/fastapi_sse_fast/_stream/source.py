@@ -239,8 +239,9 @@ class Source:
 class AsyncSource(Source):
     """An async iterable, which the pump drives."""
 
-    __slots__ = ("_outlet", "_pump")
+    __slots__ = ("_direct", "_outlet", "_pump")
 
+    _direct: DirectSend | None
     _outlet: Outlet | None
     _pump: Pump | None
 
@@ -249,9 +250,11 @@ class AsyncSource(Source):
         super().feed(outlet)
         self._outlet = outlet
         self._pump = None
+        self._direct = None
 
     def send_with(self, direct: DirectSend | None) -> None:
         """Have it send in the steps of its own task, or wake the outlet."""
+        self._direct = direct
         if self._pump is not None:
             self._pump.send_with(direct)
 
@@ -266,6 +269,7 @@ class AsyncSource(Source):
         assert self._outlet is not None
         self._items = aiter(self._content)
         self._pump = pump = Pump(self._items, self._buffer, self._outlet)
+        pump.send_with(self._direct)
         try:
             while await pump:
                 if not await self._give_way():

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from .._core import EventBuffer
 from .._shutdown import EndedAtShutdown
 from ..summary import StreamSummary
+from . import frames
 from .asyncio_ import AsyncioBackend
 from .cancellation import is_cancelled
 from .ending import Ending
@@ -132,12 +133,11 @@ class Stream:
 
     def summary(self) -> StreamSummary:
         """Return what became of the stream, once it is over."""
-        first = self._outlet.first_event_at
         return StreamSummary(
             reason=self._ending.reason or "error",
             events=self._buffer.sent_events,
             bytes=self._buffer.sent_bytes + self._outlet.extra_bytes,
-            seconds_to_first_event=None if first is None else first - self._started_at,
+            seconds_to_first_event=self._buffer.seconds_to_first_event,
             seconds_open=self._over_at - self._started_at,
         )
 
@@ -162,6 +162,7 @@ class Stream:
             source=self._content,
             max_pending=options.max_pending,
             time_slice=limits.loop_slice if is_async else limits.thread_slice,
+            opening=frames.opening_line(options),
             wake=None if is_async else partial(backend.run_in_loop, work.wake),
         )
         source = AsyncSource if is_async else ThreadSource
@@ -210,6 +211,11 @@ class Stream:
     def source_is_done(self, task: asyncio.Task[None]) -> None:
         """Note that the task of the source is over, which may never have begun."""
         self._source.end()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether anything went wrong."""
+        return self._source.error is not None
 
     @property
     def source_is_abandoned(self) -> bool:

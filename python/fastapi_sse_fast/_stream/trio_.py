@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Send
 
+    from .outlet import Head
     from .stream import Stream
 
 
@@ -86,7 +87,7 @@ class TrioBackend:
         """Return when to cancel again: never, as trio does so by itself."""
         return math.inf
 
-    def direct_send(self, send: Send, body_type: str) -> None:
+    def direct_send(self, send: Send, head: Head, *, has_begun: bool) -> None:
         """Return nothing: see the top of this file."""
 
     async def rest_of(self, send: Any, waits_for: Any, error: Any) -> None:
