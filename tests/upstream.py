@@ -1,8 +1,8 @@
 """Runs FastAPI's own tests of its event streams against this package.
 
 They come from the source distribution of the installed FastAPI; only the import lines
-are changed. Needs a package index, so this is a command (`make upstream-tests`) and no
-test.
+are changed, and how a test makes pings come sooner. Needs a package index, so this is a
+command (`make upstream-tests`) and no test.
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ SWAPS = [
         r"from fastapi_sse_fast import EventSourceResponse\n"
         r"from fastapi.responses import Response\1",
     ),
+    (
+        # A private constant of FastAPI, where we have an option.
+        r"monkeypatch\.setattr\(fastapi\.routing, \"_PING_INTERVAL\", (.*)\)",
+        r"from fastapi_sse_fast import EventSourceResponse, StreamOptions\n"
+        r"    options = StreamOptions(ping_interval=\1)\n"
+        r'    monkeypatch.setattr(EventSourceResponse, "_options", options)',
+    ),
 ]
 
 
@@ -49,7 +56,7 @@ def main() -> int:
     swapped = build / "swapped"
     shutil.rmtree(swapped, ignore_errors=True)
     swaps = sum(copy(path, root, swapped) for path in selected(root))
-    print(f"FastAPI {fastapi.__version__}: {swaps} import lines swapped", flush=True)
+    print(f"FastAPI {fastapi.__version__}: {swaps} lines swapped", flush=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["-c", "/dev/null", "--rootdir", ".", "tests", *sys.argv[1:]]
     return subprocess.run(command, check=False, cwd=swapped).returncode

@@ -85,7 +85,8 @@ class StreamOptions:
             head of the stream.
         send_timeout: Time that a client may take nothing for while bytes wait for it;
             then it is dropped. `None` waits for ever.
-        max_pending: Bytes that may wait for the client; then the generator has to.
+        max_pending: Bytes that may wait for the client; then the generator has to. 0 is
+            lockstep: the code after a `yield` runs once the event has been sent.
         error_window: Time that the response head waits for the first event, so that an
             error before it becomes the real HTTP response. 0 sends the head at once.
         max_duration: Time after which the stream is ended, cleanly, so that clients
@@ -124,12 +125,12 @@ class StreamOptions:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        _check_time("ping_interval", self.ping_interval, or_none=True)
+        _check_time("ping_interval", self.ping_interval, or_none=True, least=0.001)
         _check_time("send_timeout", self.send_timeout, or_none=True)
         _check_time("max_duration", self.max_duration, or_none=True)
         _check_time("error_window", self.error_window, or_zero=True)
         _check_time("shutdown_grace", self.shutdown_grace, or_zero=True)
-        _check_count("max_pending", self.max_pending, least=1)
+        _check_count("max_pending", self.max_pending, least=0)
         if self.retry is not None:
             _check_count("retry", self.retry, least=0, rest=" (milliseconds), or None")
         # Raises where `retry` has more digits than Python prints.
@@ -182,17 +183,26 @@ OPTION_NAMES: Final = frozenset(field.name for field in fields(StreamOptions))
 
 
 def _check_time(
-    name: str, value: Any, *, or_none: bool = False, or_zero: bool = False
+    name: str,
+    value: Any,
+    *,
+    or_none: bool = False,
+    or_zero: bool = False,
+    least: float = 0.0,
 ) -> None:
     if value is None and or_none:
         return
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not (0 < value <= LONGEST or (or_zero and value == 0)):
-        least = "zero or a positive" if or_zero else "a positive"
-        rest = ", or None" if or_none else ""
-        raise ValueError(
-            f"{name} must be {least} number of seconds{rest}, not {value!r}"
-        )
+    if is_number and (
+        max(least, 5e-324) <= value <= LONGEST or (or_zero and not value)
+    ):
+        return
+    allowed = "zero or a positive" if or_zero else "a positive"
+    bound = f" from {least:g} up" if least else ""
+    rest = ", or None" if or_none else ""
+    raise ValueError(
+        f"{name} must be {allowed} number of seconds{bound}{rest}, not {value!r}"
+    )
 
 
 def _check_count(name: str, value: Any, *, least: int, rest: str = "") -> None:

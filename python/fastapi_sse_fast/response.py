@@ -89,7 +89,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
     """Seconds that a client may take nothing for before it is dropped."""
 
     max_pending: ClassVar[int] = 64 * 1024
-    """Bytes that may wait for the client before the generator has to."""
+    """Bytes that may wait for the client before the generator has to; 0 is lockstep."""
 
     error_window: ClassVar[float] = 0.1
     """Seconds that the response head waits for the first event or an error."""

@@ -445,6 +445,7 @@ def test_a_receive_that_fails_hides_no_error(
 ) -> None:
     async def items() -> AsyncIterator[int]:
         yield 1
+        await anyio.sleep(5 * MS)
         raise LookupError("mid-stream")
 
     failing = anyio.Event()

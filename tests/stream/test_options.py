@@ -44,7 +44,7 @@ def test_a_bad_ping_interval_is_refused_where_it_is_set(value: Any) -> None:
         ("retry", True),
         ("send_timeout", 0),
         ("send_timeout", -1),
-        ("max_pending", 0),
+        ("max_pending", -1),
         ("max_pending", 1.5),
         ("error_window", -1),
         ("error_window", None),
@@ -152,7 +152,7 @@ def test_a_hook_may_take_more_than_it_is_given(option: str) -> None:
         ({"farewell": "bye"}, "None, an event, or a callable that makes one, not"),
         ({"on_close": "x"}, "on_close must be callable, or None, not 'x'"),
         ({"retry": 1.5}, "from 0 up .milliseconds., or None, not 1.5"),
-        ({"max_pending": None}, "max_pending must be an integer from 1 up, not None"),
+        ({"max_pending": None}, "max_pending must be an integer from 0 up, not None"),
     ],
 )
 def test_a_bad_option_is_told_what_it_can_be(option: Any, message: str) -> None:

@@ -37,9 +37,12 @@ class AsyncioBackend:
         "_alarm",
         "_cancelled_by_others",
         "_context",
+        "_is_over",
         "_loop",
         "_request",
+        "_scope_around",
         "_source",
+        "_watcher",
         "clock",
         "run_in_loop",
         "turn",
@@ -48,12 +51,15 @@ class AsyncioBackend:
     def __init__(self) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._request = asyncio.current_task(loop)
+        self._scope_around = _scope_of(self._request)
         self._source: asyncio.Task[None] | None = None
         # That of the source, in which a send has to go on that it began.
         self._context: contextvars.Context | None = None
         # How often others have cancelled the request, while we do.
         self._cancelled_by_others: int | None = None
         self._alarm: AsyncioAlarm | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._is_over = False
         self.clock = loop.time
         self.run_in_loop: Callable[..., object] = loop.call_soon_threadsafe
         self.turn = functools.partial(asyncio.sleep, 0)
@@ -71,26 +77,17 @@ class AsyncioBackend:
     async def run(self, stream: Stream) -> None:
         """Run a stream until its source is closed and its tasks are done."""
         loop = self._loop
-        self._alarm = alarm = AsyncioAlarm(loop, stream.look)
+        self._alarm = AsyncioAlarm(loop, stream.look)
         source, self._context = _started(loop, stream.run_source())
         self._source = source
         # A task that is cancelled before its first step does not run at all.
         source.add_done_callback(stream.source_is_done)
-        watcher: asyncio.Task[None] | None = None
-
-        def watch() -> float:
-            nonlocal watcher
-            watcher = loop.create_task(stream.watch())
-            alarm.look_with(stream.look)
-            return stream.look()
-
-        alarm.look_with(watch)
-        alarm.set(loop.time() + UNWATCHED)
+        self._watch_later(stream, UNWATCHED)
 
         async def end() -> None:
             await stream.close_source()
-            if watcher is not None:
-                await _done(watcher)
+            if self._watcher is not None:
+                await _done(self._watcher)
             if not stream.source_is_abandoned:
                 await _done(source)
             if source.done() and not source.cancelled():
@@ -99,17 +96,28 @@ class AsyncioBackend:
         try:
             await stream.respond()
         finally:
-            if watcher is not None:
-                watcher.cancel()
-            if watcher is not None or not source.done() or stream.has_failed:
+            self._is_over = True
+            if self._watcher is not None:
+                self._watcher.cancel()
+            if self._watcher is not None or not source.done() or stream.has_failed:
                 with anyio.CancelScope(shield=True):
                     await uncancelled(end)
+
+    def _watch_later(self, stream: Stream, turns: int) -> None:
+        """Wait for the client to leave, if the stream is not over by then."""
+        if self._is_over or self._source is None or self._source.done():
+            return
+        if turns == 0:
+            self._watcher = self._loop.create_task(stream.watch())
+        else:
+            self._loop.call_soon(self._watch_later, stream, turns - 1)
 
     def close(self) -> None:
         """Forget everything: nothing is left to the garbage collector."""
         if self._alarm is not None:
             self._alarm.close()
         self._source = self._request = self._context = self._alarm = None
+        self._scope_around = self._watcher = None
 
     # The source
 
@@ -198,7 +206,7 @@ class AsyncioBackend:
     def interrupt_send(self) -> None:
         """Cancel the send that the task of the request is in, unless it is shielded."""
         request = self._request
-        if request is not None and not _is_shielded(request):
+        if request is not None and not _is_shielded(request, self._scope_around):
             if self._cancelled_by_others is None:
                 self._cancelled_by_others = _cancelling(request)
             request.cancel()
@@ -232,33 +240,50 @@ def _started(
     return loop.create_task(source), None
 
 
-def _is_shielded(task: asyncio.Task[Any]) -> bool:
-    """Return whether the task is in a cancel scope that protects it.
-
-    AnyIO itself would know only for a scope of ours around all of the task, and when
-    that one is cancelled, so is everything that the clean-up awaits.
-    """
+def _scope_of(task: asyncio.Task[Any] | None) -> Any:
+    """Return the innermost cancel scope that a task is in."""
     try:
         from anyio._backends._asyncio import _task_states
 
-        state = _task_states.get(task)
-        scope: Any = None if state is None else state.cancel_scope
-        while scope is not None:
+        state = _task_states.get(task) if task is not None else None
+        return None if state is None else state.cancel_scope
+    except (ImportError, AttributeError) as error:
+        _warn_of_unknown_scopes(error)
+        return None
+
+
+def _is_shielded(task: asyncio.Task[Any], outermost: Any = None) -> bool:
+    """Return whether a task is in a cancel scope that protects it.
+
+    AnyIO itself would know only for a scope of ours around all of the task, and when
+    that one is cancelled, so is everything that the clean-up awaits.
+
+    Args:
+        task: The task.
+        outermost: The scope that it was in before, which does not count.
+    """
+    scope = _scope_of(task)
+    try:
+        while scope is not None and scope is not outermost:
             if scope.shield:
                 return True
             scope = scope._parent_scope
-    except (ImportError, AttributeError) as error:
-        warnings.warn(
-            f"fastapi_sse_fast does not know this AnyIO ({error}): a shielded cancel "
-            "scope does not protect a generator whose stream is over",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    except AttributeError as error:
+        _warn_of_unknown_scopes(error)
     return False
 
 
-UNWATCHED = 0.005
-"""Seconds before a stream waits for its client to leave: many are over by then."""
+def _warn_of_unknown_scopes(error: Exception) -> None:
+    warnings.warn(
+        f"fastapi_sse_fast does not know this AnyIO ({error}): a shielded cancel scope "
+        "does not protect a generator whose stream is over",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+UNWATCHED = 3
+"""Turns of the loop before a stream waits for its client to leave."""
 
 LATE = 0.01
 """Seconds; a timer that fires later than that tells of a loop that stood still."""
@@ -297,10 +322,6 @@ class AsyncioAlarm:
             # left.
             self._fires_at = time
             self._timer = self._loop.call_at(time, self._fire)
-
-    def look_with(self, look: Callable[[], float]) -> None:
-        """Call something else from now on."""
-        self._look = look
 
     def close(self) -> None:
         """Forget what to call, for good: the two know each other."""

@@ -167,7 +167,8 @@ class Outlet:
     def begun(self) -> None:
         """Note that the head is being sent."""
         self._begun = True
-        self._quiet_since = self._backend.clock()
+        self._quiet_since = now = self._backend.clock()
+        self._backend.alarm.set(self._next_deadline(now))
 
     def wake(self) -> None:
         """Look whether there is something to do."""

@@ -20,6 +20,7 @@ import contextvars
 import enum
 import logging
 import math
+from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -221,6 +222,14 @@ class Source:
             if not is_only(error, GeneratorExit):
                 raise
 
+    def _is_ours(self, generator: type) -> bool:
+        """Return whether to close the iterator: it was made for this stream.
+
+        Others may go on with an object that is its own iterator: a memory stream, a
+        file. A generator is not shared.
+        """
+        return self._items is not self._content or isinstance(self._items, generator)
+
     async def _iterate(self) -> None:
         raise NotImplementedError
 
@@ -311,7 +320,7 @@ class AsyncSource(Source):
 
     async def _close_items(self) -> None:
         close = getattr(self._items, "aclose", None)
-        if close is not None:
+        if close is not None and self._is_ours(AsyncGenerator):
             await close()
 
 
@@ -378,7 +387,7 @@ class ThreadSource(Source):
 
     async def _close_items(self) -> None:
         close = getattr(self._items, "close", None)
-        if close is not None:
+        if close is not None and self._is_ours(Generator):
             await anyio.to_thread.run_sync(self._run, close)
 
 

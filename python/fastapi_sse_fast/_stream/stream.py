@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -160,7 +161,8 @@ class Stream:
         self._buffer = EventBuffer(
             self._encoder,
             source=self._content,
-            max_pending=options.max_pending,
+            # More than any process has is as good as no limit.
+            max_pending=min(options.max_pending, sys.maxsize),
             time_slice=limits.loop_slice if is_async else limits.thread_slice,
             opening=frames.opening_line(options),
             wake=None if is_async else partial(backend.run_in_loop, work.wake),

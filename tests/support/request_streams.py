@@ -1,0 +1,77 @@
+"""Streams that ask their request for more while they are open; those of the others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+
+import anyio
+import anyio.lowlevel
+from fastapi import Request
+
+from .streams import DEPENDENCIES, Response, app, say
+
+PAUSES = {"at-first": None, "after-an-event": 0.0, "late": 0.03}
+"""Of a generator: seconds after its first event, if it begins with one."""
+
+
+async def begun(when: str) -> AsyncIterator[str]:
+    pause = PAUSES[when]
+    if pause is not None:
+        yield "begun"
+        await anyio.sleep(pause)  # then the client is watched, or is not yet
+
+
+def digest(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+@app.post("/body/{when}", response_class=Response, dependencies=DEPENDENCIES)
+async def read_body(request: Request, when: str) -> AsyncIterator[str | bool]:
+    async for word in begun(when):
+        yield word
+    yield digest(await request.body())
+    yield await request.is_disconnected()
+
+
+@app.post("/json/{when}", response_class=Response, dependencies=DEPENDENCIES)
+async def read_json(request: Request, when: str) -> AsyncIterator[str | bool]:
+    async for word in begun(when):
+        yield word
+    await request.json()
+    yield digest(await request.body())
+    yield await request.is_disconnected()
+
+
+@app.post("/stream/{when}", response_class=Response, dependencies=DEPENDENCIES)
+async def read_stream(request: Request, when: str) -> AsyncIterator[str | bool]:
+    async for word in begun(when):
+        yield word
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        await anyio.lowlevel.checkpoint()
+    yield digest(body)
+    yield await request.is_disconnected()
+
+
+@app.get("/asks", response_class=Response, dependencies=DEPENDENCIES)
+async def asks(request: Request) -> AsyncIterator[int]:
+    number = 0
+    try:
+        while not await request.is_disconnected():
+            yield number
+            number += 1
+            await anyio.sleep(0.005)
+    finally:
+        say("generator")
+
+
+@app.get("/asks/{count}", response_class=Response)
+async def asks_often(request: Request, count: int) -> AsyncIterator[int]:
+    for number in range(count):
+        if await request.is_disconnected():
+            return
+        yield number
+        if number % 100 == 0:
+            await anyio.sleep(0.002)
