@@ -97,20 +97,20 @@ thread_local! {
 #[pymethods]
 impl EventBuffer {
     #[new]
-    #[pyo3(signature = (encoder, *, source, max_pending, time_slice, opening=Vec::new(), wake=None))]
+    #[pyo3(signature = (encoder, *, source, max_pending, time_slice, opening=None, wake=None))]
     fn new(
         encoder: Py<ItemEncoder>,
         source: Py<PyAny>,
         max_pending: usize,
         time_slice: f64,
-        opening: Vec<u8>,
+        opening: Option<Vec<u8>>,
         wake: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let slice = Duration::try_from_secs_f64(time_slice)
             .map_err(|error| PyValueError::new_err(format!("time_slice: {error}")))?;
         let now = Instant::now();
         let state = State {
-            opening,
+            opening: opening.unwrap_or_default(),
             parts: VecDeque::new(),
             run: Vec::new(),
             run_events: 0,

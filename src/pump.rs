@@ -321,6 +321,8 @@ pub(crate) struct DirectSend {
     event_loop: Py<PyAny>,
     request: Py<PyAny>,
     stream: Py<PyAny>,
+    /// Runs a function in the context of the sends.
+    run: Py<PyAny>,
     switch: Switch,
     /// The message that starts the response, until it was sent.
     head: Mutex<Option<Py<PyAny>>>,
@@ -338,16 +340,19 @@ enum Switch {
 #[pymethods]
 impl DirectSend {
     #[new]
-    #[pyo3(signature = (send, *, head, body_type, event_loop, request, stream))]
+    #[pyo3(signature = (send, *, head, body_type, run, request, stream))]
     fn new(
         py: Python<'_>,
         send: Py<PyAny>,
         head: Option<Py<PyAny>>,
         body_type: Py<PyAny>,
-        event_loop: Py<PyAny>,
+        run: Py<PyAny>,
         request: Py<PyAny>,
         stream: Py<PyAny>,
     ) -> PyResult<Self> {
+        let event_loop = py
+            .import(intern!(py, "asyncio"))?
+            .call_method0(intern!(py, "get_running_loop"))?;
         // Looked up for every stream: some replace them.
         let tasks = py.import(intern!(py, "asyncio.tasks"))?;
         let switch = match tasks.getattr_opt(intern!(py, "_swap_current_task"))? {
@@ -360,7 +365,8 @@ impl DirectSend {
         Ok(Self {
             send,
             body_type,
-            event_loop,
+            run,
+            event_loop: event_loop.unbind(),
             request,
             stream,
             switch,
@@ -373,6 +379,7 @@ impl DirectSend {
             visit.call(&*head)?;
         }
         visit.call(&self.send)?;
+        visit.call(&self.run)?;
         visit.call(&self.event_loop)?;
         visit.call(&self.request)?;
         visit.call(&self.stream)
@@ -380,7 +387,25 @@ impl DirectSend {
 }
 
 /// A `send` that waits, and what for.
-type Waiting<'py> = (Bound<'py, PyIterator>, Bound<'py, PyAny>);
+type Waiting<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
+
+/// Calls `send` and goes on as far as that does without waiting.
+///
+/// # Errors
+///
+/// Those of `send`.
+#[pyfunction]
+#[pyo3(signature = (send, message, /))]
+pub(crate) fn begin_send<'py>(
+    send: &Bound<'py, PyAny>,
+    message: &Bound<'py, PyAny>,
+) -> PyResult<Option<Waiting<'py>>> {
+    let send = iterator_of(send.call1((message,))?)?;
+    match send.send(&send.py().None().into_bound(send.py()))? {
+        PySendResult::Return(_) => Ok(None),
+        PySendResult::Next(waits_for) => Ok(Some((send.into_any(), waits_for))),
+    }
+}
 
 impl DirectSend {
     fn take_head(&self) -> Option<Py<PyAny>> {
@@ -402,20 +427,20 @@ impl DirectSend {
 
     /// Sends a message, as far as that goes without waiting.
     fn begin<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Option<Waiting<'py>>> {
+        static BEGIN_SEND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = message.py();
+        let begin_send = BEGIN_SEND.get_or_try_init(py, || {
+            wrap_pyfunction!(begin_send, py).map(|function| function.into_any().unbind())
+        })?;
         self.switch(py, &self.stream, &self.request)?;
-        let begun = self.begin_as_request(message);
+        let begun = self.run.bind(py).call1((begin_send, &self.send, message));
         self.switch(py, &self.request, &self.stream)?;
-        begun
-    }
-
-    fn begin_as_request<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Option<Waiting<'py>>> {
-        let py = message.py();
-        let send = iterator_of(self.send.bind(py).call1((message,))?)?;
-        match send.send(&py.None().into_bound(py))? {
-            PySendResult::Return(_) => Ok(None),
-            PySendResult::Next(waits_for) => Ok(Some((send, waits_for))),
+        let begun = begun?;
+        if begun.is_none() {
+            return Ok(None);
         }
+        let (send, waits_for) = begun.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>)>()?;
+        Ok(Some((send, waits_for)))
     }
 
     fn switch(&self, py: Python<'_>, from: &Py<PyAny>, to: &Py<PyAny>) -> PyResult<()> {
@@ -462,6 +487,8 @@ fn resume<'py>(step: &Bound<'py, PyIterator>, input: Input<'py>) -> PyResult<PyS
 
 /// What `await` iterates.
 fn iterator_of(awaitable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyIterator>> {
+    static GENERATOR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    const ITERABLE_COROUTINE: u32 = 0x100;
     let py = awaitable.py();
     if let Some(method) = awaitable.getattr_opt(intern!(py, "__await__"))? {
         return method.call0()?.cast_into().map_err(|error| {
@@ -472,10 +499,20 @@ fn iterator_of(awaitable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyIterator>> {
         });
     }
     // A generator that `types.coroutine` has made awaitable.
-    awaitable.cast_into().map_err(|error| {
-        let class = error.into_inner().get_type();
-        PyTypeError::new_err(format!("'{class}' object can't be awaited"))
-    })
+    if awaitable
+        .get_type()
+        .is(GENERATOR.import(py, "types", "GeneratorType")?)
+    {
+        let code = awaitable.getattr(intern!(py, "gi_code"))?;
+        let flags: u32 = code.getattr(intern!(py, "co_flags"))?.extract()?;
+        if flags & ITERABLE_COROUTINE != 0 {
+            return Ok(awaitable.cast_into()?);
+        }
+    }
+    let class = awaitable.get_type();
+    Err(PyTypeError::new_err(format!(
+        "'{class}' object can't be awaited"
+    )))
 }
 
 /// Whether an error is none of the stream's: it ends the loop.

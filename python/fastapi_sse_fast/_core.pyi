@@ -1,6 +1,6 @@
 """Types of the compiled module: from a yielded item to the bytes on the wire."""
 
-from asyncio import AbstractEventLoop, Task
+from asyncio import Task
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -24,6 +24,7 @@ __all__ = [
     "EventTemplate",
     "ItemEncoder",
     "Pump",
+    "begin_send",
     "encode_event",
     "fill_event",
     "format_sse_event",
@@ -310,7 +311,7 @@ class EventBuffer:
         source: object,
         max_pending: int,
         time_slice: float,
-        opening: bytes = b"",
+        opening: bytes | None = None,
         wake: Callable[[], object] | None = None,
     ) -> EventBuffer: ...
     def push(self, item: Any, /) -> bool:
@@ -434,7 +435,7 @@ class DirectSend:
         send: The server's.
         head: The message that starts the response, if it was not sent yet.
         body_type: The type of the messages behind it.
-        event_loop: The running loop.
+        run: Runs a function in the context of the sends.
         request: The task of the request.
         stream: The task in whose steps it is called.
     """
@@ -445,10 +446,19 @@ class DirectSend:
         *,
         head: MutableMapping[str, Any] | None,
         body_type: str,
-        event_loop: AbstractEventLoop,
+        run: Callable[..., Any],
         request: Task[Any],
         stream: Task[Any],
     ) -> DirectSend: ...
+
+def begin_send(
+    send: Callable[[Any], Awaitable[None]], message: Any, /
+) -> tuple[Any, Any] | None:
+    """Call `send`, and go on as far as that does without waiting.
+
+    Returns:
+        The iterator of a send that waits, and what for; `None` of one that is done.
+    """
 
 def fill_event(event: ServerSentEvent, fields: dict[str, Any], /) -> bool:
     """Fill a new event from keyword arguments that need no coercion.

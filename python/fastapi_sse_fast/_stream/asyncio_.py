@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from .._core import DirectSend
+from .._core import DirectSend, begin_send
 from .cancellation import uncancelled
+from .limits import LATE, SECOND_LOOK
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Generator
 
-    from starlette.types import Send
+    from starlette.types import Message, Send
 
     from .outlet import Head
     from .stream import Stream
@@ -36,10 +37,10 @@ class AsyncioBackend:
     __slots__ = (
         "_alarm",
         "_cancelled_by_others",
-        "_context",
         "_is_over",
         "_loop",
         "_request",
+        "_run_send",
         "_scope_around",
         "_source",
         "_watcher",
@@ -53,8 +54,8 @@ class AsyncioBackend:
         self._request = asyncio.current_task(loop)
         self._scope_around = _scope_of(self._request)
         self._source: asyncio.Task[None] | None = None
-        # That of the source, in which a send has to go on that it began.
-        self._context: contextvars.Context | None = None
+        # Of all sends, whichever task begins one or goes on with it.
+        self._run_send = contextvars.copy_context().run
         # How often others have cancelled the request, while we do.
         self._cancelled_by_others: int | None = None
         self._alarm: AsyncioAlarm | None = None
@@ -78,16 +79,16 @@ class AsyncioBackend:
         """Run a stream until its source is closed and its tasks are done."""
         loop = self._loop
         self._alarm = AsyncioAlarm(loop, stream.look)
-        source, self._context = _started(loop, stream.run_source())
-        self._source = source
+        self._source = source = loop.create_task(stream.run_source())
         # A task that is cancelled before its first step does not run at all.
         source.add_done_callback(stream.source_is_done)
+        stream.watch_with(functools.partial(self._watch, stream))
         self._watch_later(stream, UNWATCHED)
 
         async def end() -> None:
             await stream.close_source()
             if self._watcher is not None:
-                await _done(self._watcher)
+                await self._end_watch(self._watcher)
             if not stream.source_is_abandoned:
                 await _done(source)
             if source.done() and not source.cancelled():
@@ -97,6 +98,7 @@ class AsyncioBackend:
             await stream.respond()
         finally:
             self._is_over = True
+            stream.watch_with(None)
             if self._watcher is not None:
                 self._watcher.cancel()
             if self._watcher is not None or not source.done() or stream.has_failed:
@@ -108,15 +110,28 @@ class AsyncioBackend:
         if self._is_over or self._source is None or self._source.done():
             return
         if turns == 0:
-            self._watcher = self._loop.create_task(stream.watch())
+            self._watch(stream)
         else:
             self._loop.call_soon(self._watch_later, stream, turns - 1)
+
+    def _watch(self, stream: Stream) -> None:
+        if self._watcher is None:
+            self._watcher = self._loop.create_task(stream.watch())
+
+    async def _end_watch(self, watcher: asyncio.Task[None]) -> None:
+        """Wait for the end of the watch, whatever stands around `receive`."""
+        for _ in range(3):
+            if not watcher.done():
+                await self.turn()
+        while not watcher.done():
+            watcher.cancel()  # once more: a middleware may have caught the first
+            await asyncio.wait([watcher], timeout=0.05)
 
     def close(self) -> None:
         """Forget everything: nothing is left to the garbage collector."""
         if self._alarm is not None:
             self._alarm.close()
-        self._source = self._request = self._context = self._alarm = None
+        self._source = self._request = self._alarm = None
         self._scope_around = self._watcher = None
 
     # The source
@@ -153,24 +168,29 @@ class AsyncioBackend:
         self, send: Send, head: Head, *, has_begun: bool
     ) -> DirectSend | None:
         """Return what sends in a step of the source, as the request's task."""
-        if self._context is None or self._source is None or self._request is None:
+        if self._source is None or self._request is None:
             return None
         return DirectSend(
             send,
             head=None if has_begun else head.message,
             body_type=head.body_type,
-            event_loop=self._loop,
+            run=self._run_send,
             request=self._request,
             stream=self._source,
         )
+
+    async def deliver(self, send: Send, message: Message) -> None:
+        """Send a message, in the context of the sends."""
+        waiting = self._run_send(begin_send, send, message)
+        if waiting is not None:
+            await self.rest_of(*waiting, None)
 
     @types.coroutine
     def rest_of(
         self, send: Any, waits_for: Any, error: BaseException | None
     ) -> Generator[Any, Any, None]:
-        """Go on with a send that a step of the source has begun, in its context."""
-        assert self._context is not None
-        run = self._context.run
+        """Go on with a send that has begun, in the context of the sends."""
+        run = self._run_send
         value = None
         try:
             while True:
@@ -226,20 +246,6 @@ def _cancelling(task: asyncio.Task[Any]) -> int:
     return task.cancelling() if sys.version_info >= (3, 11) else 0
 
 
-def _started(
-    loop: asyncio.AbstractEventLoop, source: Coroutine[Any, Any, None]
-) -> tuple[asyncio.Task[None], contextvars.Context | None]:
-    """Return the task of a source, and its context where that can be had."""
-    if sys.version_info >= (3, 12):
-        task = loop.create_task(source)
-        get_context = getattr(task, "get_context", None)
-        return task, get_context and get_context()
-    if sys.version_info >= (3, 11) and loop.get_task_factory() is None:
-        context = contextvars.copy_context()
-        return loop.create_task(source, context=context), context
-    return loop.create_task(source), None
-
-
 def _scope_of(task: asyncio.Task[Any] | None) -> Any:
     """Return the innermost cancel scope that a task is in."""
     try:
@@ -284,12 +290,6 @@ def _warn_of_unknown_scopes(error: Exception) -> None:
 
 UNWATCHED = 3
 """Turns of the loop before a stream waits for its client to leave."""
-
-LATE = 0.01
-"""Seconds; a timer that fires later than that tells of a loop that stood still."""
-
-SECOND_LOOK = 0.02
-"""Seconds that such a loop gets to see what has happened meanwhile."""
 
 
 class AsyncioAlarm:

@@ -23,6 +23,9 @@ logger = logging.getLogger("fastapi_sse_fast")
 KEPT = 1024 * 1024
 """Bytes of the request's body that are kept for a generator that has not read them."""
 
+MANY = 100
+"""Messages after which the next ones are not asked for as fast as they come."""
+
 
 class Client:
     """Shares the `receive` of one request.
@@ -34,11 +37,20 @@ class Client:
         receive: The server's.
     """
 
-    __slots__ = ("_gone", "_kept", "_kept_bytes", "_news", "_watched", "receive")
+    __slots__ = (
+        "_gone",
+        "_kept",
+        "_kept_bytes",
+        "_news",
+        "_start_watch",
+        "_watched",
+        "receive",
+    )
 
     def __init__(self, receive: Receive) -> None:
         self.receive = receive
         self._watched = False
+        self._start_watch: Callable[[], object] | None = None
         self._gone: Message | None = None
         self._kept: deque[Message] | None = None
         self._kept_bytes = 0
@@ -63,14 +75,25 @@ class Client:
             if self._gone is not None:
                 return self._gone
             if not self._watched:
-                return await self.receive()
+                if self._start_watch is None:
+                    return await self.receive()
+                # Not by a call of its own, which may be cancelled: some servers lose a
+                # message then, or take it for the end.
+                self._start_watch()
+                self._watched = True
             self._news = self._news or anyio.Event()
             await self._news.wait()
+
+    def watch_with(self, start: Callable[[], object] | None) -> None:
+        """Note what starts the watch, when the request receives before it has begun."""
+        self._start_watch = start
 
     async def watch(self, turn: Callable[[], Awaitable[object]]) -> bool:
         """Wait for the client to leave. Return whether it has, or nobody can know."""
         self._watched = True
+        self._start_watch = None
         body_is_over = False
+        messages = 0
         try:
             while True:
                 message = await self.receive()
@@ -78,12 +101,15 @@ class Client:
                 if kind in ("http.disconnect", "websocket.disconnect"):
                     self._gone = message
                     return True
-                if body_is_over:
-                    # A middleware that gives the body to whoever asks.
-                    return False
-                body_is_over = not message.get("more_body", False)
-                self._keep(message)
-                await turn()  # to receive need not wait for anything
+                if kind == "http.request":
+                    if body_is_over:
+                        # A middleware that gives the body to whoever asks.
+                        return False
+                    body_is_over = not message.get("more_body", False)
+                    self._keep(message)
+                # To receive need not wait for anything, so it may have no end.
+                messages += 1
+                await (anyio.sleep(0.001) if messages > MANY else turn())
         except Exception as error:
             logger.warning(
                 "receive failed: when the client leaves is not known", exc_info=error

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+LATE = 0.01
+"""Seconds; a timer that fires later than that tells of a loop that stood still."""
+
+SECOND_LOOK = 0.02
+"""Seconds that such a loop gets to see what has happened meanwhile."""
+
 
 class Limits(NamedTuple):
     """Times in seconds."""

@@ -29,7 +29,7 @@ from .hooks import awaited, logged, logger
 from .source import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable
 
     from starlette.types import Message, Send
 
@@ -195,6 +195,9 @@ class Outlet:
         self._stopped = True
         if self._sending:
             self._backend.interrupt_send()
+            # What stands around us may catch the cancellation, and go on.
+            self._send_by = self._backend.clock() + self._limits.last_send_timeout
+            self._backend.alarm.set(self._send_by)
         else:
             self._work.wake()
 
@@ -230,8 +233,6 @@ class Outlet:
             if not self._stopped:
                 self._ending.note_missed_send(now)
             self.stop()
-            # What stands around us may have caught the cancellation.
-            self._send_by = now + self._limits.last_send_timeout
             return self._send_by
         self._work.wake()
         return math.inf
@@ -414,10 +415,10 @@ class Outlet:
             {"type": self._head.body_type, "body": body, "more_body": False}
         )
 
-    async def _send_message(self, message: Mapping[str, Any]) -> None:
+    async def _send_message(self, message: Message) -> None:
         if self._stopped:
             raise StopSending
-        await self._finish(self._send(message))  # type: ignore[arg-type]
+        await self._finish(self._backend.deliver(self._send, message))
 
     async def _finish_handed_over(self, error: BaseException | None = None) -> None:
         assert self._handed_over is not None

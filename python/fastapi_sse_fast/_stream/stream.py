@@ -37,7 +37,7 @@ from .source import AsyncSource, Phase, Source, ThreadSource
 from .trio_ import TrioBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from starlette.types import Send
 
@@ -227,6 +227,10 @@ class Stream:
     async def close_source(self) -> None:
         """Close the source and wait for that."""
         await self._outlet.close_source()
+
+    def watch_with(self, start: Callable[[], object] | None) -> None:
+        """Have the watch begin at the latest when the request receives something."""
+        self._client.watch_with(start)
 
     async def watch(self) -> None:
         """Wait for the client to leave."""

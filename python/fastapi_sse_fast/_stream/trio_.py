@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
+from .limits import LATE, SECOND_LOOK
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from starlette.types import Send
+    from starlette.types import Message, Send
 
     from .outlet import Head
     from .stream import Stream
@@ -55,6 +57,7 @@ class TrioBackend:
             with self._source, self._source_closing:
                 await stream.run_source()
 
+        stream.watch_with(_nothing)  # it begins by itself
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.alarm.run, stream.look)
             tasks.start_soon(stream.watch)
@@ -89,6 +92,10 @@ class TrioBackend:
 
     def direct_send(self, send: Send, head: Head, *, has_begun: bool) -> None:
         """Return nothing: see the top of this file."""
+
+    async def deliver(self, send: Send, message: Message) -> None:
+        """Send a message."""
+        await send(message)
 
     async def rest_of(self, send: Any, waits_for: Any, error: Any) -> None:
         """Not called: nothing is sent in a step of the source."""
@@ -132,7 +139,10 @@ class TrioAlarm:
             with self._scope:
                 await anyio.sleep_forever()
             # It may have been moved since the scope was over.
-            if anyio.current_time() >= self._looks_at:
+            late = anyio.current_time() - self._looks_at
+            if late >= 0:
+                if late > LATE:
+                    await anyio.sleep(SECOND_LOOK)
                 self._looks_at = math.inf
                 self.set(look())
 
@@ -158,3 +168,7 @@ class TrioSleep:
 
     def close(self) -> None:
         """Do nothing: events know nobody."""
+
+
+def _nothing() -> None:
+    pass
