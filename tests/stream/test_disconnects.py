@@ -230,3 +230,41 @@ def test_a_client_that_is_gone_before_its_stream_began(anyio_backend: str) -> No
         assert time.perf_counter() - started < 5
 
     anyio.run(main, backend=anyio_backend)
+
+
+def test_a_send_that_waits_is_cancelled_when_the_client_leaves_with_it() -> None:
+    """The disconnect is known before the request's task can go on with the send."""
+    log = Log()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+                await asyncio.sleep(MS)
+        finally:
+            log("generator")
+
+    async def main() -> None:
+        leave = asyncio.Event()
+        sent = 0
+
+        async def receive() -> Any:
+            await leave.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            nonlocal sent
+            sent += 1
+            if sent < 10:
+                return
+            leave.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                await asyncio.sleep(0)  # which only a cancellation lets it do
+                log("send")
+
+        await asyncio.wait_for(app_of(items)(scope(), receive, send), 5)
+
+    asyncio.run(main())
+    assert log.lines == ["send", "generator"]

@@ -18,6 +18,7 @@ again.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -429,10 +430,19 @@ class Outlet:
         if not self._buffer.full:
             self._source.make_room()
 
+    async def _drop_handed_over(self) -> None:
+        """Cancel a send of the source that the client does not take any more."""
+        if self._handed_over is not None:
+            cancelled = anyio.get_cancelled_exc_class()
+            with contextlib.suppress(cancelled):
+                await self._finish_handed_over(cancelled())
+
     async def _finish(self, send: Awaitable[None]) -> None:
         """Await what sends, for as long as the client may take."""
         self._send_began_at = self._backend.clock()
         self._send_by = self._ending.send_by(self._send_began_at, self._send_timeout)
+        if self._stopped:
+            self._send_by = self._send_began_at + self._limits.last_send_timeout
         self._backend.alarm.set(self._send_by)
         self._sending = True
         try:
@@ -455,6 +465,7 @@ class Outlet:
                 raise
         self._work.awake = False
         if self._stopped:
+            await self._drop_handed_over()
             raise StopSending
         error, self._error = self._error, None
         try:
