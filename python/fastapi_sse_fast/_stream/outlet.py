@@ -325,8 +325,8 @@ class Outlet:
                 buffer.sent()
                 if not buffer.full:
                     source.make_room()
-                if len(buffer):
-                    # A thread can fill the buffer as fast as it is emptied.
+                if source.runs_beside and len(buffer):
+                    # It can fill the buffer as fast as it is emptied.
                     await self._backend.turn()
             elif self._is_due():
                 await self._ping()

@@ -84,6 +84,9 @@ class Source:
         "phase",
     )
 
+    runs_beside = False
+    """Whether it goes on, in a thread, while the loop does something else."""
+
     _wake: Callable[[], object]
 
     def __init__(
@@ -328,6 +331,8 @@ class ThreadSource(Source):
     """A sync iterable, which runs in worker threads: one batch of events, one call."""
 
     __slots__ = ("_raised", "_run", "_scope")
+
+    runs_beside = True
 
     _scope: anyio.CancelScope
 
