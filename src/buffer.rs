@@ -1,6 +1,5 @@
 //! `EventBuffer`: frames that wait for the next send.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,9 +19,6 @@ use crate::wire;
 
 /// A run of small frames that is larger gives its space back when the stream has nothing to send.
 const KEEP_CAPACITY: usize = 16 * 1024;
-
-/// The space for one frame that is larger is given back.
-const KEEP_SCRATCH: usize = 1024 * 1024;
 
 /// Bytes of one send: a slow client that reads more than that is not a frozen one.
 const MOST_AT_ONCE: usize = 256 * 1024;
@@ -86,12 +82,6 @@ pub(crate) struct Pushed {
     pub(crate) full: bool,
     /// The producer has had its time.
     pub(crate) slice_is_over: bool,
-}
-
-thread_local! {
-    /// Space to encode into while nothing is locked: an encoder may run any code. It keeps the
-    /// size that it needed last, so that no page of it is faulted in twice.
-    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 #[pymethods]
@@ -254,16 +244,14 @@ impl EventBuffer {
     ///
     /// What its encoder raises, with a note which item it was.
     pub(crate) fn append(&self, item: &Bound<'_, PyAny>) -> PyResult<Pushed> {
-        let mut scratch = SCRATCH.take();
+        // Not into the buffer itself: it would have to be locked while an encoder runs.
+        let mut scratch = bytes::take_scratch();
         let pushed = self
             .encoder
             .get()
             .encode(item, &mut scratch)
             .and_then(|large| Ok(self.append_frame(&scratch, &large)?));
-        if scratch.capacity() <= KEEP_SCRATCH {
-            scratch.clear();
-            SCRATCH.set(scratch);
-        }
+        bytes::keep_scratch(scratch);
         pushed.inspect_err(|error| {
             // Where there are no notes (before 3.11), or something in the way, it goes without.
             let _ = self.note(item, error);

@@ -13,7 +13,27 @@ use crate::output::Output;
 pub(crate) const LARGE: usize = 8 * 1024;
 
 /// Larger scratch space is given back rather than kept for the next frame.
-const KEEP_CAPACITY: usize = 64 * 1024;
+const KEEP_SCRATCH: usize = 1024 * 1024;
+
+thread_local! {
+    /// Taken while it is in use, since an encoder may run any code, which may encode as well.
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Take this thread's empty space to encode into. It keeps the size that it needed last, so that
+/// no page of it is faulted in twice.
+pub(crate) fn take_scratch() -> Vec<u8> {
+    // Of a thread that ends there is none any more.
+    SCRATCH.try_with(Cell::take).unwrap_or_default()
+}
+
+/// Give the space back, whatever is in it.
+pub(crate) fn keep_scratch(mut scratch: Vec<u8>) {
+    if scratch.capacity() <= KEEP_SCRATCH {
+        scratch.clear();
+        let _ = SCRATCH.try_with(|kept| kept.set(scratch));
+    }
+}
 
 /// A small frame that was appended to the output, or a large one.
 pub(crate) type Large<'py> = Option<Bound<'py, PyBytes>>;
@@ -84,20 +104,12 @@ pub(crate) fn made<'py>(
     py: Python<'py>,
     write: impl FnOnce(&mut Output) -> PyResult<Large<'py>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    thread_local! {
-        /// Taken while it is in use, since `write` may run any code, this function included.
-        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    }
-    let mut out = Output::from(SCRATCH.try_with(Cell::take).unwrap_or_default());
+    let mut out = Output::from(take_scratch());
     let made = write(&mut out).and_then(|large| {
         out.check()?;
         large.map_or_else(|| copied(py, &out), Ok)
     });
-    let mut out = Vec::from(out);
-    if out.capacity() <= KEEP_CAPACITY {
-        out.clear();
-        let _ = SCRATCH.try_with(|scratch| scratch.set(out));
-    }
+    keep_scratch(out.into());
     made
 }
 
