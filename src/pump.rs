@@ -268,9 +268,9 @@ impl Pump {
             return Ok(());
         };
         let direct = direct.get();
-        if let Some(head) = direct.take_head() {
+        if let Some((send, head)) = direct.take_head() {
             self.outlet.bind(py).call_method0(intern!(py, "begun"))?;
-            if !self.is_sent(py, direct.begin(head.bind(py)))? {
+            if !self.is_sent(py, direct.begin(&send, head.bind(py)))? {
                 return Ok(());
             }
         }
@@ -316,6 +316,7 @@ impl Pump {
 /// function just before executing a portion of embedded coroutine".
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct DirectSend {
+    /// What parts of the body are sent with.
     send: Py<PyAny>,
     body_type: Py<PyAny>,
     event_loop: Py<PyAny>,
@@ -324,9 +325,11 @@ pub(crate) struct DirectSend {
     /// Runs a function in the context of the sends.
     run: Py<PyAny>,
     switch: Switch,
-    /// The message that starts the response, until it was sent.
-    head: Mutex<Option<Py<PyAny>>>,
+    head: Mutex<Option<Head>>,
 }
+
+/// What the message that starts the response is sent with, and that message; until it was sent.
+type Head = (Py<PyAny>, Py<PyAny>);
 
 enum Switch {
     /// `asyncio.tasks._swap_current_task(loop, task)`, since 3.12.
@@ -344,7 +347,7 @@ impl DirectSend {
     fn new(
         py: Python<'_>,
         send: Py<PyAny>,
-        head: Option<Py<PyAny>>,
+        head: Option<Head>,
         body_type: Py<PyAny>,
         run: Py<PyAny>,
         request: Py<PyAny>,
@@ -376,7 +379,9 @@ impl DirectSend {
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Ok(head) = self.head.try_lock() {
-            visit.call(&*head)?;
+            for object in head.iter().flat_map(|(send, message)| [send, message]) {
+                visit.call(object)?;
+            }
         }
         visit.call(&self.send)?;
         visit.call(&self.run)?;
@@ -408,7 +413,7 @@ pub(crate) fn begin_send<'py>(
 }
 
 impl DirectSend {
-    fn take_head(&self) -> Option<Py<PyAny>> {
+    fn take_head(&self) -> Option<Head> {
         self.head
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -422,18 +427,22 @@ impl DirectSend {
         message.set_item(intern!(py, "type"), &self.body_type)?;
         message.set_item(intern!(py, "body"), body)?;
         message.set_item(intern!(py, "more_body"), true)?;
-        self.begin(&message)
+        self.begin(&self.send, &message)
     }
 
     /// Sends a message, as far as that goes without waiting.
-    fn begin<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Option<Waiting<'py>>> {
+    fn begin<'py>(
+        &self,
+        send: &Py<PyAny>,
+        message: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Waiting<'py>>> {
         static BEGIN_SEND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = message.py();
         let begin_send = BEGIN_SEND.get_or_try_init(py, || {
             wrap_pyfunction!(begin_send, py).map(|function| function.into_any().unbind())
         })?;
         self.switch(py, &self.stream, &self.request)?;
-        let begun = self.run.bind(py).call1((begin_send, &self.send, message));
+        let begun = self.run.bind(py).call1((begin_send, send, message));
         self.switch(py, &self.request, &self.stream)?;
         let begun = begun?;
         if begun.is_none() {

@@ -432,8 +432,9 @@ class DirectSend:
     opens there belongs to the task which goes on with a send that has to wait.
 
     Args:
-        send: The server's.
-        head: The message that starts the response, if it was not sent yet.
+        send: What parts of the body are sent with.
+        head: What the message that starts the response is sent with, and that
+            message, if it was not sent yet.
         body_type: The type of the messages behind it.
         run: Runs a function in the context of the sends.
         request: The task of the request.
@@ -444,7 +445,7 @@ class DirectSend:
         cls,
         send: Callable[[Any], Awaitable[None]],
         *,
-        head: MutableMapping[str, Any] | None,
+        head: tuple[Callable[[Any], Awaitable[None]], MutableMapping[str, Any]] | None,
         body_type: str,
         run: Callable[..., Any],
         request: Task[Any],

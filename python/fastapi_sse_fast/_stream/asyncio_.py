@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Send
 
-    from .outlet import Head
     from .stream import Stream
 
 
@@ -45,9 +44,6 @@ class AsyncioBackend:
         "_scope_around",
         "_source",
         "_watcher",
-        "clock",
-        "run_in_loop",
-        "turn",
     )
 
     def __init__(self) -> None:
@@ -62,15 +58,28 @@ class AsyncioBackend:
         self._alarm: AsyncioAlarm | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._is_over = False
-        self.clock = loop.time
-        self.run_in_loop: Callable[..., object] = loop.call_soon_threadsafe
-        self.turn = functools.partial(asyncio.sleep, 0)
 
     @property
     def alarm(self) -> AsyncioAlarm:
         """The one alarm of the stream."""
         assert self._alarm is not None
         return self._alarm
+
+    def clock(self) -> float:
+        """Return the time of the loop, in seconds."""
+        return self._loop.time()
+
+    def turn(self) -> Awaitable[None]:
+        """Let the loop turn."""
+        return asyncio.sleep(0)
+
+    def run_in_loop(self, function: Callable[[], object]) -> None:
+        """Run a function in the loop; called from any thread.
+
+        Raises:
+            RuntimeError: The loop is closed.
+        """
+        self._loop.call_soon_threadsafe(function)
 
     def sleep(self) -> AsyncioSleep:
         """Return what one task can sleep on."""
@@ -86,15 +95,6 @@ class AsyncioBackend:
         stream.watch_with(functools.partial(self._watch, stream))
         self._watch_later(stream, UNWATCHED)
 
-        async def end() -> None:
-            await stream.close_source()
-            if self._watcher is not None:
-                await self._end_watch(self._watcher)
-            if not stream.source_is_abandoned:
-                await _done(source)
-            if source.done() and not source.cancelled():
-                source.exception()  # the loop has raised it, if there is one
-
         try:
             await stream.respond()
         finally:
@@ -103,8 +103,18 @@ class AsyncioBackend:
             if self._watcher is not None:
                 self._watcher.cancel()
             if self._watcher is not None or not source.done() or stream.has_failed:
+                end = functools.partial(self._end, stream, source)
                 with anyio.CancelScope(shield=True):
                     await uncancelled(end)
+
+    async def _end(self, stream: Stream, source: asyncio.Task[None]) -> None:
+        await stream.close_source()
+        if self._watcher is not None:
+            await self._end_watch(self._watcher)
+        if not stream.source_is_abandoned:
+            await _done(source)
+        if source.done() and not source.cancelled():
+            source.exception()  # the loop has raised it, if there is one
 
     def _watch_later(self, stream: Stream, turns: int) -> None:
         """Wait for the client to leave, if the stream is not over by then."""
@@ -169,15 +179,22 @@ class AsyncioBackend:
     # Sends
 
     def direct_send(
-        self, send: Send, head: Head, *, has_begun: bool
+        self, send: Send, body_type: str, head: tuple[Send, Message] | None
     ) -> DirectSend | None:
-        """Return what sends in a step of the source, as the request's task."""
+        """Return what sends in a step of the source, as the request's task.
+
+        Args:
+            send: Sends parts of the body.
+            body_type: Of their messages.
+            head: What sends the message that starts the response, and that message,
+                if it has not been sent yet.
+        """
         if self._source is None or self._request is None:
             return None
         return DirectSend(
             send,
-            head=None if has_begun else head.message,
-            body_type=head.body_type,
+            head=head,
+            body_type=body_type,
             run=self._run_send,
             request=self._request,
             stream=self._source,

@@ -8,7 +8,6 @@ does not say what two calls of `receive` at a time do, and servers do not agree.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import TYPE_CHECKING
 
 import anyio
@@ -22,6 +21,9 @@ logger = logging.getLogger("fastapi_sse_fast")
 
 KEPT = 1024 * 1024
 """Bytes of the request's body that are kept for a generator that has not read them."""
+
+MESSAGE_SIZE = 256
+"""Bytes that a message counts besides its body: it is a dict."""
 
 MANY = 100
 """Messages after which the next ones are not asked for as fast as they come."""
@@ -52,7 +54,7 @@ class Client:
         self._watched = False
         self._start_watch: Callable[[], object] | None = None
         self._gone: Message | None = None
-        self._kept: deque[Message] | None = None
+        self._kept: list[Message] | None = None
         self._kept_bytes = 0
         self._news: anyio.Event | None = None
 
@@ -64,8 +66,8 @@ class Client:
         """
         while True:
             if self._kept:
-                message = self._kept.popleft()
-                self._kept_bytes -= len(message.get("body", b""))
+                message = self._kept.pop(0)
+                self._kept_bytes -= _size_of(message)
                 return message
             if self._kept_bytes > KEPT:
                 raise RuntimeError(
@@ -88,8 +90,15 @@ class Client:
         """Note what starts the watch, when the request receives before it has begun."""
         self._start_watch = start
 
-    async def watch(self, turn: Callable[[], Awaitable[object]]) -> bool:
-        """Wait for the client to leave. Return whether it has, or nobody can know."""
+    async def watch(
+        self, turn: Callable[[], Awaitable[object]], left: Callable[[], object]
+    ) -> None:
+        """Wait for the client to leave, and call `left`, unless nobody can know.
+
+        Args:
+            turn: Lets the loop turn.
+            left: Called when the client has left.
+        """
         self._watched = True
         self._start_watch = None
         body_is_over = False
@@ -100,11 +109,11 @@ class Client:
                 kind = message["type"]
                 if kind in ("http.disconnect", "websocket.disconnect"):
                     self._gone = message
-                    return True
+                    break
                 if kind == "http.request":
                     if body_is_over:
                         # A middleware that gives the body to whoever asks.
-                        return False
+                        return
                     body_is_over = not message.get("more_body", False)
                     self._keep(message)
                 # To receive need not wait for anything, so it may have no end.
@@ -114,22 +123,27 @@ class Client:
             logger.warning(
                 "receive failed: when the client leaves is not known", exc_info=error
             )
-            return False
+            return
         finally:
             self._watched = False
             self._tell()
+        left()
 
     def _keep(self, message: Message) -> None:
-        self._kept_bytes += len(message.get("body", b""))
-        if self._kept is None:
-            self._kept = deque()
-        if self._kept_bytes <= KEPT:
-            self._kept.append(message)
+        self._kept_bytes += _size_of(message)
+        if self._kept_bytes > KEPT:
+            self._kept = None
+        elif self._kept is None:
+            self._kept = [message]
         else:
-            self._kept.clear()
+            self._kept.append(message)
         self._tell()
 
     def _tell(self) -> None:
         news, self._news = self._news, None
         if news is not None:
             news.set()
+
+
+def _size_of(message: Message) -> int:
+    return MESSAGE_SIZE + len(message.get("body", b""))

@@ -27,6 +27,7 @@ import anyio
 from .._core import KEEPALIVE_COMMENT
 from . import frames
 from .hooks import awaited, logged, logger
+from .shortcut import past_starlette
 from .source import Phase
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Outlet:
         "_send",
         "_send_began_at",
         "_send_by",
+        "_send_part",
         "_send_timeout",
         "_sending",
         "_source",
@@ -129,6 +131,7 @@ class Outlet:
         limits: Limits,
     ) -> None:
         self._send = send
+        self._send_part = past_starlette(send)
         self._head = head
         self._options = options
         self._buffer = buffer
@@ -284,7 +287,7 @@ class Outlet:
         """Wait for the first event, and send the head. Return whether it was sent."""
         source, buffer = self._source, self._buffer
         self._direct = self._backend.direct_send(
-            self._send, self._head, has_begun=False
+            self._send_part, self._head.body_type, (self._send, self._head.message)
         )
         while not self._begun:
             if len(buffer) or source.phase is not Phase.RUNNING or self._is_due():
@@ -298,8 +301,10 @@ class Outlet:
             await self.close_source()
             return False
         self.begun()
-        self._direct = self._backend.direct_send(self._send, self._head, has_begun=True)
-        await self._send_message(self._head.message)
+        self._direct = self._backend.direct_send(
+            self._send_part, self._head.body_type, None
+        )
+        await self._send_message(self._send, self._head.message)
         return True
 
     def _is_due(self) -> bool:
@@ -403,7 +408,8 @@ class Outlet:
 
     async def _send_body(self, body: bytes) -> None:
         await self._send_message(
-            {"type": self._head.body_type, "body": body, "more_body": True}
+            self._send_part,
+            {"type": self._head.body_type, "body": body, "more_body": True},
         )
 
     async def _send_extra(self, body: bytes) -> None:
@@ -413,13 +419,14 @@ class Outlet:
     async def _send_last(self, body: bytes) -> None:
         self._is_last = True
         await self._send_message(
-            {"type": self._head.body_type, "body": body, "more_body": False}
+            self._send_part,
+            {"type": self._head.body_type, "body": body, "more_body": False},
         )
 
-    async def _send_message(self, message: Message) -> None:
+    async def _send_message(self, send: Send, message: Message) -> None:
         if self._stopped:
             raise StopSending
-        await self._finish(self._backend.deliver(self._send, message))
+        await self._finish(self._backend.deliver(send, message))
 
     async def _finish_handed_over(self, error: BaseException | None = None) -> None:
         assert self._handed_over is not None

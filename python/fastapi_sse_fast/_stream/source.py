@@ -36,8 +36,6 @@ from .cancellation import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .._core import DirectSend
     from .asyncio_ import AsyncioBackend
     from .limits import Limits
@@ -77,8 +75,8 @@ class Source:
         "_content",
         "_items",
         "_limits",
+        "_outlet",
         "_room",
-        "_wake",
         "close_by",
         "error",
         "phase",
@@ -87,7 +85,7 @@ class Source:
     runs_beside = False
     """Whether it goes on, in a thread, while the loop does something else."""
 
-    _wake: Callable[[], object]
+    _outlet: Outlet | None
 
     def __init__(
         self,
@@ -119,14 +117,14 @@ class Source:
 
     def forget(self) -> None:
         """Forget what knows it, when the stream is over."""
-        self._wake = _nothing
+        self._outlet = None
         self._room.close()
 
     # What the outlet does with it
 
     def feed(self, outlet: Outlet) -> None:
         """Tell it whom to wake when something is pending, or when it is over."""
-        self._wake = outlet.wake
+        self._outlet = outlet
 
     def send_with(self, direct: DirectSend | None) -> None:
         """Have it send what is pending by itself, or not any more."""
@@ -173,9 +171,21 @@ class Source:
     # The task of the source
 
     async def run(self) -> None:
-        """Iterate it, and close it: all that its task does."""
+        """Iterate it, and close it: all that its task does.
+
+        Every event resumes all coroutines between this and the iterator, so there is
+        only one.
+        """
         try:
-            await self._iterate_and_close()
+            try:
+                await self._iterate()
+            except Exception as error:
+                await self._fail_and_close(error)
+            except BaseException:
+                await self._close()
+                raise
+            else:
+                await self._close()
         except Exception as error:
             self.fail(error)
         except BaseException as error:
@@ -194,23 +204,19 @@ class Source:
             self.phase = Phase.CLOSED
         self._wake()
 
-    async def _iterate_and_close(self) -> None:
+    async def _fail_and_close(self, error: Exception) -> None:
+        self.fail(error)
+        # The outlet sees to it that the close has an end.
+        self._begin_to_close()
+        self._wake()
         try:
-            await self._iterate()
-        except Exception as error:
-            self.fail(error)
-            # The outlet sees to it that the close has an end.
-            self._begin_to_close()
-            self._wake()
-            try:
-                await self._close()
-            except Exception:  # is not to hide the first one
-                logger.exception("closing %s failed after an error", self.name)
-            return
-        except BaseException:
             await self._close()
-            raise
-        await self._close()
+        except Exception:  # is not to hide the first one
+            logger.exception("closing %s failed after an error", self.name)
+
+    def _wake(self) -> None:
+        if self._outlet is not None:
+            self._outlet.wake()
 
     def _begin_to_close(self) -> None:
         if self.phase is Phase.RUNNING:
@@ -251,16 +257,14 @@ class Source:
 class AsyncSource(Source):
     """An async iterable, which the pump drives."""
 
-    __slots__ = ("_direct", "_outlet", "_pump")
+    __slots__ = ("_direct", "_pump")
 
     _direct: DirectSend | None
-    _outlet: Outlet | None
     _pump: Pump | None
 
     def feed(self, outlet: Outlet) -> None:
         """Tell it where to send what is pending."""
         super().feed(outlet)
-        self._outlet = outlet
         self._pump = None
         self._direct = None
 
@@ -288,7 +292,7 @@ class AsyncSource(Source):
                     break
         finally:
             pump.send_with(None)
-            self._pump = self._outlet = None  # which know each other
+            self._pump = None  # which knows the outlet
 
     async def _give_way(self) -> bool:
         if self.phase is not Phase.RUNNING:
@@ -394,7 +398,3 @@ class ThreadSource(Source):
         close = getattr(self._items, "close", None)
         if close is not None and self._is_ours(Generator):
             await anyio.to_thread.run_sync(self._run, close)
-
-
-def _nothing() -> None:
-    pass

@@ -37,7 +37,7 @@ from .source import AsyncSource, Phase, Source, ThreadSource
 from .trio_ import TrioBackend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from starlette.types import Send
 
@@ -206,9 +206,9 @@ class Stream:
         except Exception as error:
             self._source.fail(error)
 
-    async def run_source(self) -> None:
+    def run_source(self) -> Coroutine[Any, Any, None]:
         """Iterate the content and close it."""
-        await self._source.run()
+        return self._source.run()
 
     def source_is_done(self, task: asyncio.Task[None]) -> None:
         """Note that the task of the source is over, which may never have begun."""
@@ -232,10 +232,9 @@ class Stream:
         """Have the watch begin at the latest when the request receives something."""
         self._client.watch_with(start)
 
-    async def watch(self) -> None:
+    def watch(self) -> Coroutine[Any, Any, None]:
         """Wait for the client to leave."""
-        if await self._client.watch(self._backend.turn):
-            self._outlet.client_left()
+        return self._client.watch(self._backend.turn, self._outlet.client_left)
 
     def look(self) -> float:
         """Do what is due at a deadline; called by the alarm."""

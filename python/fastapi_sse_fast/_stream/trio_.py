@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Send
 
-    from .outlet import Head
     from .stream import Stream
 
 
@@ -90,7 +89,9 @@ class TrioBackend:
         """Return when to cancel again: never, as trio does so by itself."""
         return math.inf
 
-    def direct_send(self, send: Send, head: Head, *, has_begun: bool) -> None:
+    def direct_send(
+        self, send: Send, body_type: str, head: tuple[Send, Message] | None
+    ) -> None:
         """Return nothing: see the top of this file."""
 
     async def deliver(self, send: Send, message: Message) -> None:
