@@ -44,9 +44,14 @@ def open_request(request: Request) -> None:
     scope: Any = request.scope
     stack: AsyncExitStack | None = scope.get("fastapi_middleware_astack")
     if stack is not None:
-        opened = scope[_KEY] = OpenRequest(request, stack)
-        stack.callback(opened.opening.close)
-        stack.callback(scope.pop, _KEY, None)
+        scope[_KEY] = OpenRequest(request, stack)
+        stack.callback(_close_request, scope)
+
+
+def _close_request(scope: Any) -> None:
+    opened: OpenRequest | None = scope.pop(_KEY, None)
+    if opened is not None:
+        opened.opening.close()
 
 
 def opened_request(scope: Scope) -> OpenRequest | None:

@@ -246,8 +246,9 @@ class Source:
         raise NotImplementedError
 
     async def _give_way(self) -> bool:
-        """Let the loop turn and the client catch up. Return whether to go on."""
-        await self._backend.turn()
+        """Let the loop turn or the client catch up. Return whether to go on."""
+        if not self._buffer.full:
+            await self._backend.turn()
         while self.phase is Phase.RUNNING and self._buffer.full:
             self._room.awake = False
             await self._room.woken()
