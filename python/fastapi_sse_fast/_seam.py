@@ -18,7 +18,7 @@ import dataclasses
 import functools
 import inspect
 import warnings
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import fastapi.routing
 import fastapi.sse
@@ -38,16 +38,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Scope
 
+    from ._body import EncoderFactory
     from .options import Json
     from .response import EventSourceResponse
 
     _Handler: TypeAlias = Callable[[Request], Coroutine[Any, Any, Response]]
-
-
-class EncoderFactory(Protocol):
-    """Makes the encoder for one request, of the spelling that is asked for."""
-
-    def __call__(self, scope: Scope, json: Json, /) -> ItemEncoder: ...
 
 
 _ARGUMENTS = frozenset(

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import functools
-import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import anyio
 import fastapi.sse
-from starlette.concurrency import run_in_threadpool
 
-from ._core import EventBuffer, ItemEncoder
+from ._body import Body, chunks
 from ._request import client_of, opened_request
 from ._stream import Head, Limits, Stream, call_on_close
 from .content import checked_content
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
     from typing_extensions import Self, Unpack
 
-    from ._seam import EncoderFactory
+    from ._body import EncoderFactory
 
 _DEFAULT_HEADERS = {
     b"cache-control": b"no-cache",
@@ -162,7 +159,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         background: BackgroundTask | None = None,
         **options: Unpack[OptionArguments],
     ) -> None:
-        self.body_iterator = self._body = _Body(checked_content(content))
+        self.body_iterator = self._body = Body(checked_content(content))
         self.status_code = status_code
         if media_type is not None:
             self.media_type = media_type
@@ -207,7 +204,7 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         if self.body_iterator is self._body:
             source, encoder_for = self._body.items, self._body.encoder_for
         else:  # somebody wrapped it, and has bytes for us
-            source, encoder_for = self.body_iterator, _chunks
+            source, encoder_for = self.body_iterator, chunks
             if isinstance(source, AsyncIterable):
                 source = self._body.wrapped(source)
         encoder = encoder_for(scope, self._options.json)
@@ -242,95 +239,3 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             for index, header in enumerate(self.raw_headers)
             if header[0] not in _SINGLE_HEADERS or last[header[0]] == index
         ]
-
-
-class _Body:
-    """The body as bytes, for who looks at `body_iterator` as at that of any response.
-
-    The response itself streams the items, unless it finds another iterator in its
-    place. It is not known here: the two would keep each other.
-    """
-
-    def __init__(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
-        self.items = items
-        self.encoder_for: EncoderFactory = _chunks
-        self.json: Json = "fastapi"
-        self._iterator: AsyncIterator[bytes] | None = None
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        # The same one: who has looked at the first chunk may go on with another loop.
-        if self._iterator is None:
-            encoder = self.encoder_for({}, self.json)
-            self._iterator = _encoded(self.items, encoder)
-        return self._iterator
-
-    async def wrapped(self, chunks: AsyncIterable[Any]) -> AsyncIterator[Any]:
-        """Yields what a wrapper makes of the body, and closes the two.
-
-        An `async for` in a wrapper leaves our iterator to the garbage collector.
-        """
-        chunks = aiter(chunks)
-        try:
-            async for chunk in chunks:
-                yield chunk
-        finally:
-            try:
-                await _close(chunks)
-            finally:
-                await _close(self._iterator)
-
-
-async def _encoded(
-    items: AsyncIterable[Any] | Iterable[Any], encoder: ItemEncoder
-) -> AsyncIterator[bytes]:
-    buffer = EventBuffer(encoder, source=items, max_pending=1, time_slice=0.0)
-    opened = aiter(items) if isinstance(items, AsyncIterable) else _InThreads(items)
-    try:
-        async for item in opened:
-            buffer.push(item)
-            yield buffer.take()
-    finally:
-        await _close(opened)
-
-
-class _InThreads:
-    """Iterates in worker threads; closing waits for one that was left behind."""
-
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._items = iter(items)
-        self._lock = threading.Lock()
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        item = await run_in_threadpool(self._next)
-        if item is _END:
-            raise StopAsyncIteration
-        return item
-
-    def _next(self) -> Any:
-        with self._lock:
-            return next(self._items, _END)
-
-    async def aclose(self) -> None:
-        await run_in_threadpool(self._close)
-
-    def _close(self) -> None:
-        with self._lock:
-            if hasattr(self._items, "close"):
-                self._items.close()
-
-
-_END = object()
-
-
-async def _close(iterator: Any) -> None:
-    """Closes it, unless a task of its user's is in it, which that has to end."""
-    if hasattr(iterator, "aclose") and not getattr(iterator, "ag_running", False):
-        with anyio.move_on_after(Limits().close_timeout, shield=True):
-            await iterator.aclose()
-
-
-def _chunks(scope: Scope, json: Json) -> ItemEncoder:
-    return ItemEncoder.chunks(json=json)
