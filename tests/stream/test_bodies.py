@@ -107,28 +107,6 @@ def test_what_an_async_function_forgot_to_yield_is_refused() -> None:
     coroutine.close()
 
 
-def test_an_iterable_without_close() -> None:
-    assert fetch(EventSourceResponse([1, 2])).body == b"data: 1\n\ndata: 2\n\n"
-    assert fetch(EventSourceResponse(range(2))).body == b"data: 0\n\ndata: 1\n\n"
-
-
-def test_an_async_iterator_class() -> None:
-    class Countdown:
-        left = 3
-
-        def __aiter__(self) -> Countdown:
-            return self
-
-        async def __anext__(self) -> int:
-            if self.left == 0:
-                raise StopAsyncIteration
-            self.left -= 1
-            return self.left
-
-    body = fetch(EventSourceResponse(Countdown())).body
-    assert body == b"data: 2\n\ndata: 1\n\ndata: 0\n\n"
-
-
 def test_the_answer_to_head_has_no_body_so_nothing_is_iterated() -> None:
     ran: list[str] = []
 

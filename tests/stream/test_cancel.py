@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -209,25 +208,6 @@ def test_a_request_that_is_cancelled_is_no_error_to_log(
         goes_on.clear()
         anyio.run(call_until, goes_on.is_set, app, backend=anyio_backend)
     assert logged(caplog) == []
-
-
-def test_a_generator_that_swallows_its_cancellation_is_still_closed() -> None:
-    log = Log()
-
-    async def items() -> AsyncIterator[int]:
-        try:
-            yield 1
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(3600)
-            log("swallowed")
-            yield 2
-            log("went on")
-        finally:
-            log("closed")
-
-    reply = fetch(app_of(items), disconnect_after=1)
-    assert log.lines == ["swallowed", "closed"]
-    assert reply.body == b"data: 1\n\n"
 
 
 def test_a_generator_that_cancels_itself_does_not_look_finished() -> None:

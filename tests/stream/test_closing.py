@@ -17,7 +17,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from fastapi_sse_fast import shutdown
+from fastapi_sse_fast import ServerSentEvent, shutdown
 
 from ..support.apps import KINDS, MS, Summaries, app_of, logged
 from ..support.asgi import Reply, call, fetch
@@ -278,3 +278,60 @@ def test_a_generator_that_ignores_its_end(kind: str, anyio_backend: str) -> None
     assert "ignored GeneratorExit" in str(reply.error)
     assert b"2" not in reply.body
     gc.collect()
+
+
+@pytest.mark.parametrize("end", ["max_duration", "shutdown"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("stands", ["awaits", "busy"])
+def test_closing_that_fails_has_last_words_and_no_farewell(
+    stands: str,
+    kind: str,
+    end: str,
+    anyio_backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits(monkeypatch, least_duration=0)
+    told: list[Exception] = []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+                if end == "shutdown":
+                    shutdown()
+                if stands == "awaits":
+                    await anyio.sleep(10 * MS)
+        finally:
+            raise LookupError("in finally")
+
+    def sync_items() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+                if end == "shutdown":
+                    shutdown()
+                if stands == "awaits":
+                    time.sleep(10 * MS)
+        finally:
+            raise LookupError("in finally")
+
+    def on_error(error: Exception) -> ServerSentEvent:
+        told.append(error)
+        return ServerSentEvent(event="failed")
+
+    summaries = Summaries()
+    app = app_of(
+        items if kind == "async" else sync_items,
+        max_duration=20 * MS if end == "max_duration" else None,
+        on_error=on_error,
+        on_close=summaries,
+        farewell=ServerSentEvent(event="bye"),
+    )
+    reply = fetch(app, backend=anyio_backend)
+    assert isinstance(reply.error, LookupError)
+    assert told == [reply.error]
+    assert reply.body.endswith(b"event: failed\n\n")
+    assert reply.body.count(b"event: failed") == 1
+    assert b"bye" not in reply.body
+    assert not reply.complete
+    assert summaries.reasons == ["error"]

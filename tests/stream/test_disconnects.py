@@ -17,10 +17,10 @@ import anyio.lowlevel
 import pytest
 from fastapi import Depends, FastAPI
 
-from fastapi_sse_fast import EncodedEvent, EventSourceResponse
+from fastapi_sse_fast import EncodedEvent
 
 from ..support.apps import KINDS, MS, Log, app_of
-from ..support.asgi import fetch, receive_nothing, scope, send_for_ever
+from ..support.asgi import fetch, scope, send_for_ever
 from ..support.closings import SOON, Closings
 from ..support.server import HTTP_AND_LOOPS, Client, serve, wait_until
 
@@ -190,46 +190,6 @@ def test_a_disconnect_is_noticed_soon_on_a_real_socket(leave: Any) -> None:
 
 
 # A socket that is gone
-
-
-def test_a_send_that_fails_ends_the_stream(anyio_backend: str) -> None:
-    closed = []
-
-    async def items() -> AsyncIterator[int]:
-        try:
-            while True:
-                yield 1
-                await anyio.sleep(MS)
-        finally:
-            closed.append(True)
-
-    async def main() -> None:
-        async def send(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.body":
-                raise OSError("the socket is gone")
-
-        response = EventSourceResponse(items())
-        with anyio.fail_after(5):
-            await response({"type": "http"}, receive_nothing, send)  # type: ignore[arg-type]
-
-    anyio.run(main, backend=anyio_backend)
-    assert closed == [True]
-
-
-def test_a_client_that_is_gone_before_its_stream_began(anyio_backend: str) -> None:
-    async def items() -> AsyncIterator[int]:
-        yield 1
-
-    async def main() -> None:
-        async def send(message: object) -> None:
-            raise OSError("the socket is gone")
-
-        response = EventSourceResponse(items(), error_window=0)
-        started = time.perf_counter()
-        await response(scope(), receive_nothing, send)
-        assert time.perf_counter() - started < 5
-
-    anyio.run(main, backend=anyio_backend)
 
 
 def test_a_send_that_waits_is_cancelled_when_the_client_leaves_with_it() -> None:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, field_validator
 from fastapi_sse_fast import EventSourceResponse, ServerSentEvent, shutdown
 
 from ..support.apps import KINDS, MS, OddError, Summaries, app_of, logged
-from ..support.asgi import Reply, call, fetch, receive_nothing, scope
+from ..support.asgi import call, fetch, receive_nothing, scope
 from ..support.internals import limits
 from ..support.server import Client, serve
 
@@ -113,29 +113,6 @@ def test_an_interrupt_in_a_generator_stops_the_loop_and_completes_nothing(
     assert reply.body == b"data: 1\n\n"
     assert not reply.complete
     assert isinstance(reply.error, RuntimeError)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_two_streams_of_one_generator(kind: str) -> None:
-    async def items() -> AsyncIterator[int]:
-        for number in range(3):
-            yield number
-            await asyncio.sleep(20 * MS)
-
-    def sync_items() -> Iterator[int]:
-        for number in range(3):
-            yield number
-            time.sleep(20 * MS)
-
-    async def main() -> list[Reply]:
-        shared = items() if kind == "async" else sync_items()
-        return await asyncio.gather(
-            *(call(EventSourceResponse(shared)) for _ in range(2))
-        )
-
-    replies = asyncio.run(main())
-    errors = [reply.error for reply in replies]
-    assert any(isinstance(error, (RuntimeError, ValueError)) for error in errors)
 
 
 # Of what it yields
@@ -438,34 +415,3 @@ def test_of_two_errors_one_is_raised_and_one_is_logged(
 
     anyio.run(main, backend=anyio_backend)
     assert [error for _, error in logged(caplog)] == [LookupError]
-
-
-def test_a_receive_that_fails_hides_no_error(
-    anyio_backend: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def items() -> AsyncIterator[int]:
-        yield 1
-        await anyio.sleep(5 * MS)
-        raise LookupError("mid-stream")
-
-    failing = anyio.Event()
-
-    async def receive() -> Any:
-        await failing.wait()
-        raise ZeroDivisionError
-
-    async def on_error(error: Exception) -> None:
-        failing.set()
-        await anyio.sleep(5 * MS)
-
-    async def main() -> None:
-        response = EventSourceResponse(items(), on_error=on_error)
-
-        async def send(message: Any) -> None:
-            pass
-
-        with pytest.raises(LookupError):
-            await response(scope(), receive, send)
-
-    anyio.run(main, backend=anyio_backend)
-    assert [error for _, error in logged(caplog)] == [ZeroDivisionError]

@@ -12,7 +12,12 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from fastapi_sse_fast import EventSourceResponse, ServerSentEvent, shutdown
+from fastapi_sse_fast import (
+    EncodedEvent,
+    EventSourceResponse,
+    ServerSentEvent,
+    shutdown,
+)
 
 from ..support.apps import KINDS, MS, app_of, numbers
 from ..support.asgi import fetch
@@ -110,3 +115,30 @@ def test_nothing_gets_into_an_event_that_comes_in_parts(
         assert b": ping\n\ndata: never" in reply.body  # where it can be, it is
     assert "that of farewell is not sent" in caplog.text
     assert "that of on_error is not sent" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["raw", "compact", "text", "bytes", "sync"])
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_no_part_of_a_large_event_ends_inside_a_character(
+    shift: int, kind: str, anyio_backend: str
+) -> None:
+    data = "x" * shift + "中" * (1024 * 1024 // 3)
+    event = EncodedEvent(raw_data=data)
+
+    async def items() -> AsyncIterator[Any]:
+        yield {
+            "raw": event,
+            "compact": [data],
+            "text": bytes(event).decode(),
+            "bytes": bytes(event),
+        }[kind]
+
+    content = iter([event]) if kind == "sync" else items()
+    response = EventSourceResponse(content, json="compact")
+    reply = fetch(response, backend=anyio_backend)
+    assert reply.complete
+    assert len(reply.chunks) > 2
+    for chunk in reply.chunks:
+        chunk.decode()  # raises where it is cut
+    expected = data if kind != "compact" else f'["{data}"]'
+    assert reply.body.decode() == f"data: {expected}\n\n"

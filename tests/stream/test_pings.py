@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastapi_sse_fast import EncodedEvent, ServerSentEvent
 
 from ..support.apps import KINDS, MS, Summaries, app_of, logged, numbers
 from ..support.asgi import fetch, receive_nothing, scope
+from ..support.middlewares import around_send
 from ..support.server import Client, get, serve
 
 
@@ -151,3 +153,31 @@ def test_pings_that_meet_events_are_no_timeout(anyio_backend: str) -> None:
 
     anyio.run(main, backend=anyio_backend)
     assert summaries.reasons == ["finished"] * 20
+
+
+@pytest.mark.parametrize("first", [0.0, 10 * MS])
+def test_pings_come_in_time_when_the_head_did_not_wait_for_its_whole_window(
+    first: float, anyio_backend: str
+) -> None:
+    """The window may be longer than the time between pings."""
+    pinged = anyio.Event()
+    waited: list[float] = []
+
+    async def items() -> AsyncIterator[int]:
+        await anyio.sleep(first)
+        yield 1
+        started = time.perf_counter()
+        with anyio.move_on_after(1.5):
+            await pinged.wait()
+        waited.append(time.perf_counter() - started)
+
+    async def noting(send: Any, message: Any) -> None:
+        if message.get("body") == b": ping\n\n":
+            pinged.set()
+        await send(message)
+
+    app = app_of(items, ping_interval=20 * MS, error_window=1)
+    reply = fetch(around_send(app, noting), backend=anyio_backend)
+    assert reply.complete
+    assert b": ping\n\n" in reply.body
+    assert 10 * MS < waited[0] < 0.5

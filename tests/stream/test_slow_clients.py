@@ -58,26 +58,6 @@ def test_a_client_that_does_not_read_stops_the_producer(kind: str) -> None:
             assert produced * 1000 < 10_000_000  # what sockets and loop may hold
 
 
-def test_the_generator_waits_at_max_pending() -> None:
-    produced = 0
-
-    async def items() -> AsyncIterator[EncodedEvent]:
-        nonlocal produced
-        frame = EncodedEvent(raw_data="x" * 100)
-        while True:
-            produced += 1
-            yield frame
-
-    app = app_of(items, max_pending=1000, send_timeout=100 * MS)
-
-    async def main() -> None:
-        await app(scope(), receive_nothing, send_for_ever)
-
-    anyio.run(main)
-    # The first went out by itself, then ten fill the buffer and one is over.
-    assert produced <= 12
-
-
 def test_a_slow_client_delays_nobody_else() -> None:
     """One reads 1 KiB/s, a hundred at a time read as fast as they can."""
     frame = EncodedEvent(raw_data="x" * 1000)

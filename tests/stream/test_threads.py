@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
@@ -185,3 +186,37 @@ def test_a_sync_generator_that_raises_when_it_is_cancelled(anyio_backend: str) -
 
     reply = visit(app_of(items), anyio_backend, waiting)
     assert isinstance(reply.error, LookupError)
+
+
+@pytest.mark.parametrize("end", ["disconnected", "max_duration"])
+@pytest.mark.parametrize("waits", [1, 3])
+def test_a_thread_that_begins_to_wait_when_its_client_has_left_is_interrupted(
+    waits: int, end: str, anyio_backend: str
+) -> None:
+    log: list[str] = []
+    begun = threading.Event()
+
+    def items() -> Iterator[int]:
+        try:
+            yield 1
+            begun.set()
+            time.sleep(100 * MS)  # by then the stream has been told of its end
+            for number in range(waits):
+                # It goes on, and waits once more.
+                goes_on = number < waits - 1
+                with contextlib.suppress(*[BaseException] * goes_on):
+                    anyio.from_thread.run(anyio.sleep, 10)
+                    log.append("waited")
+                time.sleep(20 * MS)
+        finally:
+            log.append("closed")
+
+    summaries = Summaries()
+    limit = 50 * MS if end == "max_duration" else None
+    app = app_of(items, on_close=summaries, max_duration=limit)
+    leaves_at = begun if end == "disconnected" else threading.Event()
+    reply = visit(app, anyio_backend, leaves_at)
+    assert reply.error is None
+    assert log == ["closed"]
+    assert summaries.reasons == [end]
+    assert summaries[0].seconds_open < 5
