@@ -18,7 +18,14 @@ from fastapi import Depends, FastAPI
 from fastapi_sse_fast import EventSourceResponse
 
 from ..support.apps import KINDS, MS, Log, app_of, logged
-from ..support.asgi import call, call_until, fetch
+from ..support.asgi import (
+    call,
+    call_until,
+    fetch,
+    receive_nothing,
+    scope,
+    send_for_ever,
+)
 
 
 def test_cancelling_the_request_closes_the_generator(anyio_backend: str) -> None:
@@ -219,3 +226,29 @@ def test_a_generator_that_cancels_itself_does_not_look_finished() -> None:
     assert isinstance(reply.error, RuntimeError)
     assert reply.body == b"data: 1\n\n"
     assert not reply.complete
+
+
+def test_a_scope_that_encloses_the_stream_ends_it(anyio_backend: str) -> None:
+    log = Log()
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            await anyio.sleep(MS)
+            log("closed")
+
+    async def main() -> None:
+        with anyio.CancelScope() as around:
+
+            async def send(message: Any) -> None:
+                if message["type"] == "http.response.body":
+                    around.cancel()
+                await send_for_ever(message)
+
+            await app_of(items)(scope(), receive_nothing, send)
+        assert around.cancelled_caught
+
+    anyio.run(main, backend=anyio_backend)
+    assert log.lines == ["closed"]

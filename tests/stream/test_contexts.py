@@ -1,12 +1,12 @@
-"""What is around a stream: context variables, loops and threads."""
+"""Context variables of a stream: of its dependencies, of its generator, of a send."""
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
-import threading
+import itertools
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import anyio
 import anyio.from_thread
@@ -15,14 +15,13 @@ import anyio.to_thread
 import pytest
 from fastapi import Depends
 
-from fastapi_sse_fast import EventSourceResponse, shutdown
-
-from ..support.apps import MS, app_of, logged, numbers
-from ..support.asgi import Reply, call, fetch
+from ..support.apps import MS, app_of, bursts, numbers
+from ..support.asgi import Application, fetch
 from ..support.eventsource import parse
-from ..support.internals import forget_open_streams
+from ..support.middlewares import PAUSES, around_send, with_pause
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
+SPAN: contextvars.ContextVar[int] = contextvars.ContextVar("span")
 
 
 def test_context_variables_are_visible_in_every_step(anyio_backend: str) -> None:
@@ -51,79 +50,67 @@ def test_context_variables_are_visible_in_every_step(anyio_backend: str) -> None
         assert events[-1].data == '"set by the generator"'
 
 
-def test_two_loops_in_two_threads() -> None:
-    def items() -> Iterator[int]:
-        yield from range(5000)
+def in_spans(app: Application, pause: float | None) -> Application:
+    """Return the application behind a middleware with a span around every send.
 
-    app = app_of(items)
-    replies: list[Reply] = []
-    threads = [
-        threading.Thread(target=lambda: replies.append(fetch(app))) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [numbers(reply.body) for reply in replies] == [list(range(5000))] * 4
+    That of OpenTelemetry does so: the current span is a context variable.
+    """
+    spans = itertools.count(1)
+
+    async def send_in_a_span(send: Any, message: Any) -> None:
+        span = next(spans)
+        token = SPAN.set(span)
+        try:
+            await send(message)
+            assert SPAN.get() == span
+        finally:
+            SPAN.reset(token)
+
+    return with_pause(around_send(app, send_in_a_span), pause)
 
 
-def test_an_eager_task_factory() -> None:
-    eager = getattr(asyncio, "eager_task_factory", None)
-    if eager is None:
-        pytest.skip("this Python has no eager tasks")
-
+@pytest.mark.parametrize("pause", PAUSES)
+def test_a_context_variable_can_be_set_and_reset_around_a_send(
+    pause: float | None,
+) -> None:
     async def items() -> AsyncIterator[int]:
-        for number in range(10):
+        async for number in bursts():
             yield number
 
-    async def main() -> Reply:
-        asyncio.get_running_loop().set_task_factory(eager)
-        return await call(app_of(items))
-
-    reply = asyncio.run(main())
-    assert numbers(reply.body) == list(range(10))
+    reply = fetch(in_spans(app_of(items, ping_interval=4 * MS), pause))
+    assert reply.error is None
     assert reply.complete
+    assert numbers(reply.body) == list(range(12))
+    assert b": ping\n\n" in reply.body
 
 
-def test_a_loop_that_ends_beside_a_stream_is_no_error_to_log(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize("pause", PAUSES)
+def test_a_generator_does_not_see_what_is_set_around_a_send(
+    pause: float | None,
 ) -> None:
-    """`asyncio.run` cancels all of its tasks, also the stream's own."""
-    closed: list[bool] = []
-    tasks = []
+    """Or the spans of a tracer that it opens meanwhile would get a wrong parent."""
+    found: list[int] = []
 
     async def items() -> AsyncIterator[int]:
-        try:
-            yield 1
-            await asyncio.sleep(3600)
-        finally:
-            closed.append(True)
+        async for number in bursts():
+            found.append(SPAN.get(0))
+            yield number
 
-    async def main() -> None:
-        tasks.append(asyncio.create_task(call(app_of(items))))
-        await asyncio.sleep(20 * MS)
-
-    asyncio.run(main())
-    assert closed == [True]
-    assert logged(caplog) == []
+    assert fetch(in_spans(app_of(items), pause)).complete
+    assert found == [0] * 12
 
 
-def test_a_loop_that_is_closed_under_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget_open_streams(monkeypatch)  # this one is open for ever
-    closed = []
+@pytest.mark.parametrize("pause", PAUSES)
+def test_what_a_generator_sets_stays_whatever_is_reset_around_a_send(
+    pause: float | None,
+) -> None:
+    found: list[int] = []
 
     async def items() -> AsyncIterator[int]:
-        try:
-            yield 1
-            await asyncio.sleep(3600)
-        finally:
-            closed.append(True)
+        async for number in bursts():
+            found.append(SPAN.get(0))
+            SPAN.set(1000 + number)
+            yield number
 
-    loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda loop, context: None)
-    task = loop.create_task(call(app_of(items)))
-    loop.run_until_complete(asyncio.sleep(20 * MS))
-    loop.close()
-    shutdown()
-    assert fetch(EventSourceResponse([1])).body == b"data: 1\n\n"
-    assert not task.done()
+    assert fetch(in_spans(app_of(items), pause)).complete
+    assert found == [0, *range(1000, 1011)]

@@ -22,6 +22,7 @@ from fastapi_sse_fast import EncodedEvent
 from ..support.apps import KINDS, MS, Log, app_of
 from ..support.asgi import fetch, scope, send_for_ever
 from ..support.closings import SOON, Closings
+from ..support.middlewares import PAUSES, with_pause
 from ..support.server import HTTP_AND_LOOPS, Client, serve, wait_until
 
 
@@ -189,7 +190,7 @@ def test_a_disconnect_is_noticed_soon_on_a_real_socket(leave: Any) -> None:
         assert statistics.median(times) < SOON
 
 
-# A socket that is gone
+# What they interrupt
 
 
 def test_a_send_that_waits_is_cancelled_when_the_client_leaves_with_it() -> None:
@@ -228,3 +229,36 @@ def test_a_send_that_waits_is_cancelled_when_the_client_leaves_with_it() -> None
 
     asyncio.run(main())
     assert log.lines == ["send", "generator"]
+
+
+@pytest.mark.parametrize("pause", PAUSES)
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_a_client_that_leaves_interrupts_what_the_generator_awaits(
+    pause: float | None, depth: int
+) -> None:
+    """However deep that is; and its clean-up can await."""
+    log: list[str] = []
+
+    async def waiting(levels: int) -> None:
+        try:
+            await (waiting(levels - 1) if levels else asyncio.sleep(3600))
+        except asyncio.CancelledError:
+            log.append("interrupted")
+            raise
+        finally:
+            await asyncio.sleep(MS)
+            log.append("cleaned up")
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await waiting(depth)
+        finally:
+            await asyncio.sleep(MS)
+            log.append("closed")
+
+    app = with_pause(app_of(items), pause)
+    reply = fetch(app, disconnect_after=1)
+    assert reply.error is None
+    assert reply.body == b"data: 1\n\n"
+    assert log == ["interrupted", "cleaned up"] * (depth + 1) + ["closed"]

@@ -159,31 +159,6 @@ def test_background_tasks_run_after_the_stream() -> None:
     assert log.lines == ["generator", "background"]
 
 
-def test_a_generator_is_closed_in_the_task_that_iterated_it(
-    anyio_backend: str,
-) -> None:
-    tasks: set[int] = set()
-
-    def in_task() -> None:
-        tasks.add(anyio.get_current_task().id)
-
-    async def items() -> AsyncIterator[int]:
-        in_task()
-        try:
-            for number in range(1_000_000):
-                yield number
-                in_task()
-                await anyio.sleep(MS)
-        finally:
-            in_task()
-
-    app = app_of(items)
-    for leave_after in (1, 5):
-        tasks.clear()
-        fetch(app, backend=anyio_backend, disconnect_after=leave_after)
-        assert len(tasks) == 1
-
-
 # max_duration
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+import types
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
 
 import anyio
@@ -12,8 +13,9 @@ import pytest
 
 from fastapi_sse_fast import EventSourceResponse
 
-from ..support.apps import KINDS, MS, numbers
+from ..support.apps import KINDS, MS, Summaries, numbers
 from ..support.asgi import Reply, call, fetch
+from ..support.middlewares import PAUSES, with_pause
 
 
 def test_an_iterable_without_close() -> None:
@@ -36,6 +38,256 @@ def test_an_async_iterator_class() -> None:
 
     body = fetch(EventSourceResponse(Countdown())).body
     assert body == b"data: 2\n\ndata: 1\n\ndata: 0\n\n"
+
+
+# Any `__anext__`
+
+
+class Counting:
+    """Counts to five, in one of many ways.
+
+    Attributes:
+        closed: How often it was.
+    """
+
+    def __init__(self) -> None:
+        self._number = 0
+        self.closed = 0
+
+    def __aiter__(self) -> Any:
+        return self
+
+    def count(self) -> int:
+        """Return the next number.
+
+        Raises:
+            StopAsyncIteration: That was the last one.
+        """
+        if self._number == 5:
+            raise StopAsyncIteration
+        self._number += 1
+        return self._number - 1
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class Coroutine(Counting):
+    async def __anext__(self) -> int:
+        await asyncio.sleep(MS)
+        return self.count()
+
+
+class CoroutineThatNeverWaits(Counting):
+    async def __anext__(self) -> int:
+        return self.count()
+
+
+class OnlyAwaitable:
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __await__(self) -> Any:
+        return self._make()
+
+
+class WithAwait(Counting):
+    def __anext__(self) -> Any:
+        def steps() -> Generator[Any, Any, int]:
+            yield from asyncio.sleep(MS).__await__()
+            yield
+            return self.count()
+
+        return OnlyAwaitable(steps)
+
+
+class WithAwaitThatRaisesAtOnce(Counting):
+    """`StopAsyncIteration` comes from the call, not from what is awaited."""
+
+    def __anext__(self) -> Any:
+        number = self.count()
+
+        async def value() -> int:
+            await asyncio.sleep(0)
+            return number
+
+        return OnlyAwaitable(value().__await__)
+
+
+class Futures(Counting):
+    def __anext__(self) -> Any:
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+
+        def answer() -> None:
+            try:
+                future.set_result(self.count())
+            except StopAsyncIteration as end:
+                future.set_exception(end)
+
+        loop.call_later(MS, answer)
+        return future
+
+
+class FuturesThatAreDone(Counting):
+    def __anext__(self) -> Any:
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(self.count())
+        return future
+
+
+class Tasks(Counting):
+    def __anext__(self) -> Any:
+        number = self.count()
+        return asyncio.get_running_loop().create_task(asyncio.sleep(MS, number))
+
+
+class GeneratorsOfTypesCoroutine(Counting):
+    @types.coroutine
+    def __anext__(self) -> Any:
+        yield
+        yield from asyncio.sleep(MS).__await__()
+        return self.count()
+
+
+class Plain:
+    """An iterator with nothing but `__next__`."""
+
+    def __init__(self, steps: Iterator[Any]) -> None:
+        self._steps = steps
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._steps)
+
+
+class WithoutSendAndThrow(Counting):
+    def __anext__(self) -> Any:
+        number = self.count()
+        return OnlyAwaitable(lambda: Plain(asyncio.sleep(MS, number).__await__()))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Coroutine,
+        CoroutineThatNeverWaits,
+        WithAwait,
+        WithAwaitThatRaisesAtOnce,
+        Futures,
+        FuturesThatAreDone,
+        Tasks,
+        GeneratorsOfTypesCoroutine,
+        WithoutSendAndThrow,
+    ],
+)
+@pytest.mark.parametrize("pause", PAUSES)
+def test_whatever_can_be_awaited_can_come_from_anext(
+    make: type[Counting], pause: float | None
+) -> None:
+    reply = fetch(with_pause(EventSourceResponse(make()), pause))
+    assert reply.error is None
+    assert reply.complete
+    assert numbers(reply.body) == list(range(5))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3])
+def test_an_iterator_written_in_c_can_be_awaited(turns: int) -> None:
+    """That of a list makes its task wait for so many turns; its value is `None`."""
+
+    class Turns(Counting):
+        def __anext__(self) -> Any:
+            self.count()
+            return OnlyAwaitable(lambda: iter([None] * turns))
+
+    reply = fetch(EventSourceResponse(Turns()))
+    assert reply.error is None
+    assert reply.body == b"data: null\n\n" * 5
+    assert reply.complete
+
+
+def plain_generator() -> Any:
+    yield
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: None,
+        lambda: 1,
+        object,
+        lambda: OnlyAwaitable(lambda: 1),
+        lambda: OnlyAwaitable(lambda: None),
+        lambda: iter([]),
+        lambda: iter([None]),
+        plain_generator,
+    ],
+    ids=[
+        "none",
+        "number",
+        "object",
+        "awaits a number",
+        "awaits none",
+        "empty iterator",
+        "iterator",
+        "plain generator",
+    ],
+)
+@pytest.mark.parametrize("before", [0, 2])
+def test_what_cannot_be_awaited_is_an_error(
+    make: Callable[[], Any], before: int
+) -> None:
+    """As it is in an `async for`."""
+
+    class Items(Counting):
+        def __anext__(self) -> Any:
+            if self.count() < before:
+                return asyncio.sleep(0, "an item")
+            return make()
+
+    async def iterated() -> None:
+        async for _ in Items():
+            pass
+
+    with pytest.raises(TypeError):
+        asyncio.run(iterated())
+    reply = fetch(EventSourceResponse(Items()))
+    assert isinstance(reply.error, TypeError)
+    assert reply.body == b"an item" * before
+    assert not reply.complete
+
+
+@pytest.mark.parametrize("make", [Coroutine, WithAwait, Futures, WithoutSendAndThrow])
+@pytest.mark.parametrize("leaves_after", [1, 3])
+def test_a_client_that_leaves_interrupts_any_anext(
+    make: type[Counting], leaves_after: int
+) -> None:
+    class Slow(make):  # type: ignore[misc, valid-type]
+        def __anext__(self) -> Any:
+            if self._number < leaves_after:
+                return super().__anext__()
+            return self.never()
+
+        def never(self) -> Any:
+            if make is Coroutine:
+                return asyncio.sleep(3600)
+            if make is Futures:
+                return asyncio.get_running_loop().create_future()
+            steps = asyncio.get_running_loop().create_future().__await__()
+            if make is WithoutSendAndThrow:
+                return OnlyAwaitable(lambda: Plain(steps))
+            return OnlyAwaitable(lambda: steps)
+
+    summaries = Summaries()
+    items = Slow()
+    response = EventSourceResponse(items, on_close=summaries)
+    reply = fetch(response, disconnect_after=leaves_after)
+    assert reply.error is None
+    assert numbers(reply.body) == list(range(leaves_after))
+    assert summaries.reasons == ["disconnected"]
+    assert summaries[0].seconds_open < 5
 
 
 # Iterators that are shared

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -14,11 +13,16 @@ import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse
 
 from ..support.apps import MS, Log, app_of, numbers
-from ..support.asgi import Reply, call, fetch, receive_nothing, scope, send_for_ever
+from ..support.asgi import Reply, call, fetch, receive_nothing, scope
+from ..support.middlewares import PAUSES, with_pause
+from ..support.releases import NEEDS_TIMEOUT
 
 
 def test_scopes_inside_the_generator_work_and_close(anyio_backend: str) -> None:
@@ -59,51 +63,175 @@ def test_scopes_inside_the_generator_work_and_close(anyio_backend: str) -> None:
     assert log.lines == ["moved on", "closed"]
 
 
-def with_move_on_after() -> Any:
-    return anyio.move_on_after(5 * MS)
+@contextlib.asynccontextmanager
+async def moving_on(seconds: float) -> AsyncIterator[None]:
+    with anyio.move_on_after(seconds):
+        yield
 
 
 @contextlib.asynccontextmanager
-async def with_asyncio_timeout() -> AsyncIterator[None]:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(5 * MS):  # type: ignore[attr-defined, unused-ignore]
-            yield
-
-
-@contextlib.asynccontextmanager
-async def with_task_group() -> AsyncIterator[None]:
-    async def cancel_soon(scope: anyio.CancelScope) -> None:
-        await anyio.sleep(5 * MS)
+async def cancelling_a_group(seconds: float) -> AsyncIterator[None]:
+    async def cancel(scope: anyio.CancelScope) -> None:
+        await anyio.sleep(seconds)
         scope.cancel()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(cancel_soon, tasks.cancel_scope)
+        tasks.start_soon(cancel, tasks.cancel_scope)
         yield
 
 
 @contextlib.asynccontextmanager
-async def with_scope() -> AsyncIterator[None]:
-    with with_move_on_after():
-        yield
+async def timing_out(seconds: float) -> AsyncIterator[None]:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):  # type: ignore[attr-defined, unused-ignore]
+            yield
 
 
-SCOPES = [with_scope, with_task_group, with_asyncio_timeout]
+SCOPES = [moving_on, cancelling_a_group, pytest.param(timing_out, marks=NEEDS_TIMEOUT)]
+
+
+class Numbers(list[int]):
+    """The numbers that a generator has yielded."""
+
+    def next(self) -> int:
+        self.append(len(self))
+        return self[-1]
+
+
+@pytest.mark.parametrize("open_scope", SCOPES)
+@pytest.mark.parametrize("pause", PAUSES)
+def test_a_scope_over_a_yield_ends_while_the_generator_stands_there(
+    open_scope: Callable[[float], Any], pause: float | None
+) -> None:
+    yielded = Numbers()
+    stood = []
+
+    async def items() -> AsyncIterator[int]:
+        for _ in range(3):  # what one left behind would spoil the next
+            async with open_scope(5 * MS):
+                try:
+                    while True:
+                        yield yielded.next()
+                        # Longer than its share: so it stands at the next `yield`.
+                        time.sleep(2 * MS)  # noqa: ASYNC251
+                except asyncio.CancelledError:
+                    stood.append(True)
+                    raise
+            yield yielded.next()
+            await asyncio.sleep(MS)
+            yield yielded.next()
+
+    reply = fetch(with_pause(app_of(items), pause))
+    assert reply.error is None
+    assert reply.complete
+    assert numbers(reply.body) == yielded
+    assert stood == [True] * 3
+
+
+@pytest.mark.parametrize("open_scope", SCOPES)
+@pytest.mark.parametrize("pause", PAUSES)
+@pytest.mark.parametrize("wait", [0.0, MS, 3600])
+def test_a_scope_over_a_yield_ends_while_the_generator_awaits(
+    open_scope: Callable[[float], Any], pause: float | None, wait: float
+) -> None:
+    yielded = Numbers()
+
+    async def items() -> AsyncIterator[int]:
+        for _ in range(3):
+            async with open_scope(5 * MS):
+                while True:
+                    yield yielded.next()
+                    yield yielded.next()
+                    await asyncio.sleep(wait)
+            yield yielded.next()
+            await asyncio.sleep(MS)
+            yield yielded.next()
+
+    reply = fetch(with_pause(app_of(items), pause))
+    assert reply.error is None
+    assert reply.complete
+    assert numbers(reply.body) == yielded
+
+
+@pytest.mark.parametrize("pause", PAUSES)
+@pytest.mark.parametrize("awaits", [True, False])
+def test_nothing_is_lost_where_a_scope_is_cancelled_before_its_events_are_sent(
+    pause: float | None, awaits: bool
+) -> None:
+    """Behind a middleware whose streams look whether their task is cancelled."""
+
+    class OwnResponse(BaseHTTPMiddleware):
+        async def dispatch(self, request: Any, call_next: Any) -> Any:
+            return await call_next(request)
+
+    app = FastAPI(middleware=[Middleware(OwnResponse), Middleware(OwnResponse)])
+    yielded = Numbers()
+
+    @app.get("/", response_class=EventSourceResponse)
+    async def items() -> AsyncIterator[int]:
+        for _ in range(30):
+            with anyio.CancelScope() as scope:
+                yield yielded.next()
+                scope.cancel()
+                yield yielded.next()
+                if awaits:
+                    await anyio.sleep(3600)
+                else:
+                    time.sleep(1.5 * MS)  # noqa: ASYNC251 - it has to give way
+                    yield yielded.next()
+            yield yielded.next()
+            await asyncio.sleep(0)
+
+    reply = fetch(with_pause(app, pause))
+    assert reply.error is None
+    assert reply.complete
+    assert numbers(reply.body) == yielded
+
+
+@pytest.mark.parametrize("open_scope", SCOPES)
+@pytest.mark.parametrize("pause", PAUSES)
+def test_a_generator_can_await_and_yield_while_it_handles_its_interruption(
+    open_scope: Callable[[float], Any], pause: float | None
+) -> None:
+    yielded = Numbers()
+
+    async def items() -> AsyncIterator[int]:
+        async with open_scope(5 * MS):
+            try:
+                while True:
+                    yield yielded.next()
+                    time.sleep(2 * MS)  # noqa: ASYNC251 - it stands at the `yield`
+            except asyncio.CancelledError:
+                with anyio.CancelScope(shield=True):
+                    await asyncio.sleep(MS)
+                    yield yielded.next()
+                    await asyncio.sleep(MS)
+                    yield yielded.next()
+                    time.sleep(2 * MS)  # noqa: ASYNC251
+                    yield yielded.next()
+                raise
+            finally:
+                yield yielded.next()
+        yield yielded.next()
+
+    reply = fetch(with_pause(app_of(items), pause))
+    assert reply.error is None
+    assert reply.complete
+    assert numbers(reply.body) == yielded
 
 
 @pytest.mark.parametrize("open_scope", SCOPES)
 def test_a_scope_ends_while_the_client_keeps_the_generator_waiting(
-    open_scope: Callable[[], Any], anyio_backend: str
+    open_scope: Callable[[float], Any], anyio_backend: str
 ) -> None:
-    if open_scope is with_asyncio_timeout and (
-        anyio_backend == "trio" or sys.version_info < (3, 11)
-    ):
-        pytest.skip("no asyncio.timeout here")
+    if (open_scope, anyio_backend) == (timing_out, "trio"):
+        pytest.skip("a timeout of asyncio")
     ended = anyio.Event()
 
     async def items() -> AsyncIterator[int]:
         # Twice: what the first left behind would spoil the second.
         for number in (1, 2):
-            async with open_scope():
+            async with open_scope(5 * MS):
                 while True:
                     yield number
             if number == 1:
@@ -159,7 +287,7 @@ def test_nested_scopes_around_a_yield(anyio_backend: str) -> None:
     assert log == ["inner", "outer", "end"]
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout is new there")
+@NEEDS_TIMEOUT
 def test_two_timeouts_around_a_yield_that_end_together() -> None:
     async def items(apart: float) -> AsyncIterator[int]:
         try:
@@ -238,30 +366,4 @@ def test_a_generator_can_be_closed_at_a_yield_inside_a_scope(
 
     reply = fetch(app_of(items), backend=anyio_backend, disconnect_after=2)
     assert reply.error is None
-    assert log.lines == ["closed"]
-
-
-def test_a_scope_that_encloses_the_stream_ends_it(anyio_backend: str) -> None:
-    log = Log()
-
-    async def items() -> AsyncIterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            await anyio.sleep(MS)
-            log("closed")
-
-    async def main() -> None:
-        with anyio.CancelScope() as around:
-
-            async def send(message: Any) -> None:
-                if message["type"] == "http.response.body":
-                    around.cancel()
-                await send_for_ever(message)
-
-            await app_of(items)(scope(), receive_nothing, send)
-        assert around.cancelled_caught
-
-    anyio.run(main, backend=anyio_backend)
     assert log.lines == ["closed"]

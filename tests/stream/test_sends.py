@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -12,9 +14,12 @@ import pytest
 
 from fastapi_sse_fast import EventSourceResponse
 
-from ..support.apps import KINDS, MS, Summaries, app_of
-from ..support.asgi import fetch, receive_nothing, scope
-from ..support.middlewares import around_send
+from ..support.apps import KINDS, MS, Summaries, app_of, bursts, numbers
+from ..support.asgi import Reply, call, fetch, receive_nothing, scope
+from ..support.middlewares import around_send, with_pause
+from ..support.releases import NEEDS_TIMEOUT
+
+# What it raises
 
 
 class ClientDisconnectedError(OSError):
@@ -124,3 +129,71 @@ def test_a_client_that_is_gone_before_its_stream_began(anyio_backend: str) -> No
         assert time.perf_counter() - started < 5
 
     anyio.run(main, backend=anyio_backend)
+
+
+# What is opened around it
+
+
+def in_a_scope() -> Any:
+    @contextlib.asynccontextmanager
+    async def guard() -> AsyncIterator[None]:
+        with anyio.CancelScope(), anyio.fail_after(20):
+            yield
+
+    return guard
+
+
+def in_a_timeout() -> Any:
+    return lambda: asyncio.timeout(20)  # type: ignore[attr-defined, unused-ignore]
+
+
+def in_a_lock_of_anyio() -> Any:
+    lock = anyio.Lock()
+    return lambda: lock
+
+
+def in_a_lock_of_asyncio() -> Any:
+    lock = asyncio.Lock()
+    return lambda: lock
+
+
+def in_a_limiter() -> Any:
+    limiter = anyio.CapacityLimiter(1)
+    return lambda: limiter
+
+
+def in_a_task_group() -> Any:
+    return anyio.create_task_group
+
+
+GUARDS = [
+    in_a_scope,
+    pytest.param(in_a_timeout, marks=NEEDS_TIMEOUT),
+    in_a_lock_of_anyio,
+    in_a_lock_of_asyncio,
+    in_a_limiter,
+    in_a_task_group,
+]
+
+
+@pytest.mark.parametrize("make_guard", GUARDS)
+@pytest.mark.parametrize("pause", [0.0, 2 * MS])
+def test_what_a_middleware_opens_around_a_send_it_can_close(
+    make_guard: Callable[[], Any], pause: float
+) -> None:
+    async def main() -> Reply:
+        guard = make_guard()
+
+        async def guarded(send: Any, message: Any) -> None:
+            async with guard():
+                await send(message)
+
+        # The client is behind the guard: so the send waits inside of it.
+        app = around_send(app_of(bursts, ping_interval=4 * MS), guarded)
+        return await call(with_pause(app, pause))
+
+    reply = asyncio.run(main())
+    assert reply.error is None
+    assert reply.complete
+    assert numbers(reply.body) == list(range(12))
+    assert b": ping\n\n" in reply.body

@@ -18,8 +18,8 @@ import pytest
 
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse
 
-from ..support.apps import KINDS, MS, Summaries, app_of
-from ..support.asgi import receive_nothing, scope, send_for_ever
+from ..support.apps import KINDS, MS, Summaries, app_of, numbers
+from ..support.asgi import fetch, receive_nothing, scope, send_for_ever
 from ..support.closings import SOON, Closings, wait_until_frozen
 from ..support.internals import limits
 from ..support.server import Client, get, serve, wait_until
@@ -120,27 +120,43 @@ def test_a_slow_client_is_not_a_frozen_one(anyio_backend: str) -> None:
 # The client is dropped
 
 
-def test_a_frozen_client_is_dropped(anyio_backend: str) -> None:
+@pytest.mark.parametrize("takes", [1, 2, 3])
+@pytest.mark.parametrize("pace", ["paced", "busy", "idle"])
+def test_a_client_that_stops_reading_is_dropped_wherever_that_is(
+    pace: str, takes: int, anyio_backend: str
+) -> None:
+    """In a send that a step of the generator has begun, or in that of a ping."""
     closed = []
 
-    async def items() -> AsyncIterator[EncodedEvent]:
-        frame = EncodedEvent(raw_data="x" * 1000)
+    async def items() -> AsyncIterator[int]:
         try:
+            number = 0
             while True:
-                yield frame
+                yield number
+                number += 1
+                if pace == "paced":
+                    await anyio.sleep(MS)
+                if pace == "idle":
+                    await anyio.sleep(3600)
         finally:
             closed.append(True)
 
     summaries = Summaries()
-    app = app_of(items, send_timeout=50 * MS, on_close=summaries)
-
-    async def main() -> None:
-        with anyio.fail_after(5):
-            await app(scope(), receive_nothing, send_for_ever)
-
-    anyio.run(main, backend=anyio_backend)
+    app = app_of(
+        items,
+        send_timeout=30 * MS,
+        ping_interval=5 * MS,
+        max_pending=1000,
+        on_close=summaries,
+    )
+    reply = fetch(app, backend=anyio_backend, freeze_after=takes)
+    assert reply.error is None
+    assert not reply.complete
+    assert len(reply.chunks) == takes
+    assert numbers(reply.body) == list(range(len(numbers(reply.body))))
     assert closed == [True]
     assert summaries.reasons == ["send_timeout"]
+    assert summaries[0].seconds_open < 5
 
 
 def test_a_frozen_client_is_dropped_on_a_real_socket() -> None:

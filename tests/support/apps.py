@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from fastapi import Depends, FastAPI
 
@@ -63,6 +64,17 @@ async def endless() -> AsyncIterator[int]:
         yield number
         number += 1
         await anyio.sleep(MS)
+
+
+async def bursts() -> AsyncIterator[int]:
+    """Yield bursts, single events and nothing for a while."""
+    for number in range(12):
+        yield number
+        if number % 3 == 0:
+            # Once for so long that a pause of the machine does not count.
+            await anyio.sleep((80 if number == 6 else 12) * MS)
+        elif number % 3 == 1:
+            await anyio.lowlevel.checkpoint()
 
 
 def numbers(body: bytes) -> list[int]:

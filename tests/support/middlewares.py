@@ -7,8 +7,13 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from .apps import MS
+
 Application = Callable[..., Any]
 Wrapper = Callable[[Any, Any], Awaitable[None]]
+
+PAUSES = [None, 0.0, 2 * MS]
+"""Of a client: it takes a message at once, after a turn of the loop, after a while."""
 
 
 def around_send(app: Application, wrap: Wrapper) -> Application:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import sys
 import sysconfig
 
 import fastapi
 import pydantic
+import pytest
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -39,6 +41,10 @@ TYPES_CAN_BE_COMPLETED_LATER = _numbers(pydantic.VERSION) >= (2, 10)
 
 IDLE_THREADS_LET_GO = _numbers(importlib.metadata.version("anyio")) >= (4, 9)
 """Before, a worker thread of AnyIO keeps what it called last until its next call."""
+
+NEEDS_TIMEOUT = pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="asyncio.timeout is new in 3.11"
+)
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 """A dict is copied before it is walked, and granian does not end a failed response."""
