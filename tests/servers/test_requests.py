@@ -12,7 +12,7 @@ import pytest
 from ..support.apps import numbers
 from ..support.eventsource import parse
 from ..support.request_streams import PAUSES
-from ..support.server import TIMEOUT, Client, Server, get, serve_process, wait_until
+from ..support.server import PLAIN, Client, Server, get, serve_process, wait_until
 
 APP = "tests.support.request_streams:app"
 READY = "/numbers?n=1"
@@ -39,7 +39,7 @@ def test_a_generator_reads_the_body_of_its_request(
         expected.insert(0, "begun")
     del server.said[:], server.log[:]
     url = f"http://127.0.0.1:{server.port}/{way}/{when}"
-    reply = httpx.post(url, content=body, timeout=TIMEOUT)
+    reply = httpx.post(url, content=body, **PLAIN)
     assert reply.status_code == 200
     events = parse(reply.content).events
     assert [json.loads(event.data) for event in events] == expected, server.log

@@ -171,12 +171,17 @@ def test_a_loop_that_stood_still_sees_its_sockets_before_a_deadline_is_missed() 
     asyncio.run(main())
 
 
+def runs(backend: str) -> range:
+    """How often to try something: under trio the order of tasks is random."""
+    return range(5 if backend == "trio" else 1)
+
+
 @pytest.mark.parametrize("late", [0.0, 5 * MS])
 def test_a_loop_that_stood_still_drops_no_client(
     late: float, anyio_backend: str
 ) -> None:
     """Nobody could see that the client went on reading."""
-    send_timeout = 30 * MS
+    send_timeout = 60 * MS
 
     async def items() -> AsyncIterator[int]:
         for number in range(3):
@@ -203,11 +208,11 @@ def test_a_loop_that_stood_still_drops_no_client(
             tasks.start_soon(app, scope(), receive_nothing, send)
             await waits.wait()
             await anyio.sleep(2 * MS)  # for the deadline to be set
-            time.sleep(3 * send_timeout)  # noqa: ASYNC251
+            time.sleep(2 * send_timeout)  # noqa: ASYNC251
             await anyio.sleep(late)
             goes_on.set()
 
-    for _ in range(5):  # the order of tasks is random on trio
+    for _ in runs(anyio_backend):
         taken.clear()
         summaries.clear()
         anyio.run(main, backend=anyio_backend)
@@ -224,7 +229,8 @@ def test_a_loop_that_stood_still_gives_up_no_generator(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    limits(monkeypatch, close_timeout=30 * MS)
+    close_timeout = 60 * MS
+    limits(monkeypatch, close_timeout=close_timeout)
     closed = []
 
     async def items() -> AsyncIterator[int]:
@@ -234,11 +240,11 @@ def test_a_loop_that_stood_still_gives_up_no_generator(
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(2 * MS)
-                time.sleep(90 * MS)  # noqa: ASYNC251
+                time.sleep(2 * close_timeout)  # noqa: ASYNC251
                 await anyio.sleep(late)
                 closed.append(True)
 
-    for _ in range(5):
+    for _ in runs(anyio_backend):
         closed.clear()
         app = app_of(items, max_duration=10 * MS if end == "max_duration" else None)
         leaves = 1 if end == "disconnected" else None

@@ -255,6 +255,9 @@ def get(port: int, path: str = "/") -> bytes:
         return client.read_to_end()
 
 
+PLAIN: dict[str, Any] = {"timeout": TIMEOUT, "verify": False, "trust_env": False}
+"""Of a request by httpx, which else reads all certificates before every one."""
+
 BROKEN_OFF = (httpx.RemoteProtocolError, httpx.ReadError)
 
 
@@ -263,5 +266,5 @@ def opened(port: int, path: str = "/", **headers: str) -> Iterator[httpx.Respons
     """A response with its body still on the way, asked for as a page does."""
     headers = {"Accept-Encoding": "gzip", "Origin": "http://page", **headers}
     url = f"http://127.0.0.1:{port}{path}"
-    with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT) as response:
+    with httpx.stream("GET", url, headers=headers, **PLAIN) as response:
         yield response
