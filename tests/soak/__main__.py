@@ -165,7 +165,8 @@ def run(
 
     with (
         unittest.mock.patch.dict(os.environ, ENVIRONMENT),
-        serve_process(name, APP, "/ready") as server,
+        # What is in the environment, the C library reads when a process begins.
+        serve_process(name, APP, "/ready", is_forked=False) as server,
     ):
         try:
             asyncio.run(main(server.port))

@@ -19,6 +19,7 @@ import uvicorn
 from typing_extensions import Self
 
 from . import releases
+from .forking import Forked
 
 TIMEOUT = 20.0
 """Seconds after which a test that waits has failed."""
@@ -85,29 +86,42 @@ COMMANDS = {
 
 
 class Server:
-    """A server in a process of its own, and what it prints."""
+    """A server in a process of its own, and what it prints.
 
-    def __init__(self, name: str, app: str) -> None:
+    Args:
+        name: Of `COMMANDS`.
+        app: Where its application is.
+        is_forked: Whether the process has imported FastAPI before it began, which
+            takes most of its start.
+    """
+
+    _process: Forked | subprocess.Popen[str]
+
+    def __init__(self, name: str, app: str, *, is_forked: bool) -> None:
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        passed = [self._listener.fileno()]
-        if "{fd}" in COMMANDS[name]:
+        takes_socket = "{fd}" in COMMANDS[name]
+        if takes_socket:
             self._listener.listen(512)
         else:
             self._listener.close()
-            passed = []
+        fd = self._listener.fileno()
         command = COMMANDS[name].format(
-            app=app, fd=passed and passed[0], port=self.port
+            app=app, fd="{fd}" if is_forked else fd, port=self.port
         )
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", *command.split()],
-            pass_fds=passed,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,  # with workers of its own
-        )
+        if is_forked:
+            listener = self._listener if takes_socket else None
+            self._process = Forked(command.split(), listener)
+        else:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command.split()],
+                pass_fds=[fd] if takes_socket else [],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,  # with workers of its own
+            )
         self.said: list[str] = []  # by the application
         self.log: list[str] = []
         self._reader = threading.Thread(target=self._read)
@@ -154,13 +168,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def serve_process(name: str, app: str, ready: str) -> Iterator[Server]:
+def serve_process(
+    name: str, app: str, ready: str, *, is_forked: bool = sys.platform == "linux"
+) -> Iterator[Server]:
     """A server of `COMMANDS`, once a path of its application has answered."""
     if sys.platform == "win32":
         pytest.skip("the server is given a socket and a signal of Unix")
     if name == "granian" and releases.FREE_THREADED:
         pytest.skip("granian does not break off a response there, whoever sends it")
-    server = Server(name, app)
+    server = Server(name, app, is_forked=is_forked)
     try:
         server.wait_until_ready(ready)
         yield server
