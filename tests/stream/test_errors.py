@@ -331,9 +331,15 @@ def test_a_hook_that_hangs_is_given_up(
 def test_what_an_option_makes_has_to_be_an_event(
     made: Any, anyio_backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    asked = anyio.Event()
+
+    def ping() -> Any:
+        asked.set()
+        return made
+
     async def items() -> AsyncIterator[int]:
         yield 1
-        await anyio.sleep(20 * MS)
+        await asked.wait()
         shutdown()
         await anyio.sleep(3600)
 
@@ -341,8 +347,8 @@ def test_what_an_option_makes_has_to_be_an_event(
         yield 1
         raise LookupError
 
-    options: Any = {"ping": lambda: made, "farewell": lambda: made}
-    app = app_of(items, ping_interval=15 * MS, **options)
+    options: Any = {"ping": ping, "farewell": lambda: made}
+    app = app_of(items, ping_interval=5 * MS, **options)
     reply = fetch(app, backend=anyio_backend)
     assert reply.complete
     assert reply.body.replace(b": ping\n\n", b"") == b"data: 1\n\n"

@@ -26,16 +26,18 @@ from fastapi_sse_fast import (
 from ..support.apps import KINDS, MS, Summaries, app_of, endless, logged
 from ..support.asgi import call, fetch, receive_nothing, scope, send_for_ever
 from ..support.internals import limits
-from ..support.server import Client, serve, serve_all, wait_until
+from ..support.server import TIMEOUT, Client, serve, serve_all, wait_until
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_shutdown_ends_streams_with_a_farewell(kind: str, anyio_backend: str) -> None:
     log: list[str] = []
+    begun = threading.Event()
 
     async def items() -> AsyncIterator[int]:
         try:
             yield 1
+            begun.set()
             await anyio.sleep(3600)
         finally:
             log.append("generator")
@@ -44,6 +46,7 @@ def test_shutdown_ends_streams_with_a_farewell(kind: str, anyio_backend: str) ->
         try:
             while True:
                 yield 1
+                begun.set()
                 time.sleep(MS)
         finally:
             log.append("generator")
@@ -54,10 +57,15 @@ def test_shutdown_ends_streams_with_a_farewell(kind: str, anyio_backend: str) ->
         on_close=summaries,
         farewell=lambda: ServerSentEvent(event="bye", retry=3000),
     )
-    timer = threading.Timer(50 * MS, shutdown)
-    timer.start()
+
+    def shut_down() -> None:
+        begun.wait(TIMEOUT)
+        shutdown()
+
+    thread = threading.Thread(target=shut_down)
+    thread.start()
     reply = fetch(app, backend=anyio_backend)
-    timer.join()
+    thread.join()
     assert reply.complete
     assert reply.body.endswith(b"event: bye\nretry: 3000\n\n")
     assert summaries.reasons == ["shutdown"]
