@@ -19,7 +19,7 @@ import pytest
 from fastapi_sse_fast import EncodedEvent, EventSourceResponse
 
 from ..support.apps import KINDS, MS, Summaries, app_of, numbers
-from ..support.asgi import fetch, receive_nothing, scope, send_for_ever
+from ..support.asgi import fetch, receive_nothing, scope
 from ..support.closings import SOON, Closings, wait_until_frozen
 from ..support.internals import limits
 from ..support.server import Client, get, serve, wait_until
@@ -204,13 +204,20 @@ def test_a_last_message_that_is_never_taken(
     summaries = Summaries()
     response = EventSourceResponse([], send_timeout=None, on_close=summaries)
 
+    is_last = anyio.Event()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            is_last.set()
+            await anyio.sleep_forever()
+
     async def receive() -> Any:
-        await anyio.sleep(10 * MS)
+        await is_last.wait()
         return {"type": "http.disconnect"}
 
     async def main() -> None:
         with anyio.fail_after(5):
-            await response(scope(), receive, send_for_ever)
+            await response(scope(), receive, send)
 
     anyio.run(main, backend=anyio_backend)
     assert summaries.reasons == ["send_timeout"]
