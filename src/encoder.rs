@@ -1,6 +1,8 @@
 //! What a yielded item becomes: a ready frame, an event, a validated item or plain JSON.
 
 use std::mem;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -13,7 +15,7 @@ use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, is_plain};
 use crate::json::{self, Spelling};
 use crate::output::Output;
-use crate::wire::FrameWriter;
+use crate::wire::{self, FrameWriter};
 
 /// Turns the items of one stream into frames.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
@@ -36,7 +38,12 @@ enum ItemKind {
     },
     /// As `Plain`, but `str` and bytes are parts of the body already, as in a
     /// `StreamingResponse`.
-    Chunks,
+    Chunks {
+        /// Is told of a first part that no event begins with.
+        no_event: Option<Py<PyAny>>,
+        /// Whether nothing was encoded yet.
+        first: AtomicBool,
+    },
 }
 
 /// A function of one argument, and the keyword arguments that go with it. A `functools.partial`
@@ -127,14 +134,23 @@ impl ItemEncoder {
             serialize.traverse(&visit)?;
             visit.call(invalid)?;
         }
+        if let ItemKind::Chunks { no_event, .. } = &self.items {
+            visit.call(no_event)?;
+        }
         Ok(())
     }
 
     #[staticmethod]
-    #[pyo3(signature = (*, json=Spelling::Fastapi), text_signature = "(*, json='fastapi')")]
-    fn chunks(json: Spelling) -> Self {
+    #[pyo3(
+        signature = (*, json=Spelling::Fastapi, no_event=None),
+        text_signature = "(*, json='fastapi', no_event=None)"
+    )]
+    fn chunks(json: Spelling, no_event: Option<Py<PyAny>>) -> Self {
         Self {
-            items: ItemKind::Chunks,
+            items: ItemKind::Chunks {
+                no_event,
+                first: AtomicBool::new(true),
+            },
             json,
         }
     }
@@ -175,7 +191,16 @@ impl ItemEncoder {
                 valid: Some(valid),
                 ..
             } if item.get_type().is(valid) => return write_json(&serialize.call(item)?, out),
-            ItemKind::Chunks => {
+            ItemKind::Chunks { no_event, first } => {
+                if first.swap(false, Relaxed)
+                    && let Some(tell) = no_event
+                    && let Ok(part) = item.cast::<PyString>()
+                    && part
+                        .to_str()
+                        .is_ok_and(|text| !wire::can_begin_an_event(text))
+                {
+                    tell.call1(py, (part,))?;
+                }
                 if let Ok(chunk) = item.cast_exact::<PyBytes>() {
                     return Ok(bytes::appended(chunk, out));
                 }
@@ -200,7 +225,7 @@ impl ItemEncoder {
                 })?;
                 write_json(&serialize.call(&value)?, out)
             }
-            ItemKind::Chunks => {
+            ItemKind::Chunks { .. } => {
                 // The usual text, without an object for its bytes.
                 if let Ok(text) = item.cast_exact::<PyString>()
                     && text.len()? < LARGE

@@ -287,6 +287,17 @@ pub fn ends_with_blank_line(text: &[u8]) -> bool {
     })
 }
 
+/// Whether a text can be the first part of a stream: a comment, a blank line, or a field that the
+/// specification knows, perhaps torn.
+pub(crate) fn can_begin_an_event(text: &str) -> bool {
+    const FIELDS: [&str; 5] = ["", "data", "event", "id", "retry"];
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match text.split_once([':', '\r', '\n']) {
+        Some((name, _)) => FIELDS.contains(&name),
+        None => FIELDS.iter().any(|field| field.starts_with(text)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -500,6 +511,38 @@ mod tests {
             );
         }
         assert!(out.is_empty());
+    }
+
+    #[test]
+    fn what_an_event_can_begin_with() {
+        for text in [
+            "",
+            "d",
+            "data",
+            "data: 1",
+            "data\n\n",
+            ":",
+            ": ping",
+            "\n",
+            "\r\n",
+            "id:1\n",
+            "retry: 3",
+            "event: a\n",
+            "\u{feff}data: 1",
+        ] {
+            assert!(can_begin_an_event(text), "{text:?}");
+        }
+        for text in [
+            "the",
+            "data 1",
+            "{\"a\": 1}",
+            "dat\n",
+            "Data: 1",
+            " data: 1",
+            "hello\n\n",
+        ] {
+            assert!(!can_begin_an_event(text), "{text:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ generator of its own around it.
 
 from __future__ import annotations
 
+import functools
+import logging
 import threading
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from .options import Json
 
 
+logger = logging.getLogger("fastapi_sse_fast")
+
+
 class EncoderFactory(Protocol):
     """Makes the encoder for one request, of the spelling that is asked for."""
 
@@ -33,7 +38,27 @@ class EncoderFactory(Protocol):
 
 def chunks(scope: Scope, json: Json) -> ItemEncoder:
     """Return what encodes items, and passes parts of a body on as they are."""
-    return ItemEncoder.chunks(json=json)
+    no_event = functools.partial(_warn_of_text, scope)
+    return ItemEncoder.chunks(json=json, no_event=no_event)
+
+
+_warned: set[str] = set()
+"""Names of endpoints whose text was warned of."""
+
+
+def _warn_of_text(scope: Scope, part: str) -> None:
+    endpoint: Any = scope.get("endpoint", scope.get("path"))
+    name = str(getattr(endpoint, "__qualname__", endpoint))
+    if name in _warned:
+        return
+    _warned.add(name)
+    logger.warning(
+        "%s streams the text %.40r, which is sent as it is, but no event begins like "
+        "that: yield ServerSentEvent(raw_data=...), or, for JSON, yield from the path "
+        "operation itself, with response_class=EventSourceResponse",
+        name,
+        part,
+    )
 
 
 class Body:

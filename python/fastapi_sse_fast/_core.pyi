@@ -281,11 +281,17 @@ class ItemEncoder:
         """
 
     @staticmethod
-    def chunks(*, json: Literal["fastapi", "compact"] = "fastapi") -> ItemEncoder:
+    def chunks(
+        *,
+        json: Literal["fastapi", "compact"] = "fastapi",
+        no_event: Callable[[str], object] | None = None,
+    ) -> ItemEncoder:
         """Return an encoder that takes `str` and bytes for parts of the body.
 
         Args:
             json: How data is spelled.
+            no_event: Called with the first part if it is a text that no event begins
+                with.
         """
 
 @final

@@ -14,9 +14,10 @@ import pytest
 from fastapi import FastAPI, HTTPException
 
 import fastapi_sse_fast
-from fastapi_sse_fast import EventSourceResponse
+from fastapi_sse_fast import EventSourceResponse, ServerSentEvent
 
-from ..support.apps import MS, app_of, endless
+from ..support.apps import KINDS, MS, app_of, endless
+from ..support.asgi import fetch
 from ..support.outcomes import ENDS_WELL, FAILS, streams
 from ..support.server import BROKEN_OFF, opened, serve
 
@@ -90,9 +91,50 @@ def test_what_is_no_failure_is_not_logged(caplog: pytest.LogCaptureFixture) -> N
         yield 1
 
     app = streams(fastapi_sse_fast)
-    limited = EventSourceResponse.with_options(max_duration=10 * MS)
+    limited = EventSourceResponse.with_options(
+        max_duration=10 * MS, farewell=ServerSentEvent(comment="later")
+    )
     app.get("/forbidden", response_class=EventSourceResponse)(forbidden)
     app.get("/limited", response_class=limited)(endless)
     app.get("/left", response_class=EventSourceResponse)(endless)
     paths = [*ENDS_WELL, "/forbidden", "/limited", "/left"]
     assert complaints(app, paths, caplog) == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_told"),
+    [
+        (["the", "quick"], True),
+        (['{"a": 1}', "data: 1\n\n"], True),
+        (["hello\n\n"], True),
+        (["da", "ta: torn\n\n"], False),
+        ([": comment\n\n", "the"], False),
+        ([b"the", "quick"], False),
+        ([{"a": 1}, 5], False),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_text_that_is_no_event_is_told_of_once_for_each_route(
+    parts: list[Any], is_told: bool, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who comes from sse-starlette yields text, which is a part of the body here."""
+
+    async def items() -> AsyncIterator[Any]:
+        for part in parts:
+            yield part
+
+    def endpoint() -> EventSourceResponse:
+        return EventSourceResponse(items() if kind == "async" else parts)
+
+    endpoint.__qualname__ = f"endpoint {kind} {parts}"
+    app = FastAPI()
+    app.get("/")(endpoint)
+    with caplog.at_level("WARNING"):
+        bodies = {fetch(app).body for _ in range(2)}
+    if "the" in parts and "quick" in parts:
+        assert bodies == {b"thequick"}
+    told = [message for message in caplog.messages if "no event begins" in message]
+    assert len(told) == is_told
+    if is_told:
+        assert repr(parts[0]) in told[0]
+        assert endpoint.__qualname__ in told[0]
