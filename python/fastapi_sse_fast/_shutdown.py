@@ -11,17 +11,21 @@ Handlers belong to the main thread. A server in another thread is stopped by cod
 that code can call `shutdown()`.
 
 What begins after the signal cannot be told of it any more: uvicorn accepts connections
-for up to 0.1 s longer. Its handler is a method of the server, which says `should_exit`.
+for up to 0.1 s longer. Its handler is a method of the server, and that tells: by its
+`should_exit`, and by its sockets, which it closes. So a uvicorn is also seen to stop
+that nobody has sent a signal, as after `--limit-max-requests`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import math
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     _get_handler: Callable[[int], Any]
     _set_handler: Callable[[int, Any], Any]
@@ -41,6 +45,13 @@ _SIGNALS = [
     if hasattr(signal, name)
 ]
 
+UNKNOWN_PATIENCE: Final = 30.0
+"""Seconds that a server is taken to wait for its responses, where it does not tell: as
+long as Kubernetes gives a container, and gunicorn a worker."""
+
+SECONDS_BETWEEN_LOOKS: Final = 0.5
+"""How often a uvicorn is looked at while there are streams."""
+
 _lock = threading.RLock()  # a handler may run while its own thread holds it
 _open: set[_Stream] = set()
 _open_in_main: set[_Stream] = set()
@@ -51,6 +62,8 @@ _below: dict[int, list[Callable[..., Any]]] = {}
 Usually that is one, the server's. Another library may stand before ours in turn and
 call it; when ours then stands before that one, it is in the chain twice.
 """
+_watch: _Watch | None = None
+"""Of the server of the main thread, while it has streams."""
 _depth: dict[int, int] = {}
 """How many times ours is being called for a signal, by itself through the chain."""
 
@@ -75,6 +88,22 @@ def shutdown() -> None:
         streams = list(_open)
     for stream in streams:
         stream.shut_down()
+
+
+def server_patience() -> float:
+    """Return how long the server waits for its responses once it stops, in seconds.
+
+    That is uvicorn's `timeout_graceful_shutdown`, less what a generator takes to close:
+    at the end of it uvicorn cancels its requests. Without it uvicorn waits for ever.
+    """
+    for handler in _handlers():
+        config = getattr(_server_of(handler), "config", None)
+        seconds = getattr(config, "timeout_graceful_shutdown", "unknown")
+        if seconds is None:
+            return math.inf
+        if isinstance(seconds, (int, float)):
+            return max(0.0, seconds - min(1.0, seconds / 10))
+    return UNKNOWN_PATIENCE
 
 
 class Opening:
@@ -122,6 +151,7 @@ def _add(stream: _Stream) -> None:
         if _in_main_thread():
             _open_in_main.add(stream)
             _stand_before_the_servers_handlers()
+            _watch_the_server()
 
 
 def _discard(stream: _Stream) -> None:
@@ -141,26 +171,73 @@ def _stand_before_the_servers_handlers() -> None:
     for number in _SIGNALS:
         handler = _get_handler(number)
         # Without a handler there is no server that would wait for its streams.
-        if callable(handler) and handler not in (_handle, signal.default_int_handler):
+        if (
+            callable(handler)
+            and not isinstance(handler, _Handler)
+            and handler is not signal.default_int_handler
+        ):
             _below.setdefault(number, []).append(handler)
-            _set_handler(number, _handle)
+            _set_handler(number, _Handler(number))
+
+
+def _handlers() -> Iterator[Any]:
+    """For each signal the handler that is to be called next, but for ours."""
+    for number in _SIGNALS:
+        handler = _get_handler(number)
+        if isinstance(handler, _Handler):
+            handler = handler.below
+        yield handler
 
 
 def _server_is_stopping() -> bool:
-    for number in _SIGNALS:
-        handler = _get_handler(number)
-        if handler is _handle:
-            handlers = _below.get(number)
-            handler = handlers[_topmost(handlers)] if handlers else None
-        if _has_been_told(handler):
-            return True
-    return False
+    return any(_has_been_told(handler) for handler in _handlers())
 
 
 def _has_been_told(handler: Any) -> bool:
     """Whether it is that of a uvicorn which is to stop, or has stopped."""
+    server = _server_of(handler)
+    if server is None:
+        return False
+    if server.should_exit is True:
+        return True
+    sockets: Any = getattr(server, "servers", None)
+    try:
+        return bool(sockets) and not any(one.is_serving() for one in sockets)
+    except (AttributeError, TypeError):  # it is no uvicorn
+        return False
+
+
+def _server_of(handler: Any) -> Any:
+    """The uvicorn, or what looks like one, whose method a handler is."""
     server = getattr(handler, "__self__", None)
-    return getattr(server, "should_exit", False) is True
+    return server if hasattr(server, "should_exit") else None
+
+
+class _Watch:
+    """Looks now and then whether the server stops without a signal."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._timer = loop.call_later(SECONDS_BETWEEN_LOOKS, self._look)
+
+    def _look(self) -> None:
+        if _server_is_stopping():
+            shutdown()
+        self._timer = self.loop.call_later(SECONDS_BETWEEN_LOOKS, self._look)
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+
+def _watch_the_server() -> None:
+    global _watch
+    if _watch is not None and not _watch.loop.is_closed():
+        return
+    if any(_server_of(handler) is not None for handler in _handlers()):
+        try:
+            _watch = _Watch(asyncio.get_running_loop())
+        except RuntimeError:  # there is none: it is trio's
+            _watch = None
 
 
 def _topmost(handlers: list[Callable[..., Any]]) -> int:
@@ -176,22 +253,49 @@ def _topmost(handlers: list[Callable[..., Any]]) -> int:
 
 
 def _step_aside() -> None:
+    global _watch
+    if _watch is not None:
+        _watch.end()
+        _watch = None
     for number, handlers in _below.items():
-        if handlers and _get_handler(number) is _handle:
+        if handlers and isinstance(_get_handler(number), _Handler):
             index = _topmost(handlers)
             # In this order: a signal may come between the two.
             _set_handler(number, handlers[index])
             del handlers[index:]
 
 
-def _handle(number: int, frame: Any) -> None:
-    shutdown()
-    handlers = _below.get(number, [])
-    depth = _depth.get(number, 0)
-    handlers = handlers[: len(handlers) - depth]
-    if handlers:
-        _depth[number] = depth + 1
-        try:
-            handlers[_topmost(handlers)](number, frame)
-        finally:
-            _depth[number] = depth
+class _Handler:
+    """Our handler of a signal: ends the streams, then calls the one below."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    @property
+    def below(self) -> Any:
+        """The handler that this one stands before."""
+        handlers = _below.get(self._number)
+        return handlers[_topmost(handlers)] if handlers else None
+
+    @property
+    def __self__(self) -> Any:
+        """The object whose method the handler below is.
+
+        Others look for the server there, as sse-starlette does.
+
+        Raises:
+            AttributeError: It is no method.
+        """
+        return self.below.__self__
+
+    def __call__(self, number: int, frame: Any) -> None:
+        shutdown()
+        handlers = _below.get(number, [])
+        depth = _depth.get(number, 0)
+        handlers = handlers[: len(handlers) - depth]
+        if handlers:
+            _depth[number] = depth + 1
+            try:
+                handlers[_topmost(handlers)](number, frame)
+            finally:
+                _depth[number] = depth

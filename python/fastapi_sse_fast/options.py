@@ -67,7 +67,7 @@ class OptionArguments(TypedDict, total=False):
     max_duration: float | None
     on_error: ErrorHook | None
     on_close: CloseHook | None
-    shutdown_grace: float
+    shutdown_grace: float | None
     farewell: Event | Callable[[], Event] | None
     json: Json
 
@@ -89,8 +89,8 @@ class StreamOptions:
             lockstep: the code after a `yield` runs once the event has been sent.
         error_window: Time that the response head waits for the first event, so that an
             error before it becomes the real HTTP response. 0 sends the head at once.
-        max_duration: Time after which the stream is ended, cleanly, so that clients
-            reconnect; 10 % more or less, so that they do not all come back at once.
+        max_duration: Time after which the stream is ended, so that clients reconnect;
+            10 % more or less, so that they do not all come back at once.
         on_error: Called with an exception that is raised mid-stream. An event that it
             returns is sent as the last one; the stream still ends as a broken one, and
             the exception still reaches the server's log. May be async.
@@ -98,7 +98,11 @@ class StreamOptions:
             have run and dependencies are closed (except those of a route with another
             `response_class`, which returns the response). May be async.
         shutdown_grace: Time that the generator may go on for once the server stops.
-        farewell: An event to send when the server stops, or what makes one.
+            `None` is 0 for GET, as an `EventSource` asks again; for other methods it is
+            the time that the server waits for its responses, or 30 s.
+        farewell: An event to send when the stream is ended before its generator, as the
+            server stops or `max_duration` is over, or what makes one. It completes the
+            response, which breaks off without it.
         json: How data is spelled that no model spells itself: `"fastapi"` is that of
             `json.dumps`, with spaces and everything but ASCII escaped; `"compact"` is
             that of orjson and pydantic, without spaces and as UTF-8.
@@ -119,7 +123,7 @@ class StreamOptions:
         None
     )
     on_close: CloseHook | None = None
-    shutdown_grace: float = 0.0
+    shutdown_grace: float | None = None
     farewell: Event | Callable[[], Event] | None = None
     json: Json = "fastapi"
 
@@ -129,7 +133,7 @@ class StreamOptions:
         _check_time("send_timeout", self.send_timeout, or_none=True)
         _check_time("max_duration", self.max_duration, or_none=True)
         _check_time("error_window", self.error_window, or_zero=True)
-        _check_time("shutdown_grace", self.shutdown_grace, or_zero=True)
+        _check_time("shutdown_grace", self.shutdown_grace, or_none=True, or_zero=True)
         _check_count("max_pending", self.max_pending, least=0)
         if self.retry is not None:
             _check_count("retry", self.retry, least=0, rest=" (milliseconds), or None")
@@ -163,11 +167,23 @@ class StreamOptions:
             ValueError: A value is out of range.
         """
         if unknown := changes.keys() - OPTION_NAMES:
+            name = min(unknown)
+            meant = meant_option(name)
             raise TypeError(
-                f"unknown option {min(unknown)!r}; there are "
-                + ", ".join(sorted(OPTION_NAMES))
+                f"unknown option {name!r}; "
+                + (
+                    f"did you mean {meant!r}?"
+                    if meant is not None
+                    else f"there are {', '.join(sorted(OPTION_NAMES))}"
+                )
             )
         return dataclasses.replace(self, **changes)
+
+    def changes(self) -> OptionArguments:
+        """Return all of these options, as `replace` takes them."""
+        values: Any = {name: getattr(self, name) for name in OPTION_NAMES}
+        chosen: OptionArguments = values
+        return chosen
 
     def seconds_to_live(self) -> float:
         """Return `max_duration`, different each time, or infinity."""
@@ -180,6 +196,32 @@ LONGEST: Final = 1e9
 """Seconds, three decades: less than what a loop's clock stumbles over."""
 
 OPTION_NAMES: Final = frozenset(field.name for field in fields(StreamOptions))
+
+
+def meant_option(name: str) -> str | None:
+    """Return the option that a name was meant for, if it is like one."""
+    from difflib import get_close_matches  # only an error needs it
+
+    return next(iter(get_close_matches(name, OPTION_NAMES, n=1, cutoff=0.8)), None)
+
+
+def check_attribute(class_name: str, name: str) -> None:
+    """Refuses an attribute of a response class that would be no option.
+
+    Raises:
+        TypeError: It is called like an option, or nearly.
+    """
+    if name == "options":
+        raise TypeError(
+            f"options are keywords of a class, not attributes: "
+            f"class {class_name}(..., options=...)"
+        )
+    meant = meant_option(name)
+    if meant is not None:
+        raise TypeError(
+            f"{name!r} is an attribute of the class; options are its keywords: "
+            f"class {class_name}(..., {meant}=...)"
+        )
 
 
 def _check_time(
@@ -255,6 +297,5 @@ def _check_call(name: str, function: Any, *given: str) -> None:
     if named or not least <= len(given) <= most:
         raise ValueError(
             f"{name} is called with {' and '.join(given) or 'nothing'}, which "
-            f"{function.__qualname__}() does not take; in the body of a class it is a "
-            "staticmethod"
+            f"{function.__qualname__}() does not take"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import fastapi.sse
@@ -12,16 +12,7 @@ from ._body import Body, chunks
 from ._request import client_of, opened_request
 from ._stream import Head, Limits, Stream, call_on_close
 from .content import checked_content
-from .options import (
-    OPTION_NAMES,
-    CloseHook,
-    ErrorHook,
-    Event,
-    Json,
-    OptionArguments,
-    PingForm,
-    StreamOptions,
-)
+from .options import OptionArguments, StreamOptions, check_attribute
 
 if TYPE_CHECKING:
     from starlette.background import BackgroundTask
@@ -37,7 +28,10 @@ _DEFAULT_HEADERS = {
 _SINGLE_HEADERS = frozenset({b"content-type", *_DEFAULT_HEADERS})
 
 
-class EventSourceResponse(fastapi.sse.EventSourceResponse):
+_Base = fastapi.sse.EventSourceResponse
+
+
+class EventSourceResponse(_Base):
     r"""Streams Server-Sent Events.
 
     As `response_class=` of a path operation that uses `yield`, in place of FastAPI's
@@ -54,8 +48,17 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
 
         return EventSourceResponse(events())
 
-    Options are class attributes, set in a subclass or with `with_options`; a returned
-    response takes them as keyword arguments too.
+    Options are keywords: of a subclass, of `with_options`, and of a returned response.
+    All of them take the fields of `StreamOptions`, or whole `options`:
+
+        class Tokens(EventSourceResponse, ping_interval=5.0, on_close=count): ...
+
+        Tokens = EventSourceResponse.with_options(ping_interval=5.0, on_close=count)
+
+        return EventSourceResponse(events(), ping_interval=5.0, on_close=count)
+
+    Attributes:
+        options: What is set, of a class or a response.
 
     Args:
         content: What yields the items.
@@ -63,92 +66,70 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         headers: More headers, in place of the default ones of the same name.
         media_type: Another content type.
         background: Run when the stream is over.
-        **options: Any of the attributes of `StreamOptions`.
+        options: The options, in place of those of the class.
+        **changes: Single options.
 
     Raises:
         TypeError: `content` is not an iterable of items, or there is no such option.
         ValueError: An option has a bad value.
     """
 
-    ping_interval: ClassVar[float | None] = 15.0
-    """Seconds without an event before a ping; `None` switches pings off."""
-
-    ping: ClassVar[str | Event | Callable[[], Event]] = "ping"
-    """What a ping is: the text of a comment, an event, or what makes one."""
-
-    ping_form: ClassVar[PingForm] = "block"
-    """Whether a comment is a `"block"`, ended by a blank line, or just a `"line"`."""
-
-    retry: ClassVar[int | None] = None
-    """Milliseconds before a browser reconnects, sent at the head of the stream."""
-
-    send_timeout: ClassVar[float | None] = 60.0
-    """Seconds that a client may take nothing for before it is dropped."""
-
-    max_pending: ClassVar[int] = 64 * 1024
-    """Bytes that may wait for the client before the generator has to; 0 is lockstep."""
-
-    error_window: ClassVar[float] = 0.1
-    """Seconds that the response head waits for the first event or an error."""
-
-    max_duration: ClassVar[float | None] = None
-    """Seconds, 10 % more or less, after which the stream is ended cleanly."""
-
-    on_error: ClassVar[ErrorHook | None] = None
-    """Called with an error in mid-stream; an event that it returns is sent."""
-
-    on_close: ClassVar[CloseHook | None] = None
-    """Called with a `StreamSummary` when all of the request is over."""
-
-    shutdown_grace: ClassVar[float] = 0.0
-    """Seconds that a stream may go on for once the server stops."""
-
-    farewell: ClassVar[Event | Callable[[], Event] | None] = None
-    """An event to send when the server stops, or what makes one."""
-
-    json: ClassVar[Json] = "fastapi"
-    """How JSON is spelled: as `"fastapi"` does, or `"compact"`."""
-
-    _options: ClassVar[StreamOptions] = StreamOptions()
+    options: ClassVar[StreamOptions] = StreamOptions()
+    _chosen: ClassVar[OptionArguments] = {}
     _limits: ClassVar[Limits] = Limits()
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Takes the options among the attributes of a subclass.
+    def __init_subclass__(
+        cls,
+        *,
+        options: StreamOptions | None = None,
+        **changes: Unpack[OptionArguments],
+    ) -> None:
+        """Sets the options of a subclass.
+
+        Args:
+            options: The options, in place of those of the base class.
+            **changes: Single options.
 
         Raises:
+            TypeError: There is no such option, or it is an attribute of the class.
             ValueError: An option has a bad value.
         """
-        super().__init_subclass__(**kwargs)
-        chosen: Any = {}
-        for class_ in cls.__mro__[: cls.__mro__.index(EventSourceResponse)]:
-            for name in OPTION_NAMES & vars(class_).keys():
-                value = vars(class_)[name]
-                if isinstance(value, staticmethod):
-                    value = value.__func__
-                chosen.setdefault(name, value)
-        cls._options = StreamOptions().replace(chosen)
+        super().__init_subclass__()
+        for name in vars(cls):
+            if not name.startswith("_") and not hasattr(_Base, name):
+                check_attribute(cls.__name__, name)
+        cls._chosen = {**(options.changes() if options else {}), **changes}
+        chosen: OptionArguments = {}
+        for class_ in reversed(cls.__mro__):
+            chosen.update(vars(class_).get("_chosen", {}))
+        cls.options = StreamOptions().replace(chosen)
 
     @classmethod
-    def with_options(cls, **options: Unpack[OptionArguments]) -> type[Self]:
+    def with_options(
+        cls,
+        options: StreamOptions | None = None,
+        **changes: Unpack[OptionArguments],
+    ) -> type[Self]:
         """Returns a subclass with other options; those not given stay as they are.
 
         Args:
-            **options: Any of the attributes of `StreamOptions`.
+            options: The options, in place of those of this class.
+            **changes: Single options.
 
         Raises:
             TypeError: There is no such option.
             ValueError: An option has a bad value.
 
         Examples:
-            >>> EventSourceResponse.with_options(ping_interval=5.0).ping_interval
-            5.0
+            >>> EventSourceResponse.with_options(retry=3000).options.retry
+            3000
         """
-        cls._options.replace(options)  # before the class, for the sake of the error
-        attributes: dict[str, Any] = dict(options)
-        for name, value in attributes.items():
-            if callable(value):
-                attributes[name] = staticmethod(value)
-        return type(cls.__name__, (cls,), {"__module__": cls.__module__, **attributes})
+        new_class: Any = type(cls)
+        namespace = {"__module__": cls.__module__}
+        made: type[Self] = new_class(
+            cls.__name__, (cls,), namespace, options=options, **changes
+        )
+        return made
 
     def __init__(
         self,
@@ -157,7 +138,9 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
         headers: Mapping[str, str] | None = None,
         media_type: str | None = None,
         background: BackgroundTask | None = None,
-        **options: Unpack[OptionArguments],
+        *,
+        options: StreamOptions | None = None,
+        **changes: Unpack[OptionArguments],
     ) -> None:
         self.body_iterator = self._body = Body(checked_content(content))
         self.status_code = status_code
@@ -165,9 +148,10 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             self.media_type = media_type
         self.background = background
         self.init_headers(headers)
-        if options:
-            self._options = self._options.replace(options)  # type: ignore[misc]
-        self._body.json = self._options.json
+        if options is not None or changes:
+            chosen = (options or self.options).replace(changes)
+            self.options = chosen  # type: ignore[misc]
+        self._body.json = self.options.json
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
         """Adds the headers of an event stream to those given."""
@@ -207,19 +191,27 @@ class EventSourceResponse(fastapi.sse.EventSourceResponse):
             source, encoder_for = self.body_iterator, chunks
             if isinstance(source, AsyncIterable):
                 source = self._body.wrapped(source)
-        encoder = encoder_for(scope, self._options.json)
+        encoder = encoder_for(scope, self.options.json)
         request = opened_request(scope)
         opening = None if request is None else request.opening
-        stream = Stream(source, encoder, head, self._options, self._limits, opening)
+        stream = Stream(
+            source,
+            encoder,
+            head,
+            self.options,
+            self._limits,
+            opening,
+            asks_again=scope.get("method", "GET") == "GET",
+        )
         try:
             await stream.run(client_of(request, receive), send)
             if self.background is not None:
                 await self.background()
         finally:
-            if self._options.on_close is not None:
+            if self.options.on_close is not None:
                 close = functools.partial(
                     call_on_close,
-                    self._options.on_close,
+                    self.options.on_close,
                     stream.summary(),
                     self._limits,
                 )

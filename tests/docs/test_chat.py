@@ -14,6 +14,7 @@ import pytest
 from fastapi_sse_fast import shutdown
 
 from ..support.demo import EXAMPLES, REPLY
+from ..support.internals import without_patience
 from ..support.server import TIMEOUT, serve, wait_until
 
 if TYPE_CHECKING:
@@ -211,7 +212,19 @@ def test_an_error_in_mid_stream_for_the_async_client(url: str) -> None:
         ask_async(url, model="replay-broken")
 
 
-def test_a_reply_that_the_end_of_the_server_cuts_off_is_an_error(url: str) -> None:
+def test_a_reply_outlives_the_stop_of_its_server(url: str) -> None:
+    with openai.OpenAI(**settings(url, rate=50)) as client:
+        stream = client.chat.completions.create(**question(), stream=True)
+        chunks = [next(stream)]
+        shutdown()
+        chunks.extend(stream)
+    assert text_of(chunks) == REPLY
+
+
+def test_a_reply_that_the_end_of_the_server_cuts_off_is_an_error(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_patience(monkeypatch)
     with openai.OpenAI(**settings(url, rate=50)) as client:
         stream = client.chat.completions.create(**question(), stream=True)
         next(stream)

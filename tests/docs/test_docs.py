@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import fastapi_sse_fast
-from fastapi_sse_fast import EventSourceResponse, StreamOptions
+from fastapi_sse_fast import StreamOptions
 
 from ..support.asgi import fetch
 
@@ -180,7 +180,7 @@ def test_every_option_is_told_with_its_default(page: Path) -> None:
     names = [field.name for field in dataclasses.fields(StreamOptions)]
     assert [name for name in told if name in names] == names
     for name in names:
-        assert told[name] == repr(getattr(EventSourceResponse, name))
+        assert told[name] == repr(getattr(StreamOptions(), name))
 
 
 # Statements that name their test

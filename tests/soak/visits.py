@@ -63,6 +63,9 @@ REFUSED = Ending(
     {"events": 0, "then": "refuse"},
     kinds=[kind for kind in KINDS if kind != "grouped"],  # which wraps the error
 )
+LAST_WORDS = {"error": "failed", "max_duration": "farewell"}
+"""By the reason of the end."""
+
 FAILS_MIDWAY = Ending("fails", "error", "broken", {"events": 20, **FAILS})
 INVALID = Ending(
     "yields what is invalid",
@@ -266,7 +269,7 @@ class Visit:
         else:
             assert self.ends == ending.ends, f"{self.ends}, not {ending.ends}"
             if ending.ends in ("complete", "broken"):
-                last_words = "failed" if ending.reason == "error" else ""
+                last_words = LAST_WORDS.get(ending.reason, "")
                 assert self._last_words == last_words, self._last_words
                 events = ending.plan.get("events", self.events)
                 if ending.reason == "cancelled":  # nobody waits for the last ones

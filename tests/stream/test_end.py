@@ -29,7 +29,6 @@ from fastapi_sse_fast import (
 from ..support.apps import KINDS, MS, Log, Summaries, app_of, endless, noted
 from ..support.asgi import call_until, fetch
 from ..support.eventsource import parse
-from ..support.internals import options_of
 from ..support.server import get, serve, wait_until
 
 # Clean-up, in order, however it ends
@@ -64,8 +63,8 @@ ENDINGS = {
     "client gone while frozen": Ending("disconnected", complete=False),
     "client frozen": Ending("send_timeout", complete=False),
     "cancelled": Ending("cancelled", complete=False, background=False),
-    "max_duration": Ending("max_duration", complete=True),
-    "shutdown": Ending("shutdown", complete=True),
+    "max_duration": Ending("max_duration", complete=False),
+    "shutdown": Ending("shutdown", complete=False),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "client frozen": {"send_timeout": 20 * MS},
@@ -162,7 +161,11 @@ def test_background_tasks_run_after_the_stream() -> None:
 # max_duration
 
 
-def test_max_duration_ends_a_stream_cleanly(anyio_backend: str) -> None:
+@pytest.mark.parametrize("farewell", [None, ServerSentEvent(event="bye")])
+def test_max_duration_ends_a_stream(
+    farewell: ServerSentEvent | None, anyio_backend: str
+) -> None:
+    """A farewell says that this was all for now; without one the response is torn."""
     closed = []
 
     async def items() -> AsyncIterator[int]:
@@ -176,9 +179,10 @@ def test_max_duration_ends_a_stream_cleanly(anyio_backend: str) -> None:
             closed.append(True)
 
     summaries = Summaries()
-    app = app_of(items, max_duration=50 * MS, on_close=summaries, farewell=None)
+    app = app_of(items, max_duration=50 * MS, on_close=summaries, farewell=farewell)
     reply = fetch(app, backend=anyio_backend)
-    assert reply.complete
+    assert reply.complete == (farewell is not None)
+    assert reply.body.endswith(b"event: bye\n\n") == reply.complete
     assert reply.error is None
     assert summaries.reasons == ["max_duration"]
     assert closed == [True]
@@ -203,12 +207,13 @@ def test_max_duration_ends_a_busy_stream_and_an_idle_one() -> None:
     for endpoint in (busy, idle, sync_busy):
         summaries = Summaries()
         app = app_of(endpoint, max_duration=20 * MS, on_close=summaries)
-        assert fetch(app).complete
+        reply = fetch(app)
+        assert (reply.status, reply.error) == (200, None)
         assert summaries.reasons == ["max_duration"]
 
 
 def test_max_duration_varies() -> None:
-    options = options_of(EventSourceResponse.with_options(max_duration=100.0))
+    options = EventSourceResponse.with_options(max_duration=100.0).options
     times = {options.seconds_to_live() for _ in range(100)}
     assert 90 <= min(times) < 98
     assert 102 < max(times) <= 110

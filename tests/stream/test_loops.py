@@ -184,7 +184,7 @@ def test_streams_of_other_tasks_end_as_all_do(
     leaves = 2 if end == "disconnected" else None
     reply = run_with(factory, app, disconnect_after=leaves)
     assert isinstance(reply.error, LookupError) == (end == "error")
-    assert reply.complete == (end in ("finished", "max_duration"))
+    assert reply.complete == (end == "finished")
     found = numbers(reply.body)
     assert found == list(range(len(found)))
     assert endless or len(found) == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,7 +23,6 @@ from fastapi_sse_fast.options import StreamOptions
 
 from ..support.apps import Summaries
 from ..support.asgi import fetch
-from ..support.internals import options_of
 
 
 @pytest.mark.parametrize("value", [0, -1, 0.0, float("inf"), float("nan"), True, "5"])
@@ -30,7 +30,7 @@ def test_a_bad_ping_interval_is_refused_where_it_is_set(value: Any) -> None:
     with pytest.raises(ValueError, match="ping_interval must be a positive number"):
         EventSourceResponse.with_options(ping_interval=value)
     with pytest.raises(ValueError, match="ping_interval must be a positive number"):
-        type("Bad", (EventSourceResponse,), {"ping_interval": value})
+        type("Bad", (EventSourceResponse,), {}, ping_interval=value)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_bad_values_are_refused_where_they_are_set(name: str, value: Any) -> Non
     with pytest.raises(ValueError, match=f"^{name} must be"):
         EventSourceResponse.with_options(**{name: value})
     with pytest.raises(ValueError, match=f"^{name} must be"):
-        type("Bad", (EventSourceResponse,), {name: value})
+        type("Bad", (EventSourceResponse,), {}, **{name: value})
 
 
 def test_an_event_that_cannot_be_sent_is_refused_where_it_is_set() -> None:
@@ -99,8 +99,6 @@ def test_a_hook_that_could_not_be_called_is_refused_where_it_is_set(
         message = rf"{option} is called with .*{hook.__name__}.* does not take"
         with pytest.raises(ValueError, match=message):
             EventSourceResponse.with_options(**{option: hook})  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="in the body of a class"):
-            type("Bad", (EventSourceResponse,), {option: hook})
 
 
 @pytest.mark.parametrize("option", ["ping", "farewell"])
@@ -127,7 +125,10 @@ def test_nobody_fills_the_slots_of_an_option(option: str) -> None:
     with pytest.raises(ValueError, match=f"{option} is called with nothing"):
         EventSourceResponse.with_options(**{option: template})  # type: ignore[arg-type]
     made: dict[str, Any] = {option: EventTemplate({"a": 1})}
-    assert getattr(EventSourceResponse.with_options(**made), option) is made[option]
+    assert (
+        getattr(EventSourceResponse.with_options(**made).options, option)
+        is made[option]
+    )
 
 
 @pytest.mark.parametrize("option", ["ping", "on_error", "on_close", "farewell"])
@@ -141,7 +142,9 @@ def test_a_hook_may_take_more_than_it_is_given(option: str) -> None:
     hooks: list[Any] = [optional, variadic, functools.partial(variadic, 1), print]
     for hook in hooks:
         chosen: Any = {option: hook}
-        assert getattr(EventSourceResponse.with_options(**chosen), option) is hook
+        assert (
+            getattr(EventSourceResponse.with_options(**chosen).options, option) is hook
+        )
 
 
 @pytest.mark.parametrize(
@@ -174,20 +177,34 @@ def test_a_time_beyond_all_clocks_is_refused() -> None:
 
 
 def test_options_are_inherited_and_replaced() -> None:
-    class Quiet(EventSourceResponse):
-        ping_interval = None
+    class Quiet(EventSourceResponse, ping_interval=None):
+        pass
 
     class Sub(Quiet):
         pass
 
     faster = Sub.with_options(ping_interval=2)
-    assert options_of(Sub).ping_interval is None
-    assert options_of(faster).ping_interval == 2
-    assert faster.ping_interval == 2
-    assert faster.with_options().ping_interval == 2
+    assert Sub.options == StreamOptions(ping_interval=None)
+    assert faster.options.ping_interval == 2
+    assert faster.with_options().options == faster.options
     assert issubclass(faster, Sub)
     assert faster.__name__ == "Sub"
-    assert EventSourceResponse.ping_interval == 15.0
+    assert EventSourceResponse.options == StreamOptions()
+
+
+def test_whole_options_are_taken_everywhere() -> None:
+    options = StreamOptions(retry=5, max_pending=7)
+
+    class Mine(EventSourceResponse, options=options, max_pending=8):
+        pass
+
+    made = EventSourceResponse.with_options(options, max_pending=8)
+    response = EventSourceResponse([1], options=options, max_pending=8)
+    assert Mine.options == made.options == response.options
+    assert response.options == StreamOptions(retry=5, max_pending=8)
+    # They are all options, and not those that differ from the defaults.
+    quiet = EventSourceResponse.with_options(ping_interval=None)
+    assert quiet.with_options(options).options == options
 
 
 def test_options_cannot_be_changed() -> None:
@@ -198,25 +215,68 @@ def test_options_cannot_be_changed() -> None:
 
 
 def test_options_follow_the_method_resolution_order() -> None:
-    class Mixin:
-        ping_interval = 5.0
-
-    class First(EventSourceResponse):
-        ping_interval = 1.0
-        retry = 1
-
-    class Second(EventSourceResponse):
-        ping_interval = 2.0
-        max_pending = 2
-
-    class Mixed(Mixin, EventSourceResponse):  # type: ignore[misc]
+    class First(EventSourceResponse, ping_interval=1.0, retry=1):
         pass
 
-    class Both(Second, First):
+    class Second(EventSourceResponse, ping_interval=2.0, max_pending=2):
         pass
 
-    assert options_of(Mixed).ping_interval == 5.0
-    assert options_of(Both) == StreamOptions(ping_interval=2.0, retry=1, max_pending=2)
+    class Both(Second, First, error_window=0):
+        pass
+
+    assert Both.options == StreamOptions(
+        ping_interval=2.0, retry=1, max_pending=2, error_window=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ping_interval", "ping_interval"),
+        ("on_close", "on_close"),
+        ("ping_intervall", "ping_interval"),
+        ("pingInterval", "ping_interval"),
+        ("onClose", "on_close"),
+        ("max_durations", "max_duration"),
+        ("options", "options"),
+    ],
+)
+def test_options_are_no_attributes_of_a_class(name: str, meant: str) -> None:
+    with pytest.raises(TypeError, match=rf"class Mine\(\.\.\., {meant}=\.\.\.\)"):
+        type("Mine", (EventSourceResponse,), {name: 3})
+
+
+def test_a_class_may_have_other_attributes() -> None:
+    class Mine(EventSourceResponse):
+        media_type = "text/event-stream; version=2"
+        charset = "utf-8"
+        retries = 3
+        errors: list[str] = []  # noqa: RUF012
+
+        def pause(self) -> None: ...
+
+    assert Mine.options == StreamOptions()
+
+
+@pytest.mark.parametrize(
+    ("name", "rest"),
+    [
+        ("ping_intervall", "did you mean 'ping_interval'?"),
+        ("on_closed", "did you mean 'on_close'?"),
+        ("timeout", "there are error_window, farewell, json,"),
+    ],
+)
+def test_an_unknown_option_is_an_error_everywhere(name: str, rest: str) -> None:
+    options: Any = {name: 3}
+    error = pytest.raises(
+        TypeError, match=re.escape(f"unknown option {name!r}; {rest}")
+    )
+    with error:
+        type("Mine", (EventSourceResponse,), {}, **options)
+    with error:
+        EventSourceResponse.with_options(**options)
+    with error:
+        EventSourceResponse([1], **options)
 
 
 def test_options_of_a_returned_response() -> None:
@@ -224,22 +284,18 @@ def test_options_of_a_returned_response() -> None:
     response = EventSourceResponse([1], retry=5, on_close=summaries)
     assert fetch(response).body == b"retry: 5\ndata: 1\n\n"
     assert summaries.reasons == ["finished"]
-    with pytest.raises(TypeError, match="unknown option 'retries'"):
-        EventSourceResponse([1], retries=5)  # type: ignore[call-arg]
     with pytest.raises(ValueError, match="retry must be an integer"):
         EventSourceResponse([1], retry=-5)
 
 
-def test_hooks_in_the_body_of_a_subclass() -> None:
+def test_hooks_of_a_subclass() -> None:
     summaries = Summaries()
 
-    class Mine(EventSourceResponse):
-        retry = 7
-        on_close = summaries
+    def on_error(error: Exception) -> ServerSentEvent:
+        return ServerSentEvent(comment="failed")
 
-        @staticmethod
-        def on_error(error: Exception) -> ServerSentEvent:
-            return ServerSentEvent(comment="failed")
+    class Mine(EventSourceResponse, retry=7, on_close=summaries, on_error=on_error):
+        pass
 
     async def items() -> AsyncIterator[int]:
         yield 1

@@ -26,6 +26,7 @@ from fastapi_sse_fast import (
 from ..support.apps import KINDS, MS, Summaries, app_of, endless, logged
 from ..support.asgi import call, fetch, receive_nothing, scope, send_for_ever
 from ..support.internals import limits
+from ..support.middlewares import around_send
 from ..support.server import TIMEOUT, Client, serve, serve_all, wait_until
 
 
@@ -85,6 +86,27 @@ def test_shutdown_does_not_cut_a_stream_that_has_just_begun() -> None:
     assert summaries.reasons == ["finished"]
 
 
+def test_shutdown_may_meet_the_end_of_a_stream(
+    anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def stop_at_the_end(send: Any, message: Any) -> None:
+        await send(message)
+        if message.get("more_body") is False:
+            shutdown()
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+
+    async def main() -> None:
+        reply = await call(around_send(app_of(items), stop_at_the_end))
+        assert reply.complete
+        for _ in range(3):
+            await anyio.lowlevel.checkpoint()
+
+    anyio.run(main, backend=anyio_backend)
+    assert logged(caplog) == []
+
+
 def test_shutdown_concerns_open_streams_only() -> None:
     shutdown()
     assert fetch(EventSourceResponse([1])).body == b"data: 1\n\n"
@@ -96,7 +118,7 @@ def test_shutdown_from_a_server_in_another_thread() -> None:
         with Client(port) as client:
             client.read_until(b"data: 1\n\n")
             shutdown()
-            client.read_to_end()
+            client.read_until_broken_off()
     assert summaries.reasons == ["shutdown"]
 
 
@@ -127,7 +149,7 @@ def test_shutdown_ends_the_streams_of_all_servers_from_any_thread() -> None:
         thread.join()
         with serve(app) as later_port, Client(later_port, "/async") as later:
             for client in streams:
-                client.read_to_end()
+                client.read_until_broken_off()
             wait_until(lambda: len(summaries) == len(streams))
             assert set(summaries.reasons) == {"shutdown"}
             length = len(later.read_until(b"data: 1\n\n"))
@@ -180,7 +202,7 @@ def test_a_farewell_that_fails_is_logged_and_loses_nothing(
         raise error
 
     reply = fetch(app_of(items, farewell=farewell), backend=anyio_backend)
-    assert reply.complete
+    assert not reply.complete
     assert reply.body == b"data: 1\n\ndata: 2\n\n"
     assert logged(caplog) == [("farewell failed", error)]
 
@@ -210,7 +232,8 @@ def test_shutdown_grace_is_an_end() -> None:
 
     summaries = Summaries()
     reply = fetch(app_of(items, shutdown_grace=130 * MS, on_close=summaries))
-    assert reply.complete
+    assert not reply.complete
+    assert reply.error is None
     assert summaries.reasons == ["shutdown"]
     assert summaries[0].seconds_open >= 130 * MS
 
@@ -273,18 +296,19 @@ def test_a_generator_that_closes_slowly_at_shutdown(anyio_backend: str) -> None:
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(60 * MS)
 
-    app = app_of(items)
+    app = app_of(items, farewell=ServerSentEvent(comment="bye"))
     with pytest.MonkeyPatch.context() as patch:
         limits(patch, last_send_timeout=10 * MS)
         reply = fetch(app, backend=anyio_backend)
     assert reply.complete
+    assert reply.body == b"data: 1\n\n: bye\n\n"
 
 
 @pytest.mark.parametrize("ending", ["max_duration", "shutdown"])
 def test_shutdown_again_while_a_generator_closes(
     ending: str, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The response is completed, however long the generator takes."""
+    """The farewell completes the response, however long the generator takes."""
     limits(monkeypatch, last_send_timeout=5 * MS)
 
     async def items() -> AsyncIterator[int]:
@@ -300,7 +324,8 @@ def test_shutdown_again_while_a_generator_closes(
 
     summaries = Summaries()
     limit = 10 * MS if ending == "max_duration" else None
-    app = app_of(items, max_duration=limit, on_close=summaries)
+    farewell = ServerSentEvent(comment="bye")
+    app = app_of(items, max_duration=limit, on_close=summaries, farewell=farewell)
     assert fetch(app, backend=anyio_backend).complete
     assert summaries.reasons == [ending]
 

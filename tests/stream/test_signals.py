@@ -15,7 +15,7 @@ from fastapi import Depends, FastAPI, HTTPException
 
 from fastapi_sse_fast import EventSourceResponse
 
-from ..support.apps import Summaries, app_of, endless
+from ..support.apps import MS, Summaries, app_of, endless
 from ..support.asgi import fetch
 from ..support.internals import before_handlers_change
 from ..support.server import Client, serve
@@ -39,13 +39,126 @@ def test_signal_handlers_are_ours_only_while_streams_are_open() -> None:
     try:
         for _ in range(2):
             summaries = Summaries()
-            assert fetch(app_of(items, on_close=summaries)).complete
+            fetch(app_of(items, on_close=summaries))
             assert summaries.reasons == ["shutdown"]
             assert signal.getsignal(signal.SIGTERM) is servers_handler
         assert seen[0] is not servers_handler
         assert signals == [signal.SIGTERM] * 2
     finally:
         signal.signal(signal.SIGTERM, original)
+
+
+def test_what_looks_for_the_server_behind_a_handler_finds_it() -> None:
+    """sse-starlette does, as `signal.getsignal(...).__self__`."""
+
+    class Server:
+        should_exit = False
+
+        def handle_exit(self, number: int, frame: object) -> None:
+            self.should_exit = True
+
+    def other(number: int, frame: object) -> None: ...
+
+    server = Server()
+    found: list[Any] = []
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        handlers: list[Any] = [
+            signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)
+        ]
+        found.extend(getattr(handler, "__self__", None) for handler in handlers)
+        signal.raise_signal(signal.SIGTERM)
+        await anyio.sleep(3600)
+
+    originals = [
+        (number, signal.signal(number, handler))
+        for number, handler in (
+            (signal.SIGTERM, server.handle_exit),
+            (signal.SIGINT, other),
+        )
+    ]
+    try:
+        fetch(app_of(items))
+    finally:
+        for number, original in originals:
+            signal.signal(number, original)
+    assert found == [server, None]
+    assert server.should_exit
+
+
+class Port:
+    """What uvicorn listens on."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+
+    def is_serving(self) -> bool:
+        return self.is_open
+
+
+@pytest.mark.parametrize("how", ["should_exit", "closes its port"])
+def test_a_uvicorn_that_stops_without_a_signal_is_seen(how: str) -> None:
+    class Server:
+        should_exit = False
+        servers = (Port(), Port())
+
+        def handle_exit(self, number: int, frame: object) -> None: ...
+
+    server = Server()
+    summaries = Summaries()
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        if how == "should_exit":
+            server.should_exit = True
+        else:
+            for port in server.servers:
+                port.is_open = False
+        await anyio.sleep(3600)
+
+    original = signal.signal(signal.SIGTERM, server.handle_exit)
+    try:
+        fetch(app_of(items, on_close=summaries))
+    finally:
+        signal.signal(signal.SIGTERM, original)
+    assert summaries.reasons == ["shutdown"]
+    assert summaries[0].seconds_open < 5
+
+
+@pytest.mark.parametrize(
+    ("timeout", "finishes"), [(None, True), (5, True), (0, False), ("soon", True)]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_reply_to_a_post_has_as_long_as_uvicorn_waits(
+    method: str, timeout: Any, finishes: bool
+) -> None:
+    class Config:
+        timeout_graceful_shutdown = timeout
+
+    class Server:
+        should_exit = False
+        config = Config
+
+        def handle_exit(self, number: int, frame: object) -> None: ...
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        signal.raise_signal(signal.SIGTERM)
+        await anyio.sleep(150 * MS)
+        yield 2
+
+    summaries = Summaries()
+    app = app_of(items, method=method, on_close=summaries)
+    original = signal.signal(signal.SIGTERM, Server().handle_exit)
+    try:
+        reply = fetch(app, method=method)
+    finally:
+        signal.signal(signal.SIGTERM, original)
+    finishes = finishes and method == "POST"
+    assert reply.complete == finishes
+    assert (b"data: 2" in reply.body) == finishes
+    assert summaries.reasons == ["finished" if finishes else "shutdown"]
 
 
 def test_default_signal_handlers_stay() -> None:

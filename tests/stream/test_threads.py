@@ -150,7 +150,7 @@ def test_a_sync_generator_that_waits_by_the_loop_is_cancelled(
     reply = visit(app, anyio_backend, leaves_at)
     assert reply.body == b"data: 1\n\n"
     assert reply.error is None
-    assert reply.complete == (end == "max_duration")
+    assert not reply.complete
     assert log in (["CancelledError", "closed"], ["Cancelled", "closed"])
     assert summaries.reasons == [end]
     assert summaries[0].seconds_open < 5

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_sse_fast import EventSourceResponse, StreamOptions, _shutdown
+from fastapi_sse_fast import EventSourceResponse, _shutdown
 
 
 def limits(
@@ -42,11 +42,6 @@ def limits(
     monkeypatch.setattr(EventSourceResponse, "_limits", limits)
 
 
-def options_of(response_class: type[EventSourceResponse]) -> StreamOptions:
-    """Return the options that its streams have."""
-    return response_class._options
-
-
 def open_streams() -> int:
     """Return how many streams would be told of a shutdown."""
     return len(_shutdown._open)
@@ -56,6 +51,11 @@ def forget_open_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have what this test opens and does not close concern no other one."""
     for name in ("_open", "_open_in_main"):
         monkeypatch.setattr(_shutdown, name, set())
+
+
+def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take a server that does not tell how long it waits for one that does not wait."""
+    monkeypatch.setattr(_shutdown, "UNKNOWN_PATIENCE", 0.0)
 
 
 def before_handlers_change(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:

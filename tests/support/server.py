@@ -265,6 +265,15 @@ class Client:
         self.body = b"".join(parts)
         return self.body
 
+    def read_until_broken_off(self) -> bytes:
+        """The whole body of a response that was not properly ended."""
+        try:
+            while self.read_chunk():
+                pass
+        except EOFError:
+            return self.body
+        raise AssertionError("the response is complete")
+
 
 def get(port: int, path: str = "/") -> bytes:
     with Client(port, path) as client:

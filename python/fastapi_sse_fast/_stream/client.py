@@ -58,6 +58,14 @@ class Client:
         self._kept_bytes = 0
         self._news: anyio.Event | None = None
 
+    @property
+    def is_behind_base_http_middleware(self) -> bool:
+        """Whether Starlette's middleware stands around us.
+
+        It completes a response when the application returns, or raises.
+        """
+        return getattr(self.receive, "__module__", None) == "starlette.middleware.base"
+
     async def __call__(self) -> Message:
         """Receive a message, as the request does.
 

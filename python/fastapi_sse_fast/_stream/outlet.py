@@ -5,7 +5,8 @@
                                                          can still become a response
     FLOW ─── the source has returned ─▶ END: the last bytes complete the response
     FLOW ─── the source has failed ───▶ END: last words, and the response breaks off
-    FLOW ─── max_duration, shutdown ──▶ END: the source is closed, then the farewell
+    FLOW ─── max_duration, shutdown ──▶ END: the source is closed, and the farewell
+                         completes the response; without one, the response breaks off
     any ──── stop(): the client is gone, or does not take what it is sent ─▶ over
 
 The outlet mostly sleeps: an async source sends what is pending by itself, the head with
@@ -86,6 +87,7 @@ class Outlet:
         limits: The stream's.
 
     Attributes:
+        broke_off: Whether the stream was ended before its source, without a last word.
         extra_bytes: How many bytes of the body did not come from the source.
     """
 
@@ -114,6 +116,7 @@ class Outlet:
         "_stopped",
         "_wait_until",
         "_work",
+        "broke_off",
         "extra_bytes",
     )
 
@@ -158,6 +161,7 @@ class Outlet:
         self._quiet_since = self._wait_until
         self._ping_interval = _or_infinity(options.ping_interval)
         self._send_timeout = _or_infinity(options.send_timeout)
+        self.broke_off = False
         self.extra_bytes = 0
 
     def forget(self) -> None:
@@ -215,10 +219,10 @@ class Outlet:
             self._ending.note("disconnected")
             self.stop()
 
-    def shut_down(self) -> None:
-        """Bring the end forward: the server stops."""
+    def shut_down(self, grace: float) -> None:
+        """Bring the end forward: the server stops, and waits for so many seconds."""
         now = self._backend.clock()
-        self._ending.shut_down(now, grace=self._options.shutdown_grace)
+        self._ending.shut_down(now, grace=grace)
         if self._sending and not self._is_last:
             self._send_by = self._ending.send_by(
                 self._send_began_at, self._send_timeout
@@ -373,9 +377,12 @@ class Outlet:
             await self._send_last_words(source.error)
             return
         body = b""
-        if ending.reason == "shutdown":
-            with logged("farewell", self._limits):
-                body = self._last_word("farewell", frames.farewell(self._options))
+        with logged("farewell", self._limits):
+            body = self._last_word("farewell", frames.farewell(self._options))
+        if not body:
+            # It must not look as if that had been all.
+            self.broke_off = True
+            return
         await self._send_last(body)
         self.extra_bytes += len(body)
 

@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import sys
 from collections.abc import AsyncIterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._core import EventBuffer
-from .._shutdown import EndedAtShutdown
+from .._shutdown import EndedAtShutdown, server_patience
 from ..summary import StreamSummary
 from . import frames
 from .asyncio_ import AsyncioBackend
@@ -59,9 +59,11 @@ class Stream:
         options: How the stream behaves.
         limits: Its times that are no options.
         opening: Of the request, if that could be told of the server's shutdown.
+        asks_again: Whether the client asks again by itself, as an `EventSource` does.
     """
 
     __slots__ = (
+        "_asks_again",
         "_backend",
         "_buffer",
         "_client",
@@ -84,7 +86,7 @@ class Stream:
     _client: Client
     _ending: Ending
     _outlet: Outlet
-    _over_at: float
+    _over_at: float | None
     _source: Source
     _started_at: float
 
@@ -96,13 +98,17 @@ class Stream:
         options: StreamOptions,
         limits: Limits,
         opening: Opening | None,
+        *,
+        asks_again: bool,
     ) -> None:
+        self._asks_again = asks_again
         self._content = content
         self._encoder = encoder
         self._head = head
         self._options = options
         self._limits = limits
         self._opening = opening
+        self._over_at = None
 
     async def run(self, client: Client, send: Send) -> None:
         """Stream until the content ends, fails or the client is gone.
@@ -131,9 +137,12 @@ class Stream:
                 raise error
         finally:
             del error  # which has this frame in its traceback: a cycle
+        if self._outlet.broke_off and client.is_behind_base_http_middleware:
+            _warn_of_a_false_end()
 
     def summary(self) -> StreamSummary:
         """Return what became of the stream, once it is over."""
+        assert self._over_at is not None
         return StreamSummary(
             reason=self._ending.reason or "error",
             events=self._buffer.sent_events,
@@ -145,7 +154,15 @@ class Stream:
     def shut_down(self) -> None:
         """End the stream after `shutdown_grace`; called from any thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed already
-            self._backend.run_in_loop(self._outlet.shut_down)
+            self._backend.run_in_loop(self._shut_down)
+
+    def _shut_down(self) -> None:
+        if self._over_at is not None:  # before its loop came to this
+            return
+        grace = self._options.shutdown_grace
+        if grace is None:
+            grace = 0.0 if self._asks_again else server_patience()
+        self._outlet.shut_down(grace)
 
     def _open(self, client: Client, send: Send) -> None:
         backend = AsyncioBackend() if _in_asyncio_task() else TrioBackend()
@@ -165,7 +182,9 @@ class Stream:
             max_pending=min(options.max_pending, sys.maxsize),
             time_slice=limits.loop_slice if is_async else limits.thread_slice,
             opening=frames.opening_line(options),
-            wake=None if is_async else partial(backend.run_in_loop, work.wake),
+            wake=None
+            if is_async
+            else functools.partial(backend.run_in_loop, work.wake),
         )
         source = AsyncSource if is_async else ThreadSource
         self._source = source(self._content, self._buffer, backend, limits)
@@ -239,6 +258,15 @@ class Stream:
     def look(self) -> float:
         """Do what is due at a deadline; called by the alarm."""
         return self._outlet.look()
+
+
+@functools.cache  # once per process: at a stop it concerns all streams
+def _warn_of_a_false_end() -> None:
+    logger.warning(
+        "a stream was ended before its generator, and broken off; but Starlette's "
+        "BaseHTTPMiddleware completes every response, so its client takes it for "
+        "finished: set `farewell`, or use a pure ASGI middleware"
+    )
 
 
 def _tells_of_the_client(error: OSError) -> bool:
