@@ -144,7 +144,12 @@ impl EventBuffer {
         };
         let body = part.take(py)?;
         let mut state = self.lock();
+        // The opening is no part of an event, though no blank line ends it.
+        let tail = (part.events == 0).then_some(state.tail);
         state.note_taken(body.as_bytes());
+        if let Some(tail) = tail {
+            state.tail = tail;
+        }
         if part.events > 0 && state.first_event_at.is_none() {
             state.first_event_at = Some(state.taken_at);
         }
@@ -238,12 +243,20 @@ impl EventBuffer {
 }
 
 impl EventBuffer {
-    /// Appends the frame of an item, whole or not at all.
+    /// Appends the frame of an item, whole or not at all. What comes after the end of the stream is
+    /// dropped, valid or not.
     ///
     /// # Errors
     ///
     /// What its encoder raises, with a note which item it was.
     pub(crate) fn append(&self, item: &Bound<'_, PyAny>) -> PyResult<Pushed> {
+        if self.lock().closed {
+            return Ok(Pushed {
+                was_empty: false,
+                full: true,
+                slice_is_over: true,
+            });
+        }
         // Not into the buffer itself: it would have to be locked while an encoder runs.
         let mut scratch = bytes::take_scratch();
         let pushed = self

@@ -11,6 +11,8 @@ import anyio.lowlevel
 import pytest
 from fastapi import HTTPException
 
+from fastapi_sse_fast import ServerSentEvent, shutdown
+
 from ..support.apps import KINDS, MS, app_of
 from ..support.asgi import fetch
 from ..support.server import Client, serve
@@ -107,3 +109,41 @@ def test_retry_of_an_empty_stream() -> None:
 
     reply = fetch(app_of(items, retry=0))
     assert (reply.body, reply.complete) == (b"retry: 0\n", True)
+
+
+@pytest.mark.parametrize("what", ["ping", "error", "shutdown"])
+def test_the_retry_line_is_not_the_inside_of_an_event(
+    what: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What comes first after it need not be an event of the generator."""
+    pinged = anyio.Event()
+
+    def ping() -> ServerSentEvent:
+        pinged.set()
+        return ServerSentEvent(comment="ping")
+
+    async def items() -> AsyncIterator[int]:
+        if what == "ping":
+            await pinged.wait()
+            return
+        await anyio.sleep(5 * MS)
+        if what == "error":
+            raise LookupError
+        shutdown()
+        await anyio.sleep(3600)
+        yield 1
+
+    last = ServerSentEvent(event="last")
+    app = app_of(
+        items,
+        retry=3000,
+        error_window=0,
+        ping=ping,
+        ping_interval=5 * MS if what == "ping" else None,
+        on_error=lambda error: last,
+        farewell=last,
+    )
+    reply = fetch(app, backend=anyio_backend)
+    rest = b": ping\n\n" if what == "ping" else b"event: last\n\n"
+    assert reply.body.startswith(b"retry: 3000\n" + rest)
+    assert not [text for text in caplog.messages if "ended inside an event" in text]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import threading
@@ -27,7 +28,7 @@ from fastapi_sse_fast import (
 )
 
 from ..support.apps import KINDS, MS, Log, Summaries, app_of, endless, noted
-from ..support.asgi import call_until, fetch
+from ..support.asgi import call, call_until, fetch
 from ..support.eventsource import parse
 from ..support.server import get, serve, wait_until
 
@@ -237,6 +238,21 @@ def test_what_on_close_is_told() -> None:
     assert summary.bytes == len(body)
     assert summary.seconds_to_first_event is not None
     assert summary.seconds_to_first_event < 20 * MS <= summary.seconds_open
+
+
+def test_the_first_event_is_not_later_than_the_end() -> None:
+    """The clock of uvloop, which this loop has, has whole milliseconds."""
+    coarse = asyncio.new_event_loop()
+    coarse.time = lambda: time.monotonic() // MS * MS  # type: ignore[method-assign]
+    summaries = Summaries()
+    app = app_of(lambda: [1], on_close=summaries)
+    with contextlib.closing(coarse):
+        for _ in range(20):
+            coarse.run_until_complete(call(app))
+    assert len(summaries) == 20
+    for summary in summaries:
+        assert summary.seconds_to_first_event is not None
+        assert 0 < summary.seconds_to_first_event <= summary.seconds_open
 
 
 def test_an_empty_stream_has_no_first_event() -> None:

@@ -421,3 +421,22 @@ def test_of_two_errors_one_is_raised_and_one_is_logged(
 
     anyio.run(main, backend=anyio_backend)
     assert [error for _, error in logged(caplog)] == [LookupError]
+
+
+def test_on_error_is_not_called_when_its_event_would_reach_nobody(
+    anyio_backend: str,
+) -> None:
+    asked: list[Exception] = []
+
+    async def items() -> AsyncIterator[Any]:
+        try:
+            yield 1
+            yield object()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(30 * MS)  # the client leaves
+
+    app = app_of(items, on_error=asked.append)
+    reply = fetch(app, backend=anyio_backend, disconnect_after=1)
+    assert isinstance(reply.error, ValueError)
+    assert asked == []

@@ -153,3 +153,23 @@ def test_behind_its_shield_a_generator_is_interrupted(
     assert log.lines == ["shielded", "saved", "interrupted"]
     assert summaries.reasons == [end]
     assert time.perf_counter() - started < 5
+
+
+def test_what_is_yielded_after_the_end_is_dropped_valid_or_not(
+    anyio_backend: str,
+) -> None:
+    went_on = []
+
+    async def items() -> AsyncIterator[Any]:
+        yield 1
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(30 * MS)  # the client leaves
+        went_on.append(True)
+        yield object()
+
+    summaries = Summaries()
+    app = app_of(items, on_close=summaries)
+    reply = fetch(app, backend=anyio_backend, disconnect_after=1)
+    assert reply.error is None
+    assert went_on == [True]
+    assert summaries.reasons == ["disconnected"]

@@ -389,7 +389,7 @@ class Outlet:
     async def _send_last_words(self, error: Exception) -> None:
         """Send what `on_error` has to say about the error that ends the response."""
         hook = self._options.on_error
-        if hook is None:
+        if hook is None or self._stopped:  # nobody would get what it has to say
             return
         body = b""
         with logged("on_error", self._limits):

@@ -21,6 +21,7 @@ import asyncio
 import contextlib
 import functools
 import sys
+import time
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ class Stream:
                 source.log_unraised(source.error)
             raise
         finally:
-            self._over_at = self._backend.clock()
+            self._over_at = time.perf_counter()
             self._close()
             error, source.error = source.error, None
         try:
@@ -169,9 +170,10 @@ class Stream:
         options, limits = self._options, self._limits
         self._backend = backend
         self._client = client
-        self._started_at = backend.clock()
+        # Not the loop's clock: uvloop's has whole milliseconds.
+        self._started_at = time.perf_counter()
         self._ending = Ending(
-            self._started_at, seconds_to_live=options.seconds_to_live(), limits=limits
+            backend.clock(), seconds_to_live=options.seconds_to_live(), limits=limits
         )
         work = backend.sleep()
         is_async = isinstance(self._content, AsyncIterable)
