@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -14,7 +15,7 @@ from fastapi import HTTPException
 from fastapi_sse_fast import ServerSentEvent, shutdown
 
 from ..support.apps import KINDS, MS, app_of
-from ..support.asgi import fetch
+from ..support.asgi import fetch, receive_nothing, scope
 from ..support.server import Client, serve
 
 
@@ -46,6 +47,33 @@ def test_the_head_does_not_wait_for_a_late_first_event() -> None:
         assert client.status == 200
         go_on.set()
         assert client.read_to_end() == b"data: 1\n\n"
+
+
+def test_a_head_without_an_event_is_followed_by_an_empty_body(
+    anyio_backend: str,
+) -> None:
+    """By ASGI a server need not send the head alone, and daphne does not."""
+    begun = anyio.Event()
+    messages: list[Any] = []
+
+    async def items() -> AsyncIterator[int]:
+        await begun.wait()
+        yield 1
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+        if message["type"] == "http.response.body":
+            begun.set()
+
+    async def main() -> None:
+        with anyio.fail_after(5):
+            await app_of(items, error_window=MS)(scope(), receive_nothing, send)
+
+    anyio.run(main, backend=anyio_backend)
+    assert [message["type"] for message in messages[:1]] == ["http.response.start"]
+    bodies = [(message["body"], message["more_body"]) for message in messages[1:]]
+    assert bodies[0] == (b"", True)
+    assert b"".join(body for body, _ in bodies) == b"data: 1\n\n"
 
 
 def test_a_head_that_does_not_wait() -> None:
