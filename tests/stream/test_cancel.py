@@ -17,7 +17,7 @@ from fastapi import Depends, FastAPI
 
 from fastapi_sse_fast import EventSourceResponse
 
-from ..support.apps import KINDS, MS, Log, app_of, logged
+from ..support.apps import KINDS, MS, Log, Summaries, app_of, logged
 from ..support.asgi import (
     call,
     call_until,
@@ -26,6 +26,57 @@ from ..support.asgi import (
     scope,
     send_for_ever,
 )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reason", ["cancelled", "error"])
+def test_cancelling_all_tasks_before_the_generator_begins(
+    reason: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The generator's task never runs then. The request ends, and not as if it had.
+
+    What cancels all tasks of a loop, as a server that stops, may leave out its own.
+    """
+    started: list[bool] = []
+
+    async def items() -> AsyncIterator[int]:
+        started.append(True)
+        yield 1
+
+    def sync_items() -> Iterator[int]:
+        started.append(True)
+        yield 1
+
+    summaries = Summaries()
+    app = app_of(
+        items if kind == "async" else sync_items, error_window=0, on_close=summaries
+    )
+    messages: list[Any] = []
+    left_out: set[Any] = set()
+
+    async def send(message: Any) -> None:
+        """The head comes in the step in which the stream has made its tasks."""
+        messages.append(message)
+        if reason == "error":
+            left_out.add(asyncio.current_task())
+        for task in asyncio.all_tasks() - left_out:
+            task.cancel()
+
+    async def main() -> None:
+        left_out.add(asyncio.current_task())
+        request = asyncio.create_task(app(scope(), receive_nothing, send))
+        done, _ = await asyncio.wait([request], timeout=5)
+        assert done, "the request hangs"
+        is_cancelled = reason == "cancelled"
+        with pytest.raises(asyncio.CancelledError if is_cancelled else RuntimeError):
+            await request
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+    assert started == []
+    assert summaries.reasons == [reason]
+    assert all(message.get("more_body", True) for message in messages)
+    assert logged(caplog) == []
 
 
 def test_cancelling_the_request_closes_the_generator(anyio_backend: str) -> None:

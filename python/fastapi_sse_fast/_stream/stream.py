@@ -30,7 +30,7 @@ from .._shutdown import EndedAtShutdown, server_patience
 from ..summary import StreamSummary
 from . import frames
 from .asyncio_ import AsyncioBackend
-from .cancellation import is_cancelled
+from .cancellation import as_exception, is_cancelled
 from .ending import Ending
 from .hooks import logger
 from .outlet import Outlet, StopSending
@@ -233,7 +233,12 @@ class Stream:
 
     def source_is_done(self, task: asyncio.Task[None]) -> None:
         """Note that the task of the source is over, which may never have begun."""
-        self._source.end()
+        source = self._source
+        if source.phase is Phase.RUNNING:
+            # It was cancelled before its first step: that is not to look finished.
+            message = f"{source.name} was cancelled before it began"
+            source.fail(as_exception(asyncio.CancelledError(), message))
+        source.end()
 
     @property
     def has_failed(self) -> bool:
