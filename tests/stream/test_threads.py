@@ -18,7 +18,7 @@ import pytest
 from fastapi_sse_fast import EventSourceResponse
 
 from ..support.apps import MS, Summaries, app_of
-from ..support.asgi import Reply, call, fetch
+from ..support.asgi import Reply, call, fetch, receive_nothing, scope
 from ..support.internals import nothing_for_the_collector
 
 
@@ -67,6 +67,37 @@ def test_a_sync_generator_does_not_start_when_its_client_has_left(
     anyio.run(main, backend=anyio_backend)
     assert summaries.reasons == ["disconnected"]
     assert summaries[0].seconds_open < 5
+    assert started == []
+
+
+def test_a_sync_generator_does_not_start_when_its_client_leaves_as_a_thread_is_free(
+    anyio_backend: str,
+) -> None:
+    """It has its thread then, and has not begun there."""
+    started = []
+
+    def items() -> Iterator[int]:
+        started.append(True)
+        yield 1
+
+    summaries = Summaries()
+    app = app_of(items, error_window=0, on_close=summaries)
+
+    async def main() -> None:
+        limiter = anyio.to_thread.current_default_thread_limiter()
+        limiter.total_tokens = 1
+
+        async def send(message: Any) -> None:
+            await anyio.wait_all_tasks_blocked()  # among them what waits for a thread
+            limiter.total_tokens = 2
+            raise ConnectionResetError
+
+        async with limiter:
+            with anyio.fail_after(5):
+                await app(scope(), receive_nothing, send)
+
+    anyio.run(main, backend=anyio_backend)
+    assert summaries.reasons == ["disconnected"]
     assert started == []
 
 
