@@ -12,7 +12,15 @@ from pathlib import Path
 import pytest
 
 from ..support.apps import MS
-from ..support.server import COMMANDS, TIMEOUT, Client, get, serve_process, wait_until
+from ..support.server import (
+    COMMANDS,
+    GUNICORN,
+    TIMEOUT,
+    Client,
+    get,
+    serve_process,
+    wait_until,
+)
 
 APP = "tests.support.streams:app"
 READY = "/numbers?n=1"
@@ -23,9 +31,10 @@ READY = "/numbers?n=1"
 SHUTDOWN_PATHS = ["/busy", "/sync-busy", *["/idle", "/paced", *["/sync"] * 5] * 4]
 
 
-# hypercorn's trio worker has no handler for SIGTERM. (Workers that hypercorn starts
-# beside its own process get no signal; see below.)
-STOPPABLE = [name for name in COMMANDS if name != "hypercorn-trio"]
+# hypercorn's trio worker has no handler for SIGTERM, and that of daphne cancels all
+# requests. (Workers that hypercorn starts beside its own process get no signal.) See
+# below for each.
+STOPPABLE = [name for name in COMMANDS if name not in ("hypercorn-trio", "daphne")]
 
 
 def stopped(name: str, streams: int) -> tuple[int, float]:
@@ -142,6 +151,7 @@ WITH_WORKERS = {
         "granian {app} --interface asgi --port {port} --workers 2",
         "Started worker",
     ),
+    "gunicorn": (f"{GUNICORN} --workers 2", "ASGI server listening"),
 }
 
 
@@ -165,6 +175,19 @@ def test_sigterm_ends_the_streams_of_all_workers(
             assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
         server.wait()
     assert server.said.count("closed shutdown") == 20
+
+
+@pytest.mark.parametrize("path", ["/idle", "/paced", "/busy", "/sync"])
+def test_sigterm_cancels_the_streams_of_daphne(path: str) -> None:
+    """Its handler does so at once, and waits until their generators have closed."""
+    with serve_process("daphne", APP, READY) as server:
+        with Client(server.port, path) as client:
+            client.read_until(b"data: ")
+            server.terminate()
+            with pytest.raises((EOFError, ConnectionResetError)):
+                client.read_to_end()
+        assert server.wait() == 0
+    assert server.said[-2:] == ["generator", "closed cancelled"]
 
 
 def test_workers_of_hypercorn_cancel_their_streams_or_wait_for_their_clients(

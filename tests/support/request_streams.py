@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 import anyio.lowlevel
-from fastapi import Request
+from fastapi import Depends, Request
 
 from .streams import DEPENDENCIES, Response, app, say
 
@@ -53,6 +53,17 @@ async def read_stream(request: Request, when: str) -> AsyncIterator[str | bool]:
         await anyio.lowlevel.checkpoint()
     yield digest(body)
     yield await request.is_disconnected()
+
+
+async def ask_three_times(request: Request) -> None:
+    say("gone:", *[await request.is_disconnected() for _ in range(3)])
+
+
+@app.get("/asked", response_class=Response, dependencies=[Depends(ask_three_times)])
+async def asked() -> AsyncIterator[int]:
+    for number in range(3):
+        yield number
+        await anyio.sleep(0.03)
 
 
 @app.get("/asks", response_class=Response, dependencies=DEPENDENCIES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import signal
 import socket
@@ -73,6 +74,8 @@ def serve_all(app: Any) -> Iterator[list[int]]:
         ]
 
 
+GUNICORN = "gunicorn {app} -k asgi --bind fd://{fd} --no-control-socket"
+
 COMMANDS = {
     "uvicorn-h11": "uvicorn {app} --fd {fd} --http h11 --loop asyncio",
     "uvicorn-httptools": "uvicorn {app} --fd {fd} --http httptools --loop asyncio",
@@ -81,6 +84,9 @@ COMMANDS = {
     "hypercorn-uvloop": "hypercorn {app} --bind fd://{fd} --workers 0 -k uvloop",
     "hypercorn-trio": "hypercorn {app} --bind fd://{fd} -k trio",
     "granian": "granian {app} --interface asgi --port {port}",
+    "gunicorn": f"{GUNICORN} --asgi-loop asyncio",
+    "gunicorn-uvloop": f"{GUNICORN} --asgi-loop uvloop",
+    "daphne": "daphne --fd {fd} {app}",
 }
 """How each server is started, on a socket of ours where it takes one."""
 
@@ -98,6 +104,7 @@ class Server:
     _process: Forked | subprocess.Popen[str]
 
     def __init__(self, name: str, app: str, *, is_forked: bool) -> None:
+        self.name = name
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -176,6 +183,11 @@ def serve_process(
         pytest.skip("the server is given a socket and a signal of Unix")
     if name == "granian" and releases.FREE_THREADED:
         pytest.skip("granian does not break off a response there, whoever sends it")
+    program = COMMANDS[name].split()[0]
+    if importlib.util.find_spec(program) is None:
+        pytest.skip(
+            f"{program} is not installed: it is in the group `test`, not in all"
+        )
     server = Server(name, app, is_forked=is_forked)
     try:
         server.wait_until_ready(ready)

@@ -51,6 +51,15 @@ async def idle() -> AsyncIterator[int]:
         say("generator")
 
 
+@app.get("/silent", response_class=Response, dependencies=DEPENDENCIES)
+async def silent() -> AsyncIterator[int]:
+    try:
+        await anyio.sleep(3600)
+        yield 1
+    finally:
+        say("generator")
+
+
 @app.get("/graceful", response_class=Response.with_options(shutdown_grace=0.3))
 async def graceful() -> AsyncIterator[int]:
     try:
@@ -85,6 +94,14 @@ def sync_busy() -> Iterator[EncodedEvent]:
             yield frame
     finally:
         say("generator")
+
+
+@app.get("/much", response_class=Response.with_options(send_timeout=0.3))
+async def much() -> AsyncIterator[EncodedEvent]:
+    """More than sockets hold."""
+    frame = EncodedEvent(raw_data="x" * 10_000)
+    for _ in range(2000):
+        yield frame
 
 
 @app.get("/opening", response_class=Response, dependencies=[Depends(late_resource)])
