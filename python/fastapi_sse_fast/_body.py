@@ -8,7 +8,6 @@ generator of its own around it.
 from __future__ import annotations
 
 import functools
-import logging
 import threading
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ._core import EventBuffer, ItemEncoder
 from ._stream import Limits
+from ._stream.hooks import warn_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
     from .options import Json
-
-
-logger = logging.getLogger("fastapi_sse_fast")
 
 
 class EncoderFactory(Protocol):
@@ -42,17 +39,11 @@ def chunks(scope: Scope, json: Json) -> ItemEncoder:
     return ItemEncoder.chunks(json=json, no_event=no_event)
 
 
-_warned: set[str] = set()
-"""Names of endpoints whose text was warned of."""
-
-
 def _warn_of_text(scope: Scope, part: str) -> None:
     endpoint: Any = scope.get("endpoint", scope.get("path"))
     name = str(getattr(endpoint, "__qualname__", endpoint))
-    if name in _warned:
-        return
-    _warned.add(name)
-    logger.warning(
+    warn_once(
+        f"text of {name}",
         "%s streams the text %.40r, which is sent as it is, but no event begins like "
         "that: yield ServerSentEvent(raw_data=...), or, for JSON, yield from the path "
         "operation itself, with response_class=EventSourceResponse",

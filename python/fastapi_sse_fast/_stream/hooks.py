@@ -1,4 +1,7 @@
-"""Calls of the application's hooks, which must not break what they are called for."""
+"""Calls of the application's hooks, and what is logged.
+
+A hook must not break what it is called for.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,16 @@ def logged(name: str, limits: Limits) -> Iterator[None]:
             )
     except Exception:
         logger.exception("%s failed", name)
+
+
+_warned: set[str] = set()
+
+
+def warn_once(about: str, message: str, *args: object) -> None:
+    """Log a warning, unless this process has one about the same in its log."""
+    if about not in _warned:
+        _warned.add(about)
+        logger.warning(message, *args)
 
 
 async def awaited(value: T | Awaitable[T]) -> T:

@@ -32,7 +32,7 @@ from . import frames
 from .asyncio_ import AsyncioBackend
 from .cancellation import as_exception, is_cancelled
 from .ending import Ending
-from .hooks import logger
+from .hooks import logger, warn_once
 from .outlet import Outlet, StopSending
 from .source import AsyncSource, Phase, Source, ThreadSource
 from .trio_ import TrioBackend
@@ -139,7 +139,14 @@ class Stream:
         finally:
             del error  # which has this frame in its traceback: a cycle
         if self._outlet.broke_off and client.is_behind_base_http_middleware:
-            _warn_of_a_false_end()
+            # Once: at a stop it concerns all streams.
+            warn_once(
+                "BaseHTTPMiddleware",
+                "a stream was ended before its generator, and broken off; but "
+                "Starlette's BaseHTTPMiddleware completes every response, so its "
+                "client takes it for finished: set `farewell`, or use a pure ASGI "
+                "middleware",
+            )
 
     def summary(self) -> StreamSummary:
         """Return what became of the stream, once it is over."""
@@ -265,15 +272,6 @@ class Stream:
     def look(self) -> float:
         """Do what is due at a deadline; called by the alarm."""
         return self._outlet.look()
-
-
-@functools.cache  # once per process: at a stop it concerns all streams
-def _warn_of_a_false_end() -> None:
-    logger.warning(
-        "a stream was ended before its generator, and broken off; but Starlette's "
-        "BaseHTTPMiddleware completes every response, so its client takes it for "
-        "finished: set `farewell`, or use a pure ASGI middleware"
-    )
 
 
 def _tells_of_the_client(error: OSError) -> bool:
