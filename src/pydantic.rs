@@ -91,8 +91,8 @@ impl FastPaths {
             if paths.setters.is_none() {
                 warn(
                     py,
-                    c"pydantic's BaseModel keeps its fields in a way that fastapi_sse_fast does \
-                      not know: events are made as before, but slower",
+                    c"pydantic's BaseModel is made in a way that fastapi_sse_fast does not know, \
+                      or something has wrapped it: events are made as before, but slower",
                 )?;
             }
             Ok(paths)
@@ -117,7 +117,7 @@ impl Dump {
         options.set_item("mode", "json")?;
         let dump = Self {
             base: Base::new(&base_model(py)?)?,
-            method: own_method(py, "model_dump")?.unbind(),
+            method: own_method(&base_model(py)?, "model_dump")?.unbind(),
             options: options.unbind(),
         };
         let model = sample(py)?;
@@ -143,7 +143,7 @@ struct DumpJson {
 
 impl DumpJson {
     fn probed(py: Python<'_>) -> PyResult<Self> {
-        let method = own_method(py, "model_dump_json")?;
+        let method = own_method(&base_model(py)?, "model_dump_json")?;
         let by_alias = method.getattr("__kwdefaults__")?.get_item("by_alias")?;
         let options = (!by_alias.is_none())
             .then(|| [("by_alias", by_alias)].into_py_dict(py))
@@ -191,6 +191,13 @@ impl Setters {
             Ok(slots.get_item(name)?.getattr("__set__")?.unbind())
         };
         let model = sample(py)?;
+        let class = model.get_type();
+        // What is skipped has to be pydantic's: no wrapper, and no plugin that looks on.
+        own_method(&class, "__init__")?;
+        let validate = class.getattr("__pydantic_validator__")?;
+        let validator = validate.getattr("validate_python")?.getattr("__self__")?;
+        let own = py.import("pydantic_core")?.getattr("SchemaValidator")?;
+        same(&validator.get_type(), &own)?;
         let defaults = PyDict::new(py);
         for name in model.getattr("__dict__")?.cast::<PyDict>()?.keys() {
             defaults.set_item(name, py.None())?;
@@ -201,10 +208,13 @@ impl Setters {
             private: setter("__pydantic_private__")?,
             defaults: defaults.unbind(),
         };
-        let class = model.get_type();
         let filled = class.call_method1("__new__", (&class,))?;
         setters.fill(&filled, &sample_fields(py)?)?;
         same(&filled, &model)?;
+        // Models are equal whichever fields were set, and wherever pydantic notes that.
+        let (set, state) = ("model_fields_set", "__getstate__");
+        same(&filled.getattr(set)?, &model.getattr(set)?)?;
+        same(&filled.call_method0(state)?, &model.call_method0(state)?)?;
         Ok(setters)
     }
 
@@ -261,11 +271,10 @@ fn base_model(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     Ok(py.import("pydantic")?.getattr("BaseModel")?.cast_into()?)
 }
 
-/// A method of `BaseModel`, if it is the one that pydantic's own module defines.
-fn own_method<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    let class = base_model(py)?;
+/// A method of a model's class, if it is the one that pydantic's own module defines.
+fn own_method<'py>(class: &Bound<'py, PyType>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     let method = class.getattr(name)?;
-    let home = py.import("pydantic.main")?.dict();
+    let home = class.py().import("pydantic.main")?.dict();
     if method.getattr("__globals__")?.is(&home) {
         Ok(method)
     } else {

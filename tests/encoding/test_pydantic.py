@@ -91,6 +91,59 @@ class Unknown:
 
 type.__setattr__(BaseModel, "__pydantic_fields_set__", Unknown())
 """
+    assert imported_after(change) == ["BaseModel", ""]
+
+
+@pytest.mark.parametrize("model", ["BaseModel", "fastapi.sse.ServerSentEvent"])
+def test_a_constructor_that_was_wrapped_before_is_called(model: str) -> None:
+    change = f"""
+import fastapi.sse
+{model}.__init__ = traced({model}.__init__)
+"""
     warned, called = imported_after(change)
     assert warned == "BaseModel"
-    assert called == ""
+    assert "__init__" in called
+
+
+def test_the_fields_that_were_set_have_to_be_known() -> None:
+    """A model is equal to another whichever of them were, so this is asked for."""
+    change = """
+slot = BaseModel.__dict__["__pydantic_fields_set__"]
+
+class Forgets:
+    # As if pydantic set them in another way: what is looked up by name does nothing.
+    def __init__(self):
+        self.__set__ = lambda instance, value: slot.__set__(instance, set())
+    def __get__(self, instance, owner):
+        return self if instance is None else slot.__get__(instance, owner)
+    def __set__(self, instance, value):
+        slot.__set__(instance, value)
+
+type.__setattr__(BaseModel, "__pydantic_fields_set__", Forgets())
+"""
+    assert imported_after(change) == ["BaseModel", ""]
+
+
+PLUGIN = """
+import pydantic.plugin._loader
+
+class Handler:
+    def on_enter(self, *args, **options):
+        calls.append("validated")
+
+class Plugin:
+    def new_schema_validator(self, schema, type_, path, kind, config, settings):
+        return (Handler() if {path.name, kind} & WATCHED else None), None, None
+
+pydantic.plugin._loader._plugins = {"test": Plugin()}
+"""
+
+
+def test_a_plugin_of_pydantic_sees_what_it_asks_for() -> None:
+    warned, called = imported_after("WATCHED = {'ServerSentEvent'}" + PLUGIN)
+    assert warned == "BaseModel"
+    assert "validated" in called
+
+
+def test_a_plugin_that_asks_for_nothing_costs_nothing() -> None:
+    assert imported_after("WATCHED = set()" + PLUGIN) == ["", ""]
