@@ -10,7 +10,7 @@ CORE   := tests/encoding tests/stream/test_options.py
 RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs src/*/*.rs)
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests dist audit bench bench-server bench-instructions bench-anchors demo docs check clean
+.PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests test-frozen dist audit bench bench-server bench-instructions bench-anchors demo docs check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' Makefile
@@ -88,6 +88,10 @@ soak: build ## Run thousands of streams with every ending; some minutes
 
 upstream-tests: build ## Run FastAPI's own SSE tests against this package
 	$(BIN)/python tests/upstream.py
+
+test-frozen: build ## Test in an application that PyInstaller has frozen; some minutes
+	$(BIN)/python -m pip install --quiet --group frozen
+	$(BIN)/python tests/frozen.py
 
 dist: install ## Build the source distribution, a wheel from it alone, and test that
 	rm -rf dist build/dist

@@ -1,4 +1,8 @@
-"""What the Rust core falls back to for unusual values: FastAPI's own code."""
+"""What the Rust core falls back to for unusual values: FastAPI's own code.
+
+Rust imports it by name. So does `event.py`: what freezes an application, such as
+PyInstaller, reads import statements, and leaves out what nobody imports.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +16,6 @@ from fastapi.sse import ServerSentEvent as ValidatedEvent
 
 __all__ = ["ValidatedEvent", "dump_compact_json", "dump_json", "jsonable_encoder"]
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
 
 def dump_json(value: Any) -> str:
     """The JSON of what `jsonable_encoder` returned, as FastAPI's router makes it."""
@@ -25,7 +27,7 @@ def dump_compact_json(value: Any) -> str:
     encoded = _without_non_finite(value)
     text = json.dumps(encoded, ensure_ascii=False, separators=(",", ":"))
     # Only in strings can there be one; UTF-8 cannot say it.
-    return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _without_non_finite(value: Any) -> Any:

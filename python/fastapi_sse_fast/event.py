@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import fastapi.sse
 from pydantic import BaseModel, ConfigDict
 
+from . import _fallback  # noqa: F401 -- for what freezes an application: see there
 from ._core import encode_event, fill_event
 
 if TYPE_CHECKING:
