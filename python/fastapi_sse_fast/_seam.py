@@ -3,9 +3,10 @@
 FastAPI encodes events in its router, not in the response class. `get_request_handler`
 builds the handler of every route; it is wrapped here, and for routes of our class two
 of its arguments are replaced: the endpoint becomes an *envelope*, a generator function
-that yields the endpoint's own, un-started generator, and the response class becomes a
-factory that opens it. For FastAPI that is a raw streaming response. Parameters,
-dependencies, status, headers and background tasks remain its own code.
+that yields what the endpoint returns, such as its un-started generator, and the
+response class becomes a factory that opens it. For FastAPI that is a raw streaming
+response. Parameters, dependencies, status, headers and background tasks remain its own
+code.
 
 This is the only module that uses what FastAPI does not document. Where a release does
 not fit, nothing is wrapped and FastAPI's own implementation streams: slower, never
@@ -18,12 +19,14 @@ import dataclasses
 import functools
 import inspect
 import warnings
+from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
 import fastapi.routing
 import fastapi.sse
-from fastapi.datastructures import DefaultPlaceholder
 from fastapi.exceptions import ResponseValidationError
+from pydantic_core import SchemaValidator
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from ._core import ItemEncoder
@@ -101,7 +104,7 @@ def take_over(response_class: type[EventSourceResponse]) -> None:
         class_ = _streaming_class(kwargs.get("response_class"))
         if class_ is None or not kwargs.keys() >= _ARGUMENTS:
             return original(*args, **kwargs)
-        return _known_while_open(original(*args, **_redirected(class_, kwargs)))
+        return _opening(original(*args, **_redirected(class_, kwargs)))
 
     _Seam.ours = response_class
     fastapi.routing.get_request_handler = get_request_handler
@@ -126,16 +129,6 @@ def uninstall() -> None:
     _Seam.installed = False
 
 
-def _known_while_open(handle: _Handler) -> _Handler:
-    """Wraps what opens the dependencies of a request and returns its response."""
-
-    async def handle_known(request: Request) -> Response:
-        open_request(request)
-        return await handle(request)
-
-    return handle_known
-
-
 def _fits(get_request_handler: Callable[..., Any]) -> bool:
     parameters = inspect.signature(get_request_handler).parameters
     # Another library's wrapper, as Sentry's is.
@@ -143,10 +136,23 @@ def _fits(get_request_handler: Callable[..., Any]) -> bool:
     return passes_all or parameters.keys() >= _ARGUMENTS
 
 
+def _opening(handle: _Handler) -> _Handler:
+    """Wraps what opens the dependencies of a request and returns its response."""
+
+    async def handle_opened(request: Request) -> Response:
+        open_request(request)
+        response = await handle(request)
+        if isinstance(response, _Promised):
+            return await response.awaited()
+        return response
+
+    return handle_opened
+
+
 def _streaming_class(response_class: Any) -> type[EventSourceResponse] | None:
     """Our class for a route's `response_class`, if the route is ours to stream."""
-    if isinstance(response_class, DefaultPlaceholder):
-        response_class = response_class.value
+    if not isinstance(response_class, type):  # what FastAPI marks a default with
+        response_class = getattr(response_class, "value", None)
     if not isinstance(response_class, type) or _Seam.ours is None:
         return None
     if issubclass(response_class, _Seam.ours):
@@ -160,25 +166,14 @@ def _redirected(
     response_class: type[EventSourceResponse], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
     dependant = kwargs["dependant"]
-    changes: dict[str, Any] = {}
-    if _classified(dependant, "gen") or _classified(dependant, "async_gen"):
-        changes["call"] = _envelope(dependant.call)
-        factory: Any = _stream_factory(response_class, kwargs)
-    else:
-        # What dependencies set is on a response that an endpoint gets when it asks.
-        name = dependant.response_param_name or _RESPONSE
-        model = kwargs["response_field"]
-        changes["response_param_name"] = name
-        changes["call"] = _returning(
-            dependant,
-            functools.partial(response_class, status_code=kwargs["status_code"] or 200),
-            has_model=model is not None and model.field_info.annotation is not Any,
-        )
-        factory = Response
+    yields = _classified(dependant, "gen") or _classified(dependant, "async_gen")
+    blocks = not yields and not _classified(dependant, "coroutine")
     return {
         **kwargs,
-        "dependant": dataclasses.replace(dependant, **changes),
-        "response_class": factory,
+        "dependant": dataclasses.replace(
+            dependant, call=_envelope(dependant, in_a_thread=blocks)
+        ),
+        "response_class": _stream_factory(response_class, kwargs, yields=yields),
         "is_json_stream": False,
     }
 
@@ -193,74 +188,50 @@ def _classified(dependant: Any, kind: str) -> bool:
     return bool(getattr(dependant, f"is_{kind}_callable"))  # of older releases
 
 
-def _envelope(call: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
-    """A generator function for FastAPI, whose only item is `call`'s generator."""
+def _envelope(dependant: Any, *, in_a_thread: bool) -> Callable[..., Any]:
+    """A generator function for FastAPI, whose only item is what an endpoint returns.
+
+    With it comes the response that the endpoint has asked for, to set headers on. The
+    name and the place of the function are the endpoint's, for errors and telemetry.
+    """
+    call, asked = dependant.call, dependant.response_param_name
+
+    def begin(values: dict[str, Any]) -> tuple[Any, Response | None]:
+        if in_a_thread:
+            result = run_in_threadpool(functools.partial(call, **values))
+        else:
+            result = call(**values)
+        return result, values.get(asked)
+
+    # Not by `__wrapped__`: FastAPI would look through the envelope then.
+    function = inspect.unwrap(call)
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return _Envelope(call, begin)
 
     def envelope(**values: Any) -> Iterator[Any]:
-        yield call(**values)
+        yield begin(values)
 
-    # FastAPI's errors name the endpoint's file and line. Not by `__wrapped__`: FastAPI
-    # would look through the envelope then.
-    function = inspect.unwrap(call)
     functools.update_wrapper(envelope, function, updated=())
     del envelope.__dict__["__wrapped__"]
-    code = getattr(function, "__code__", None)
-    if code is not None:
-        envelope.__code__ = envelope.__code__.replace(
-            co_filename=code.co_filename, co_firstlineno=code.co_firstlineno
-        )
+    envelope.__code__ = envelope.__code__.replace(
+        co_filename=code.co_filename, co_firstlineno=code.co_firstlineno
+    )
     return envelope
 
 
-_RESPONSE = "_fastapi_sse_fast_response"
+class _Envelope:
+    """The envelope of an endpoint that is no function, and so has no place."""
 
+    def __init__(
+        self, call: Callable[..., Any], begin: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        for name in ("__module__", "__name__", "__qualname__"):
+            setattr(self, name, getattr(call, name, getattr(type(call), name)))
+        self._begin = begin
 
-def _returning(
-    dependant: Any,
-    make_response: Callable[..., EventSourceResponse],
-    *,
-    has_model: bool,
-) -> Callable[..., Any]:
-    """An endpoint without `yield`, with an iterable that it returns as the stream."""
-    call = dependant.call
-    asked = dependant.response_param_name
-
-    def call_with(values: dict[str, Any]) -> tuple[Any, Response]:
-        response = values[asked] if asked else values.pop(_RESPONSE)
-        return call(**values), response
-
-    def respond(result: Any, parameters: Response) -> Response:
-        if isinstance(result, Response):
-            return result
-        try:
-            response = make_response(result)
-        except NotAStreamError:
-            raise TypeError(_not_a_stream(call, result)) from None
-        if has_model:
-            # Which may be there to keep something from the client.
-            raise TypeError(
-                f"{_name(call)}() returns its stream, to which no response model "
-                "applies: `yield` the items, or set response_model=None"
-            )
-        # As FastAPI does for what a generator yields.
-        response.status_code = parameters.status_code or response.status_code
-        response.raw_headers.extend(parameters.raw_headers)
-        return response.encode_items_with(_plain_items)
-
-    if _classified(dependant, "coroutine"):
-
-        @functools.wraps(call)
-        async def endpoint(**values: Any) -> Response:
-            result, parameters = call_with(values)
-            return respond(await result, parameters)
-
-        return endpoint
-
-    @functools.wraps(call)
-    def sync_endpoint(**values: Any) -> Response:
-        return respond(*call_with(values))
-
-    return sync_endpoint
+    def __call__(self, /, **values: Any) -> Iterator[Any]:
+        yield self._begin(values)
 
 
 def _not_a_stream(call: Callable[..., Any], result: Any) -> str:
@@ -275,20 +246,88 @@ def _name(call: Callable[..., Any]) -> str:
 
 
 def _stream_factory(
-    response_class: type[EventSourceResponse], kwargs: dict[str, Any]
-) -> Callable[..., EventSourceResponse]:
+    response_class: type[EventSourceResponse], kwargs: dict[str, Any], *, yields: bool
+) -> Callable[..., Response]:
     """What FastAPI calls as the response class of a route, with the opened envelope."""
+    call, model = kwargs["dependant"].call, kwargs["response_field"]
+    # A generator's items have a type of their own.
+    has_model = (
+        not yields and model is not None and model.field_info.annotation is not Any
+    )
     encoder_for: EncoderFactory
     if kwargs["stream_item_field"] is None:
         encoder_for = _plain_items
     else:
         encoder_for = _TypedItems(kwargs).encoder_for
 
-    def respond(content: Iterator[Any], **response_args: Any) -> EventSourceResponse:
-        (generator,) = content
-        return response_class(generator, **response_args).encode_items_with(encoder_for)
+    def stream(items: Any, **response_args: Any) -> EventSourceResponse:
+        try:
+            response = response_class(items, **response_args)
+        except NotAStreamError:
+            raise TypeError(_not_a_stream(call, items)) from None
+        if has_model:
+            # Which may be there to keep something from the client.
+            raise TypeError(
+                f"{_name(call)}() returns its stream, to which no response model "
+                "applies: `yield` the items, or set response_model=None"
+            )
+        return response.encode_items_with(encoder_for)
+
+    def respond(content: Iterator[Any], **response_args: Any) -> Response:
+        ((result, asked),) = content
+        if kwargs["status_code"]:  # FastAPI before 0.140.13 forgets it
+            response_args.setdefault("status_code", kwargs["status_code"])
+        if isinstance(result, Response) or _is_promise(result):
+            return _Promised(result, asked, stream, response_args)
+        return stream(result, **response_args)
 
     return respond
+
+
+def _is_promise(result: Any) -> bool:
+    """Whether what an endpoint returned has to be awaited to get the stream."""
+    return inspect.isawaitable(result) and not isinstance(result, AsyncIterable)
+
+
+class _Promised(Response):
+    """Stands for a response in FastAPI's code, which does not await what generators do.
+
+    Args:
+        result: What an endpoint, or a decorator around it, has returned.
+        asked: The response that the endpoint was given, to set headers on.
+        stream: Makes the response of the items that come out of the result.
+        response_args: More arguments of it.
+    """
+
+    def __init__(
+        self,
+        result: Any,
+        asked: Response | None,
+        stream: Callable[..., Response],
+        response_args: dict[str, Any],
+    ) -> None:
+        self.raw_headers = []  # FastAPI adds what dependencies have set
+        self._result = result
+        self._asked = asked
+        self._stream = stream
+        self._response_args = response_args
+
+    async def awaited(self) -> Response:
+        """Return the response: before its head, so that an error can be one."""
+        result, asked = self._result, self._asked
+        while _is_promise(result):  # one decorator around another
+            result = await result
+        if isinstance(result, Response):
+            if result.background is None:
+                result.background = self._response_args.get("background")
+            return result
+        response = self._stream(result, **self._response_args)
+        if asked is None:
+            response.raw_headers.extend(self.raw_headers)
+        else:  # the endpoint has set more meanwhile
+            response.status_code = asked.status_code or response.status_code
+            response.raw_headers.extend(asked.raw_headers)
+        return response
 
 
 def _plain_items(scope: Scope, json: Json) -> ItemEncoder:
@@ -323,9 +362,12 @@ class _TypedItems:
     def _valid(self) -> type | None:
         """The item type, if pydantic takes instances of it as they are.
 
-        It does so for a model, unless it is told to validate it again or a validator
-        of the whole model stands around.
+        It does so for a model, unless it is told to validate it again, a validator of
+        the whole model stands around, or a plugin looks on.
         """
+        validate = self._adapter.validator.validate_python
+        if type(getattr(validate, "__self__", None)) is not SchemaValidator:
+            return None  # a plugin of pydantic is to see every item
         schema = self._adapter.core_schema
         if schema["type"] == "definitions":
             schema = schema["schema"]

@@ -147,3 +147,31 @@ def test_a_plugin_of_pydantic_sees_what_it_asks_for() -> None:
 
 def test_a_plugin_that_asks_for_nothing_costs_nothing() -> None:
     assert imported_after("WATCHED = set()" + PLUGIN) == ["", ""]
+
+
+def test_a_plugin_of_pydantic_sees_every_item() -> None:
+    code = """
+WATCHED = {'TypeAdapter'}
+
+import fastapi_sse_fast
+from collections.abc import AsyncIterable
+from tests.support.comparison import both
+
+async def items() -> AsyncIterable[Item]:
+    calls.clear()
+    yield Item(a=1)
+    yield Item(a=2)
+    print(len(calls), end=" ")
+
+theirs, ours = both(items)
+assert theirs.body == ours.body
+"""
+    watched, rest = code.split("\n\n", 1)
+    run = subprocess.run(
+        [sys.executable, "-c", PRELUDE + watched + PLUGIN + rest],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stderr == ""
+    assert run.stdout == "2 2 "

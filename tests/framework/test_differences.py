@@ -7,6 +7,7 @@ its row is out of date.
 from __future__ import annotations
 
 import contextvars
+import functools
 import gc
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import fastapi.sse
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Request, Response
@@ -375,6 +377,24 @@ def test_a_returned_response_streams(declared: bool) -> None:
     theirs, ours = reply(FASTAPI), reply(OURS)
     assert (theirs.status, theirs.body, theirs.complete) == (200, b"", False)
     assert (ours.status, ours.body) == (200, b'data: {"a": 1}\n\n')
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+def test_what_an_async_decorator_returns_is_streamed() -> None:
+    async def items() -> AsyncIterator[int]:
+        yield 1
+
+    @functools.wraps(items)
+    async def wrapper() -> Any:
+        await anyio.lowlevel.checkpoint()
+        return items()
+
+    theirs, ours = both(wrapper)
+    assert theirs.status == 500
+    assert isinstance(theirs.error, AttributeError)
+    del theirs
+    gc.collect()  # of a coroutine that nobody has awaited
+    assert (ours.status, ours.body) == (200, b"data: 1\n\n")
 
 
 @pytest.mark.parametrize("returned", ["ab", {"a": 1, "b": 2}])

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from types import ModuleType
 from typing import Annotated, Any
 
+import anyio
+import anyio.lowlevel
 import httpx
 import pytest
-from fastapi import APIRouter, BackgroundTasks, Body, Depends, FastAPI, Header, Response
+from fastapi import (
+    APIRouter,
+    BackgroundTasks,
+    Body,
+    Depends,
+    FastAPI,
+    Header,
+    HTTPException,
+    Response,
+)
+from fastapi.exceptions import RequestValidationError, ResponseValidationError
 
 from fastapi_sse_fast import EventSourceResponse
 
@@ -160,6 +173,266 @@ def test_dependency_overrides() -> None:
     app = app_of(items)
     app.dependency_overrides[number] = lambda: 2
     assert fetch(app).body == b"data: 2\n\n"
+
+
+# Decorators
+
+
+async def numbers(n: int = 2) -> AsyncIterable[Item]:
+    for index in range(n):
+        yield Item(name=str(index))
+
+
+def sync_numbers(n: int = 2) -> Iterable[Item]:
+    for index in range(n):
+        yield Item(name=str(index))
+
+
+def checked(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """As libraries do that retry, cache or ask for a permission."""
+
+    @functools.wraps(endpoint)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        await anyio.lowlevel.checkpoint()
+        return endpoint(*args, **kwargs)
+
+    return wrapper
+
+
+def counted(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(endpoint)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return endpoint(*args, **kwargs)
+
+    return wrapper
+
+
+def mapped(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(endpoint)
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        async for item in endpoint(*args, **kwargs):
+            yield item
+
+    return wrapper
+
+
+def with_a_token(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+    """Has a parameter more than the endpoint."""
+
+    @functools.wraps(endpoint)
+    async def wrapper(*args: Any, token: str, **kwargs: Any) -> Any:
+        return endpoint(*args, **kwargs)
+
+    signature = inspect.signature(endpoint)
+    token = inspect.Parameter("token", inspect.Parameter.KEYWORD_ONLY, annotation=str)
+    parameters = [*signature.parameters.values(), token]
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return wrapper
+
+
+class View:
+    async def __call__(self, n: int = 2) -> AsyncIterable[Item]:
+        for index in range(n):
+            yield Item(name=str(index))
+
+    @checked
+    async def checked(self, n: int = 2) -> AsyncIterable[Item]:
+        for index in range(n):
+            yield Item(name=str(index))
+
+    def plain(self, n: int = 2) -> Iterable[Item]:
+        yield from sync_numbers(n)
+
+
+SYNCHRONOUS = {
+    "function": numbers,
+    "sync function": sync_numbers,
+    "decorated": counted(numbers),
+    "decorated sync function": counted(sync_numbers),
+    "generator around it": mapped(numbers),
+    "partial": functools.partial(numbers, n=3),
+    "sync partial": functools.partial(sync_numbers, n=3),
+    "object": View(),
+    "decorated object": counted(View()),
+    "method": View().plain,
+}
+
+ASYNCHRONOUS = {
+    "decorated": checked(numbers),
+    "decorated sync function": checked(sync_numbers),
+    "twice": checked(checked(numbers)),
+    "outside": checked(counted(numbers)),
+    "inside": counted(checked(numbers)),
+    "partial of it": functools.partial(checked(numbers), n=3),
+    "around a partial": checked(functools.partial(numbers, n=3)),
+    "around an object": checked(View()),
+    "method": View().checked,
+    "with a parameter more": with_a_token(numbers),
+}
+
+
+@pytest.mark.parametrize("endpoint", SYNCHRONOUS.values(), ids=SYNCHRONOUS)
+def test_what_calls_a_generator_function_is_streamed(
+    endpoint: Callable[..., Any],
+) -> None:
+    reply = assert_equal(endpoint, "/?n=1")
+    assert reply.body == b'data: {"name":"0","price":1.5}\n\n'
+
+
+@pytest.mark.parametrize("endpoint", ASYNCHRONOUS.values(), ids=ASYNCHRONOUS)
+def test_what_an_async_decorator_returns_is_streamed(
+    endpoint: Callable[..., Any],
+) -> None:
+    reply = fetch(app_of(endpoint), "/?n=1&token=t")
+    assert (reply.status, reply.error) == (200, None)
+    assert reply.body == b'data: {"name":"0","price":1.5}\n\n'
+    assert reply.complete
+
+
+def test_openapi_of_a_decorated_endpoint_is_fastapis() -> None:
+    endpoints: list[Any] = [checked(numbers), with_a_token(numbers), View().checked]
+    for endpoint in endpoints:
+        theirs, ours = (app_of(endpoint, module=module).openapi() for module in MODULES)
+        assert ours == theirs
+        assert "itemSchema" in str(ours)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_decorator_may_refuse(kind: str) -> None:
+    def refused(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(endpoint)
+        async def wrapper() -> Any:
+            await anyio.sleep(0.2)  # longer than the head waits for an event
+            raise HTTPException(403, "not yours")
+
+        return wrapper
+
+    endpoint = stream_of([1], int, kind)
+    reply = fetch(app_of(refused(endpoint)))
+    assert (reply.status, reply.body) == (403, b'{"detail":"not yours"}')
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_decorator_may_return_another_response(kind: str) -> None:
+    done: list[str] = []
+
+    def add_task(tasks: BackgroundTasks) -> None:
+        tasks.add_task(done.append, "task")
+
+    def cached(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        def response() -> Response:
+            return Response("cached", 203)
+
+        async def async_response() -> Response:
+            return response()
+
+        wrapper = async_response if kind == "async" else response
+        return functools.wraps(endpoint)(wrapper)
+
+    endpoint = cached(stream_of([1], int, kind))
+    reply = fetch(app_of(endpoint, dependencies=[Depends(add_task)]))
+    assert (reply.status, reply.body) == (203, b"cached")
+    assert done == ["task"]
+
+
+def test_what_is_set_on_the_response_in_a_decorator_counts() -> None:
+    def set_header(response: Response) -> None:
+        response.headers["x-dependency"] = "yes"
+
+    async def items(response: Response) -> AsyncIterable[int]:
+        yield 1
+
+    @functools.wraps(items)
+    async def wrapper(response: Response) -> Any:
+        await anyio.lowlevel.checkpoint()
+        response.headers["x-decorator"] = "yes"
+        response.status_code = 203
+        return items(response)
+
+    reply = fetch(app_of(wrapper, dependencies=[Depends(set_header)], status_code=201))
+    assert (reply.status, reply.body) == (203, b"data: 1\n\n")
+    names = [name for name, _ in reply.headers]
+    assert names.count(b"x-dependency") == names.count(b"x-decorator") == 1
+
+
+def test_items_of_a_decorated_endpoint_are_validated() -> None:
+    async def items() -> AsyncIterable[int]:
+        yield "x"  # type: ignore[misc]
+
+    reply = fetch(app_of(checked(items)))
+    assert isinstance(reply.error, ResponseValidationError)
+
+
+def test_a_decorator_that_returns_no_stream_is_told_so() -> None:
+    async def items() -> AsyncIterable[int]:
+        yield 1
+
+    @functools.wraps(items)
+    async def wrapper() -> Any:
+        return 5
+
+    reply = fetch(app_of(wrapper))
+    assert str(reply.error).startswith("items() has response_class=")
+
+
+def test_what_can_be_iterated_is_not_awaited() -> None:
+    """As a cursor of a database can be both."""
+
+    class Cursor:
+        def __aiter__(self) -> AsyncIterator[int]:
+            return self.rows()
+
+        async def rows(self) -> AsyncIterator[int]:
+            yield 1
+
+        def __await__(self) -> Any:
+            raise AssertionError
+
+    async def endpoint() -> Any:
+        return Cursor()
+
+    assert fetch(app_of(endpoint)).body == b"data: 1\n\n"
+
+
+def test_what_a_sync_endpoint_returns_is_awaited() -> None:
+    async def later() -> list[int]:
+        return [1]
+
+    assert fetch(app_of(lambda: later())).body == b"data: 1\n\n"
+
+
+@pytest.mark.parametrize("name", ["self", "func", "call", "values"])
+def test_a_parameter_may_have_any_name(name: str) -> None:
+    for code in [
+        f"async def endpoint({name}: int):\n    yield {name}",
+        f"def endpoint({name}: int):\n    return [{name}]",
+    ]:
+        namespace: dict[str, Any] = {}
+        exec(code, namespace)
+        assert fetch(app_of(namespace["endpoint"]), f"/?{name}=1").body == (
+            b"data: 1\n\n"
+        )
+
+
+def test_an_error_in_parameters_names_the_same_place() -> None:
+    """Also of what is no function, which has none."""
+    endpoints: list[Any] = [numbers, sync_numbers, View(), View().plain]
+    for endpoint in endpoints:
+        texts = []
+        for module in MODULES:
+            app = app_of(endpoint, module=module)
+            seen: list[str] = []
+
+            async def note(
+                request: Any, error: Exception, seen: list[str] = seen
+            ) -> Response:
+                seen.append(str(error))
+                return Response(status_code=422)
+
+            app.exception_handler(RequestValidationError)(note)
+            assert fetch(app, "/?n=x").status == 422
+            texts += seen
+        assert texts[0] == texts[1]
 
 
 # What dependencies set
