@@ -8,16 +8,18 @@ response class becomes a factory that opens it. For FastAPI that is a raw stream
 response. Parameters, dependencies, status, headers and background tasks remain its own
 code.
 
-This is the only module that uses what FastAPI does not document. Where a release does
-not fit, nothing is wrapped and FastAPI's own implementation streams: slower, never
-wrong.
+This is the only module that uses what FastAPI does not document. The first route of
+ours is preceded by a throwaway one, see `_probe.py`. Where that does not work, nothing
+is replaced and FastAPI's own implementation streams: slower, never wrong.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
+import threading
 import warnings
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,7 @@ from pydantic_core import SchemaValidator
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from ._core import ItemEncoder
+from ._core import EncodedEvent, ItemEncoder
 from ._request import open_request
 from .content import NotAStreamError
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
     from ._body import EncoderFactory
+    from ._probe import Probe
     from .options import Json
     from .response import EventSourceResponse
 
@@ -86,23 +89,39 @@ class _Seam:
     ours: type[EventSourceResponse] | None = None
     installed = False
 
+    fits: bool | None = None
+    """Whether the wrapper works; unknown before the first route of ours."""
+
+    lock = threading.RLock()
+    trying = False
+
+    redirected = 0
+    """How many routes were."""
+
+    probe: Probe | None = None
+    """Kept: FastAPI knows endpoints by their `id`, which another would get."""
+
 
 def take_over(response_class: type[EventSourceResponse]) -> None:
     """Wraps FastAPI's router for routes of `response_class`, if it fits."""
-    original = fastapi.routing.get_request_handler
-    if not _fits(original):
-        warnings.warn(
-            f"fastapi_sse_fast does not know FastAPI {fastapi.__version__}: events are "
-            "streamed by FastAPI itself, which is slower",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    original: Any = getattr(fastapi.routing, "get_request_handler", None)
+    try:
+        _check_signature(original)
+        _check_that_routes_call_it()
+    except Exception as error:
+        _leave_it_to_fastapi(error)
         return
 
     @functools.wraps(original)
     def get_request_handler(*args: Any, **kwargs: Any) -> Any:
         class_ = _streaming_class(kwargs.get("response_class"))
-        if class_ is None or not kwargs.keys() >= _ARGUMENTS:
+        if class_ is None or not _works(response_class):
+            return original(*args, **kwargs)
+        if missing := _ARGUMENTS - kwargs.keys():
+            error = TypeError(f"a route was made without {min(missing)!r}")
+            if _Seam.trying:
+                raise error
+            _leave_it_to_fastapi(error)
             return original(*args, **kwargs)
         return _opening(original(*args, **_redirected(class_, kwargs)))
 
@@ -129,11 +148,76 @@ def uninstall() -> None:
     _Seam.installed = False
 
 
-def _fits(get_request_handler: Callable[..., Any]) -> bool:
+def _check_signature(get_request_handler: Callable[..., Any]) -> None:
     parameters = inspect.signature(get_request_handler).parameters
     # Another library's wrapper, as Sentry's is.
     passes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    return passes_all or parameters.keys() >= _ARGUMENTS
+    missing = [] if passes_all else sorted(_ARGUMENTS - parameters.keys())
+    if missing:
+        raise TypeError(f"get_request_handler has no argument {missing[0]!r}")
+
+
+def _check_that_routes_call_it() -> None:
+    """Look into FastAPI's function: a wrapper that nobody calls would warn of nothing.
+
+    Raises:
+        LookupError: The global that is replaced is not the one that FastAPI calls.
+    """
+    function = inspect.unwrap(fastapi.routing.APIRoute.get_route_handler)
+    module, code = function.__module__, getattr(function, "__code__", None)
+    if code is None or module.partition(".")[0] != "fastapi":
+        return  # somebody has replaced it, and may call FastAPI's
+    if module != "fastapi.routing" or "get_request_handler" not in code.co_names:
+        raise LookupError("APIRoute does not call get_request_handler")
+
+
+def _works(response_class: type[EventSourceResponse]) -> bool:
+    """Try the wrapper, at the first route of ours: at import that would cost more."""
+    if _Seam.fits is None:
+        with _Seam.lock:
+            if _Seam.fits is None and not _Seam.trying:  # by a route of the probe
+                _Seam.trying = True
+                try:
+                    _Seam.fits = _fits(response_class)
+                finally:
+                    _Seam.trying = False
+    return _Seam.fits is not False
+
+
+def _fits(response_class: type[EventSourceResponse]) -> bool:
+    from ._probe import Probe
+
+    before = _Seam.redirected
+    try:
+        _Seam.probe = Probe(response_class)
+        if _Seam.redirected != before + _Seam.probe.number_of_routes:
+            raise LookupError("the routes were not redirected")
+        _Seam.probe.run()
+    except Exception as error:
+        _leave_it_to_fastapi(error)
+        return False
+    return True
+
+
+def _leave_it_to_fastapi(error: Exception) -> None:
+    warnings.warn(
+        f"fastapi_sse_fast does not know FastAPI {fastapi.__version__} as it is here "
+        f"({type(error).__name__}: {error}): events are streamed by FastAPI itself, "
+        "which is slower, has no options, and cannot send an EncodedEvent",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    with contextlib.suppress(ImportError):
+        from fastapi.encoders import ENCODERS_BY_TYPE
+
+        ENCODERS_BY_TYPE[EncodedEvent] = _refuse
+
+
+def _refuse(event: EncodedEvent) -> Any:
+    raise TypeError(
+        f"{event!r} cannot be sent by FastAPI itself, which streams here, as a warning "
+        "of fastapi_sse_fast has said: yield a ServerSentEvent"
+    )
 
 
 def _opening(handle: _Handler) -> _Handler:
@@ -168,7 +252,7 @@ def _redirected(
     dependant = kwargs["dependant"]
     yields = _classified(dependant, "gen") or _classified(dependant, "async_gen")
     blocks = not yields and not _classified(dependant, "coroutine")
-    return {
+    redirected = {
         **kwargs,
         "dependant": dataclasses.replace(
             dependant, call=_envelope(dependant, in_a_thread=blocks)
@@ -176,6 +260,8 @@ def _redirected(
         "response_class": _stream_factory(response_class, kwargs, yields=yields),
         "is_json_stream": False,
     }
+    _Seam.redirected += 1
+    return redirected
 
 
 def _classified(dependant: Any, kind: str) -> bool:

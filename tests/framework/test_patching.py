@@ -11,6 +11,7 @@ from typing import Any
 
 import fastapi.routing
 import fastapi.sse
+import pytest
 from fastapi import FastAPI
 
 from fastapi_sse_fast import EventSourceResponse, install, uninstall
@@ -145,12 +146,267 @@ def test_a_wrapper_of_another_library_fits_on_either_side() -> None:
         import warnings
         warnings.simplefilter("ignore")
         from starlette.testclient import TestClient
-        print(TestClient(app).get("/").text.strip(), seen)
+        print(TestClient(app).get("/").text.strip(), seen.count("items"))
     """
     printed = run_python(textwrap.dedent(code))
-    assert printed == "data: true ['items', 'items']\n"
+    assert printed == "data: true 2\n"
 
 
 def test_importing_warns_of_nothing() -> None:
     with warnings.catch_warnings():
         run_python("import fastapi_sse_fast")
+
+
+# What a later release may change, or an application has wrapped
+
+CHANGES = """
+import builtins, functools, sys
+import fastapi, fastapi._compat, fastapi.routing, starlette.requests
+from fastapi.dependencies import models
+
+def hide(class_, hidden):
+    # From us alone: FastAPI itself would have renamed what it uses.
+    get = class_.__getattribute__
+    def getattribute(self, name):
+        caller = sys._getframe(1).f_globals["__name__"]
+        if name == hidden and caller.startswith("fastapi_sse_fast."):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return get(self, name)
+    class_.__getattribute__ = getattribute
+
+def rename(module, name):
+    # FastAPI still finds it, as another global.
+    setattr(builtins, name, getattr(module, name))
+    delattr(module, name)
+
+def replace(module, name, function):
+    original = getattr(module, name)
+    def replacement(*args, **kwargs):
+        return function(original, *args, **kwargs)
+    setattr(module, name, replacement)
+
+def traced(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return function(*args, **kwargs)
+    return wrapper
+"""
+
+STREAM = """
+import asyncio, warnings
+from collections.abc import AsyncIterable
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from fastapi import Depends, FastAPI, Response
+    from fastapi_sse_fast import EncodedEvent, EventSourceResponse, ServerSentEvent
+    from pydantic import BaseModel
+
+    class Item(BaseModel):
+        n: int
+
+    def set_header(response: Response):
+        response.headers["x-dependency"] = "yes"
+
+    app = FastAPI()
+    get = functools.partial(
+        app.get,
+        response_class=EventSourceResponse,
+        dependencies=[Depends(set_header)],
+    )
+
+    @get("/typed")
+    async def typed() -> AsyncIterable[Item]:
+        yield Item(n=1)
+        yield {"n": 2}
+        yield ServerSentEvent(data=Item(n=3), event="e", id="3")
+
+    @get("/plain")
+    def plain():
+        yield {"a": [1, None, "\u00fc"]}
+        yield ServerSentEvent(raw_data="raw", retry=5)
+
+    @get("/ready")
+    async def ready():
+        yield 1
+        yield EncodedEvent(data=1)
+
+def fetch(path):
+    messages = []
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        messages.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b""}
+    scope |= {"headers": [], "root_path": "", "http_version": "1.1"}
+    asyncio.run(app(scope, receive, send))
+    head, *body = messages
+    assert (b"x-dependency", b"yes") in head["headers"], head
+    assert (b"x-accel-buffering", b"no") in head["headers"], head
+    return b"".join(message["body"] for message in body)
+
+print(fetch("/typed"))
+print(fetch("/plain"))
+try:
+    print(fetch("/ready"))
+except Exception as error:
+    while hasattr(error, "exceptions"):
+        error = error.exceptions[0]
+    print(f"{type(error).__name__}: {error}")
+for w in caught:
+    if "fastapi_sse_fast" in str(w.message):
+        print(f"{w.category.__name__}: {w.message}")
+"""
+
+TYPED = b'data: {"n":1}\n\ndata: {"n":2}\n\nevent: e\ndata: {"n":3}\nid: 3\n\n'
+PLAIN = b'data: {"a": [1, null, "\\u00fc"]}\n\ndata: raw\nretry: 5\n\n'
+
+
+def streamed_after(change: str) -> list[str]:
+    """Return what is printed by an application that has changed something first."""
+    typed, plain, *printed = run_python(CHANGES + change + STREAM).splitlines()
+    assert (typed, plain) == (repr(TYPED), repr(PLAIN))
+    return printed
+
+
+UNKNOWN = {
+    "type adapter": 'hide(fastapi._compat.ModelField, "_type_adapter")',
+    "path": 'hide(models.Dependant, "path")',
+    "response": 'hide(models.Dependant, "response_param_name")',
+    "call": 'hide(models.Dependant, "call")',
+    "context": 'rename(fastapi.routing, "_extract_endpoint_context")',
+    "classification": """
+for name in ("is_gen_callable", "is_async_gen_callable", "is_coroutine_callable"):
+    hide(models.Dependant, name)  # of older releases
+    if hasattr(models, f"_{name}"):
+        rename(models, f"_{name}")
+""",
+    "dataclass": """
+import dataclasses
+dataclasses.replace = None
+""",
+    "handler": """
+handler = fastapi.routing.get_request_handler
+del fastapi.routing.get_request_handler
+builtins.get_request_handler = handler
+""",
+    "keyword": """
+def respelled(original, *, item_field=None, **kwargs):
+    return original(stream_item_field=item_field, **kwargs)
+replace(fastapi.routing, "get_request_handler", respelled)
+
+def get_route_handler(self):
+    return fastapi.routing.get_request_handler(
+        dependant=self.dependant,
+        response_class=self.response_class,
+        item_field=self.stream_item_field,
+    )
+get_route_handler.__module__ = "fastapi.routing"
+fastapi.routing.APIRoute.get_route_handler = get_route_handler
+""",
+    "subset": """
+def get_route_handler(self):
+    return fastapi.routing.get_request_handler(
+        dependant=self.dependant,
+        response_class=self.response_class,
+        stream_item_field=self.stream_item_field,
+    )
+fastapi.routing.APIRoute.get_route_handler = get_route_handler
+""",
+    "signature": """
+class Handler:
+    __signature__ = "none"
+    original = staticmethod(fastapi.routing.get_request_handler)
+    def __call__(self, *args, **kwargs):
+        return self.original(*args, **kwargs)
+fastapi.routing.get_request_handler = Handler()
+""",
+    "receive": """
+class Request(starlette.requests.Request):
+    receive = property(lambda self: self.__dict__["_receive"])
+    def __setattr__(self, name, value):
+        caller = sys._getframe(1).f_globals["__name__"]
+        ours = caller.startswith("fastapi_sse_fast.")
+        super().__setattr__("_received" if ours and name == "_receive" else name, value)
+fastapi.routing.Request = Request
+""",
+}
+
+
+@pytest.mark.parametrize("change", UNKNOWN.values(), ids=UNKNOWN)
+def test_where_fastapi_is_unknown_it_streams_by_itself(change: str) -> None:
+    ready, *warned = streamed_after(change)
+    assert ready.startswith("TypeError: <EncodedEvent"), ready
+    assert len(warned) == 1, warned
+    assert warned[0].startswith("RuntimeWarning: fastapi_sse_fast does not know")
+
+
+def test_a_route_that_passes_the_seam_by_is_told() -> None:
+    """Nothing would say so if FastAPI called a function that is not replaced."""
+    change = """
+def get_route_handler(self):
+    return handler_of(self)
+get_route_handler.__module__ = "fastapi.handlers"
+builtins.handler_of = fastapi.routing.APIRoute.get_route_handler
+fastapi.routing.APIRoute.get_route_handler = get_route_handler
+"""
+    _, *warned = streamed_after(change)
+    assert len(warned) == 1, warned
+    assert "APIRoute does not call get_request_handler" in warned[0]
+
+
+WRAPPED = {
+    "nothing": "",
+    "helpers": """
+for module, name in [
+    (fastapi.routing, "_extract_endpoint_context"),
+    (fastapi.routing, "get_request_handler"),
+    (fastapi.routing, "run_endpoint_function"),
+    (fastapi.routing.APIRoute, "get_route_handler"),
+    (fastapi.routing.APIRoute, "__init__"),
+    (starlette.requests.Request, "__init__"),
+]:
+    setattr(module, name, traced(getattr(module, name)))
+for name in ("_is_gen_callable", "_is_async_gen_callable", "_is_coroutine_callable"):
+    if hasattr(models, name):
+        setattr(models, name, traced(getattr(models, name)))
+""",
+    "a class of routes": """
+class Route(fastapi.routing.APIRoute):
+    def get_route_handler(self):
+        handle = super().get_route_handler()
+        async def handled(request):
+            return await handle(request)
+        return handled
+fastapi.routing.APIRoute = Route
+""",
+}
+
+
+@pytest.mark.parametrize("change", WRAPPED.values(), ids=WRAPPED)
+def test_what_is_wrapped_before_the_import_does_no_harm(change: str) -> None:
+    assert streamed_after(change) == [repr(b"data: 1\n\ndata: 1\n\n")]
+
+
+def test_the_seam_is_tried_once_by_many_threads() -> None:
+    change = """
+import threading
+warnings = __import__("warnings")
+from fastapi_sse_fast import EventSourceResponse
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    hide(fastapi._compat.ModelField, "_type_adapter")
+    def add_route():
+        app = fastapi.FastAPI()
+        app.get("/", response_class=EventSourceResponse)(lambda: [1])
+    threads = [threading.Thread(target=add_route) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    print(len([w for w in caught if "fastapi_sse_fast" in str(w.message)]))
+"""
+    assert run_python(CHANGES + change) == "1\n"
