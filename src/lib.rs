@@ -50,6 +50,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(format::format_sse_event, module)?)?;
     module.add_function(wrap_pyfunction!(pump::begin_send, module)?)?;
     module.add_function(wrap_pyfunction!(slot::slot_digits, module)?)?;
+    module.add_function(wrap_pyfunction!(slot::slot_name, module)?)?;
     module.add_function(wrap_pyfunction!(slot::slot_text, module)?)?;
     Ok(())
 }

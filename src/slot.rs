@@ -5,10 +5,12 @@
 //! contains it by chance.
 
 use std::fmt::Write;
+use std::ops::Range;
 
 use memchr::memmem;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyInt, PyString};
 
 use crate::output::Output;
 
@@ -76,6 +78,36 @@ pub(crate) fn slot_digits(py: Python<'_>, name: &str) -> PyResult<String> {
     Ok(Marks::of(py)?.digits_of(name))
 }
 
+/// The name of the slot that a value is, if it is one: its text, or its number.
+///
+/// # Errors
+///
+/// As [`slot_text`].
+#[pyfunction]
+#[pyo3(signature = (value, /))]
+pub(crate) fn slot_name(value: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+    let marks = Marks::of(value.py())?;
+    if let Ok(text) = value.cast::<PyString>() {
+        let text = text.to_str().unwrap_or_default();
+        return Ok(Mark::whole(text, marks)
+            .filter(|mark| mark.is_text)
+            .map(|mark| mark.name));
+    }
+    match value.cast::<PyInt>() {
+        Ok(number) if number.extract::<i64>().is_err() => {
+            // A number of more digits than Python prints is none.
+            let digits = number
+                .str()
+                .map(|digits| digits.to_string())
+                .unwrap_or_default();
+            Ok(Mark::whole(&digits, marks)
+                .filter(|mark| !mark.is_text)
+                .map(|mark| mark.name))
+        }
+        _ => Ok(None),
+    }
+}
+
 /// What a slot stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -124,6 +156,20 @@ pub(crate) fn find(
     Ok(found)
 }
 
+/// Where in a frame the lines of `data` are; at its end where there are none.
+pub(crate) fn data_lines(frame: &[u8]) -> Range<usize> {
+    let mut lines = frame.len()..frame.len();
+    let mut at = 0;
+    for line in frame.split_inclusive(|b| *b == b'\n') {
+        let start = at;
+        at += line.len();
+        if line.starts_with(b"data: ") {
+            lines = lines.start.min(start)..at;
+        }
+    }
+    lines
+}
+
 /// A slot's text or number in a line.
 struct Mark {
     name: String,
@@ -135,6 +181,12 @@ struct Mark {
 }
 
 impl Mark {
+    /// One that is all of a text.
+    fn whole(text: &str, marks: &Marks) -> Option<Self> {
+        let mark = Self::find(text.as_bytes(), 0, marks)?;
+        (mark.is_whole && mark.start == 0 && mark.end == text.len()).then_some(mark)
+    }
+
     /// The first one from `at` on.
     fn find(line: &[u8], at: usize, marks: &Marks) -> Option<Self> {
         let find = |mark: &str| memmem::find(&line[at..], mark.as_bytes()).map(|i| at + i);

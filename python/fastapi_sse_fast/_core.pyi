@@ -29,6 +29,7 @@ __all__ = [
     "fill_event",
     "format_sse_event",
     "slot_digits",
+    "slot_name",
     "slot_text",
 ]
 
@@ -164,7 +165,8 @@ class EventTemplate:
     Raises:
         pydantic.ValidationError: As for `ServerSentEvent`.
         ValueError: `data` cannot be encoded, or a slot is a key, is part of a longer
-            text, or is there twice.
+            text, is there twice, is left out of what is sent, or stands where no value
+            can be put, as in a set.
         TypeError: An unknown argument, or `data` cannot be encoded.
 
     Examples:
@@ -209,7 +211,7 @@ class EventTemplate:
 
         Raises:
             TypeError: As for a call, but for missing values.
-            ValueError: A value that cannot be encoded.
+            ValueError: A value that cannot be encoded, or only once, as an iterator.
 
         Examples:
             >>> chunk = EventTemplate({"id": Slot("id"), "text": Slot("text")})
@@ -479,3 +481,6 @@ def slot_text(name: str, /) -> str:
 
 def slot_digits(name: str, /) -> str:
     """Return the digits of the number that stands for a slot."""
+
+def slot_name(value: object, /) -> str | None:
+    """Return the name of the slot that a value is: its text, or its number."""

@@ -1,0 +1,423 @@
+//! `EventTemplate`: a frame that is encoded once, with slots for what differs between events.
+
+mod scalars;
+mod slotted;
+mod whole;
+
+use std::sync::Arc;
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString, PyTuple};
+
+use self::scalars::Scalars;
+use self::slotted::SlottedData;
+use crate::bytes;
+use crate::encoded::EncodedEvent;
+use crate::event::{EventTypes, Fields, is_model, write_data};
+use crate::json::{self, Spelling, write_string};
+use crate::output::Output;
+use crate::slot::{Found, Marks, Place, find};
+use crate::wire::FrameWriter;
+
+/// A frame that is encoded once, with slots for what differs from event to event. Calling it with
+/// their values makes an `EncodedEvent`.
+#[pyclass(frozen, module = "fastapi_sse_fast._core")]
+pub(crate) struct EventTemplate {
+    slots: Vec<Slot>,
+    /// The frame without them.
+    text: Vec<u8>,
+    /// How plain data is spelled.
+    json: Spelling,
+    /// How scalars are spelled inside of this data.
+    scalars: Spelling,
+    /// The data, where the value of a slot may depend on what stands around it.
+    data: Option<SlottedData>,
+    /// The values of its slots that are filled already.
+    bound: Option<Py<PyDict>>,
+}
+
+struct Slot {
+    name: Py<PyString>,
+    place: Place,
+    /// Where in the text it stands.
+    at: usize,
+    /// Which values may be written in place; all where it is `None`.
+    scalars: Option<Arc<Scalars>>,
+}
+
+impl Slot {
+    fn moved(&self, py: Python<'_>, at: usize) -> Self {
+        Self {
+            name: self.name.clone_ref(py),
+            place: self.place,
+            at,
+            scalars: self.scalars.clone(),
+        }
+    }
+}
+
+#[pymethods]
+impl EventTemplate {
+    #[new]
+    #[pyo3(
+        signature = (
+            data, *, event=None, id=None, retry=None, comment=None, json=Spelling::Fastapi
+        ),
+        text_signature = "(data, *, event=None, id=None, retry=None, comment=None, \
+                          json='fastapi')"
+    )]
+    fn new<'py>(
+        py: Python<'py>,
+        data: Bound<'py, PyAny>,
+        event: Option<Bound<'py, PyAny>>,
+        id: Option<Bound<'py, PyAny>>,
+        retry: Option<Bound<'py, PyAny>>,
+        comment: Option<Bound<'py, PyAny>>,
+        json: Spelling,
+    ) -> PyResult<Self> {
+        if EventTypes::of(py)?.is_event(&data)? || data.is_instance_of::<EncodedEvent>() {
+            return Err(PyTypeError::new_err(
+                "an EventTemplate is made of the data of an event: give it that, and event, id, \
+                 retry and comment beside it",
+            ));
+        }
+        let marks = Marks::of(py)?;
+        let data_is_slot = match data.cast::<PyString>() {
+            Ok(text) => text.to_str().is_ok_and(|text| marks.is_text_of_slot(text)),
+            Err(_) => false,
+        };
+        let writes_itself = is_model(&data)?;
+        let (slotted, data) = if data_is_slot {
+            (None, data)
+        } else {
+            let slotted = SlottedData::new(&data, writes_itself)?;
+            let data = slotted.data(py)?;
+            (Some(slotted), data)
+        };
+        let fields = Fields {
+            data: (!data.is_none()).then_some(data),
+            raw_data: None,
+            event,
+            id,
+            retry,
+            comment,
+            of_subclass: false,
+        };
+        let frame = bytes::made(py, |out| fields.write_new(py, json, out))?;
+        let mut text = Output::default();
+        text.reserve(frame.as_bytes().len());
+        let found = find(frame.as_bytes(), marks, data_is_slot, &mut text)
+            .map_err(PyValueError::new_err)?;
+        text.check()?;
+        let mut template = Self {
+            slots: Vec::new(),
+            text: text.into(),
+            json,
+            scalars: if writes_itself {
+                Spelling::Compact
+            } else {
+                json
+            },
+            data: None,
+            bound: None,
+        };
+        let Some(slotted) = slotted else {
+            template.slots = slots(py, found, &[], None)?;
+            return Ok(template);
+        };
+        let can_learn = slotted.slots(py)?;
+        template.slots = slots(py, found, &slotted.names(py)?, can_learn.as_ref())?;
+        template.data = can_learn.map(|_| slotted);
+        Ok(template)
+    }
+
+    #[pyo3(signature = (*args, **values))]
+    fn __call__(
+        &self,
+        args: &Bound<'_, PyTuple>,
+        values: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<EncodedEvent> {
+        let filled = bytes::made(args.py(), |out| {
+            self.write(args, values, out)?;
+            Ok(None)
+        });
+        filled.map(EncodedEvent::of)
+    }
+
+    /// A template with some of the slots filled, for one stream.
+    #[pyo3(signature = (**values))]
+    fn partial<'py>(&self, py: Python<'py>, values: Option<&Bound<'py, PyDict>>) -> PyResult<Self> {
+        let mut slots = Vec::new();
+        let mut text = Output::default();
+        text.reserve(self.text.len());
+        let mut from = 0;
+        for slot in &self.slots {
+            text.extend_from_slice(&self.text[from..slot.at]);
+            from = slot.at;
+            if let Some(value) = value_of(slot, values)? {
+                if !self.fill(slot, &value, &mut text)?
+                    && let Some(values) = values
+                {
+                    return self.partial_whole(values);
+                }
+            } else {
+                slots.push(slot.moved(py, text.len()));
+            }
+        }
+        text.extend_from_slice(&self.text[from..]);
+        text.check()?;
+        self.check_known(values, self.slots.len() - slots.len())?;
+        let bound = match (&self.data, values) {
+            // A dict that is nobody's but ours, of values that cannot change.
+            (Some(_), Some(values)) => Some(self.with_bound(values)?.unbind()),
+            _ => self.bound.as_ref().map(|bound| bound.clone_ref(py)),
+        };
+        Ok(self.with(py, slots, text.into(), bound))
+    }
+
+    /// Names of the slots, in the order of the frame.
+    #[getter]
+    fn slots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.slots.iter().map(|slot| &slot.name))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<EventTemplate with {}>", listed(&self.slots))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.bound)?;
+        match &self.data {
+            Some(data) => data.traverse(&visit),
+            None => Ok(()),
+        }
+    }
+}
+
+impl EventTemplate {
+    /// Another template of the same data.
+    fn with(
+        &self,
+        py: Python<'_>,
+        slots: Vec<Slot>,
+        text: Vec<u8>,
+        bound: Option<Py<PyDict>>,
+    ) -> Self {
+        Self {
+            slots,
+            text,
+            json: self.json,
+            scalars: self.scalars,
+            data: self.data.as_ref().map(|data| data.clone_ref(py)),
+            bound,
+        }
+    }
+
+    /// Append the frame with all slots filled.
+    fn write<'py>(
+        &self,
+        args: &Bound<'py, PyTuple>,
+        values: Option<&Bound<'py, PyDict>>,
+        frame: &mut Output,
+    ) -> PyResult<()> {
+        // `template(*args, **{})` has keyword arguments, but none.
+        let values = values.filter(|values| !values.is_empty());
+        let mut from = 0;
+        if let ([slot], None, 1) = (&self.slots[..], values, args.len()) {
+            let value = args.get_borrowed_item(0)?;
+            frame.reserve(self.text.len() + size_of(&value));
+            frame.extend_from_slice(&self.text[..slot.at]);
+            if !self.fill(slot, &value, frame)? {
+                frame.truncate(0);
+                let values = PyDict::new(args.py());
+                values.set_item(&slot.name, value)?;
+                return self.write_whole(&values, frame);
+            }
+            from = slot.at;
+        } else if !args.is_empty() {
+            return Err(PyTypeError::new_err(format!(
+                "only the value of a single slot is positional, the template has {}",
+                listed(&self.slots)
+            )));
+        } else {
+            for slot in &self.slots {
+                let Some(value) = value_of(slot, values)? else {
+                    return Err(self.missing(values));
+                };
+                frame.reserve(self.text.len() - from + size_of(&value));
+                frame.extend_from_slice(&self.text[from..slot.at]);
+                if !self.fill(slot, &value, frame)?
+                    && let Some(values) = values
+                {
+                    frame.truncate(0);
+                    return self.write_whole(values, frame);
+                }
+                from = slot.at;
+            }
+            self.check_known(values, self.slots.len())?;
+        }
+        frame.extend_from_slice(&self.text[from..]);
+        Ok(())
+    }
+
+    /// Append the value of a slot, and return whether that could be done without the data.
+    fn fill(&self, slot: &Slot, value: &Bound<'_, PyAny>, out: &mut Output) -> PyResult<bool> {
+        if slot.place == Place::Json {
+            return self.fill_json(slot, value, out);
+        }
+        if value.is_none() {
+            return Ok(true); // as in an event: the field is absent
+        }
+        let mut field = FrameWriter::new(out);
+        if slot.place == Place::Data {
+            write_data(value, self.json, &mut field)?;
+            return Ok(true);
+        }
+        let Ok(text) = value.cast::<PyString>() else {
+            return Err(PyTypeError::new_err(format!(
+                "slot '{}' takes a str, not {}",
+                slot.name,
+                value.get_type().name()?
+            )));
+        };
+        if slot.place == Place::Event {
+            field.event(text.to_str()?)?;
+        } else {
+            field.id(text.to_str()?)?;
+        }
+        Ok(true)
+    }
+
+    fn fill_json(&self, slot: &Slot, value: &Bound<'_, PyAny>, out: &mut Output) -> PyResult<bool> {
+        if let Some(scalars) = &slot.scalars {
+            if scalars.knows(scalars::TEXT)
+                && let Ok(text) = value.cast_exact::<PyString>()
+                && let Ok(text) = text.to_str()
+            {
+                write_string(text, self.scalars, out);
+                return Ok(true);
+            }
+            if !scalars::kind(value).is_some_and(|kind| scalars.knows(kind)) {
+                return Ok(false);
+            }
+        }
+        json::write(value, self.scalars, out)?;
+        Ok(true)
+    }
+
+    /// What to raise where not all slots have a value.
+    fn missing(&self, values: Option<&Bound<'_, PyDict>>) -> PyErr {
+        let mut missing = Vec::new();
+        for slot in &self.slots {
+            match value_of(slot, values) {
+                Ok(None) => missing.push(&slot.name),
+                Ok(Some(_)) => {}
+                Err(error) => return error,
+            }
+        }
+        PyTypeError::new_err(format!("missing {}", names_listed(missing)))
+    }
+
+    /// Refuse values without a slot, once it is known how many have one.
+    fn check_known(&self, values: Option<&Bound<'_, PyDict>>, known: usize) -> PyResult<()> {
+        let Some(values) = values else { return Ok(()) };
+        if values.len() == known {
+            return Ok(());
+        }
+        let is_known = |name: &String| {
+            let mut slots = self.slots.iter();
+            slots.any(|slot| slot.name.to_string() == *name)
+        };
+        let names = values.keys().into_iter().map(|name| name.to_string());
+        let unknown: Vec<_> = names.filter(|name| !is_known(name)).collect();
+        Err(PyTypeError::new_err(format!(
+            "no slot '{}': the template has {}",
+            unknown.join("', '"),
+            listed(&self.slots)
+        )))
+    }
+}
+
+fn value_of<'py>(
+    slot: &Slot,
+    values: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    match values {
+        Some(values) => values.get_item(&slot.name),
+        None => Ok(None),
+    }
+}
+
+/// The slots that were found, if they are those that the data has.
+///
+/// # Errors
+///
+/// `ValueError`: a slot is there twice, is left out, or stands where it cannot be filled.
+fn slots(
+    py: Python<'_>,
+    found: Vec<Found>,
+    in_data: &[String],
+    can_learn: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Vec<Slot>> {
+    let mut slots: Vec<Slot> = Vec::with_capacity(found.len());
+    for Found { name, place, at } in found {
+        let error = |what: &str| Err(PyValueError::new_err(format!("slot '{name}' {what}")));
+        let name_in_python = PyString::intern(py, &name);
+        if slots.iter().any(|slot| slot.name.is(&name_in_python)) {
+            return error("is there twice");
+        }
+        if place == Place::Json && !in_data.contains(&name) {
+            return error(
+                "is of an iterator, a set or an object that encodes itself; it can only be in a \
+                 field, an attribute, a list, a tuple or a dict",
+            );
+        }
+        let scalars = match can_learn {
+            Some(can_learn) if place == Place::Json => {
+                let can_learn = can_learn.get_item(&name_in_python)?;
+                let can_learn = can_learn.is_some_and(|flag| flag.is_truthy().unwrap_or(false));
+                Some(Arc::new(Scalars::new(can_learn)))
+            }
+            _ => None,
+        };
+        slots.push(Slot {
+            name: name_in_python.unbind(),
+            place,
+            at,
+            scalars,
+        });
+    }
+    for name in in_data {
+        let is_it = |slot: &Slot| slot.place == Place::Json && slot.name.to_string() == *name;
+        if !slots.iter().any(is_it) {
+            return Err(PyValueError::new_err(format!(
+                "slot '{name}' is not in what the data is encoded to"
+            )));
+        }
+    }
+    Ok(slots)
+}
+
+/// The space that a string without escapes takes, so that its frame is allocated once.
+fn size_of(value: &Bound<'_, PyAny>) -> usize {
+    match value.cast_exact::<PyString>() {
+        Ok(text) => text.to_str().map_or(0, str::len) + 2,
+        Err(_) => 0,
+    }
+}
+
+/// `slot 'a'`, `slots 'a', 'b'` or `no slots`.
+fn listed(slots: &[Slot]) -> String {
+    names_listed(slots.iter().map(|slot| &slot.name))
+}
+
+fn names_listed<'a>(names: impl IntoIterator<Item = &'a Py<PyString>>) -> String {
+    let names: Vec<_> = names.into_iter().map(|name| format!("'{name}'")).collect();
+    match &names[..] {
+        [] => "no slots".to_owned(),
+        [name] => format!("slot {name}"),
+        names => format!("slots {}", names.join(", ")),
+    }
+}
