@@ -154,6 +154,8 @@ class EventTemplate:
     chat completion: filling a slot costs a small part of encoding the whole. The frame
     is the one that `EncodedEvent` would have made of the filled-in data.
 
+    A template cannot change. It can be pickled where its data can be.
+
     Args:
         data: Anything an event can carry, with a `Slot` wherever a value differs.
         event: Name that `addEventListener` listens for, or a `Slot`.
@@ -222,6 +224,10 @@ class EventTemplate:
     @property
     def slots(self) -> tuple[str, ...]:
         """Names of the slots, in the order of the frame."""
+
+    def __copy__(self) -> EventTemplate: ...
+    def __deepcopy__(self, memo: Any, /) -> EventTemplate: ...
+    def __reduce__(self) -> tuple[Callable[..., EventTemplate], tuple[Any, ...]]: ...
 
 def encode_event(
     item: Any, /, *, json: Literal["fastapi", "compact"] = "fastapi"

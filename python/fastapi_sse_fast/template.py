@@ -54,9 +54,9 @@ class Slot(str):
         slot.name = name
         return slot
 
-    def __getnewargs__(self) -> tuple[str]:
-        """Lets a slot be copied."""
-        return (self.name,)
+    def __reduce__(self) -> tuple[type[Self], tuple[str]]:
+        """Lets a slot be copied and pickled; in another process its text is another."""
+        return type(self), (self.name,)
 
     def __repr__(self) -> str:
         """As it was made."""

@@ -1,5 +1,6 @@
 //! `EventTemplate`: a frame that is encoded once, with slots for what differs between events.
 
+mod pickle;
 mod scalars;
 mod slotted;
 mod whole;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 
 use self::scalars::Scalars;
 use self::slotted::SlottedData;
@@ -185,6 +186,37 @@ impl EventTemplate {
 
     fn __repr__(&self) -> String {
         format!("<EventTemplate with {}>", listed(&self.slots))
+    }
+
+    /// Itself: it cannot change.
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (_memo, /))]
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
+    }
+
+    fn __reduce__<'py>(
+        slf: &Bound<'py, Self>,
+    ) -> PyResult<(Bound<'py, PyAny>, pickle::State<'py>)> {
+        let restore = slf.get_type().getattr("_restore")?;
+        Ok((restore, slf.get().state(slf.py())?))
+    }
+
+    /// What was pickled, in this process.
+    #[staticmethod]
+    #[pyo3(signature = (pieces, slots, spellings, data, bound, /))]
+    fn _restore(
+        pieces: Vec<Bound<'_, PyBytes>>,
+        slots: Vec<pickle::SlotState>,
+        spellings: (Spelling, Spelling),
+        data: Option<Bound<'_, PyAny>>,
+        bound: Option<Bound<'_, PyDict>>,
+        py: Python<'_>,
+    ) -> PyResult<Self> {
+        Self::restored(py, (pieces, slots, spellings, data, bound))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -334,8 +334,9 @@ def test_a_slot_is_a_str_that_can_be_copied() -> None:
     slot = Slot("名")
     assert isinstance(slot, str)
     assert repr(slot) == "Slot('名')"
-    copies = [copy.copy(slot), copy.deepcopy(slot), pickle.loads(pickle.dumps(slot))]
-    assert copies == [slot] * 3
+    copies = [copy.copy(slot), copy.deepcopy(slot)]
+    copies += [pickle.loads(pickle.dumps(slot, protocol)) for protocol in range(6)]
+    assert copies == [slot] * 8
     assert {type(other) for other in copies} == {Slot}
     template = EventTemplate([slot])
     assert template.slots == ("名",)
