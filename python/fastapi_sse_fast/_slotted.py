@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pydantic.main
 from pydantic import BaseModel
 
+from . import template
 from ._core import slot_name
-from .template import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -116,7 +116,7 @@ class SlottedData:
 def _restored(data: Any, slots: dict[str, bool] | None, tree: Tree) -> SlottedData:
     restored: SlottedData = SlottedData.__new__(SlottedData)
     marks = {
-        name: Slot(name, type=int if isinstance(mark, int) else str)
+        name: template.Slot(name, type=int if isinstance(mark, int) else str)
         for name, mark in _marks(data, tree)
     }
     restored.data = _filled(data, tree, marks)
@@ -134,22 +134,27 @@ def _copied(value: Any) -> Any:
 def _find(data: Any, *, in_model: bool) -> tuple[dict[str, Path], bool]:
     """The paths to all slots, and whether an iterator was met on the way."""
     paths: dict[str, Path] = {}
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # kept alive, so that no other has the id of one
     has_iterator = False
-    waiting: list[tuple[Any, Path, bool]] = [(data, (), in_model)]
+    # A way is the way before and one more step: data can be a million levels deep.
+    waiting: list[tuple[Any, Any, bool]] = [(data, None, in_model)]
     while waiting:
-        value, path, in_model = waiting.pop()
+        value, way, in_model = waiting.pop()
         name = slot_name(value)
         if name is not None:
             if name in paths:
                 raise ValueError(f"slot {name!r} is there twice")
-            paths[name] = path
+            steps = []
+            while way is not None:
+                way, step = way
+                steps.append(step)
+            paths[name] = tuple(reversed(steps))
         elif id(value) not in seen:
-            seen.add(id(value))
+            seen[id(value)] = value
             has_iterator |= hasattr(type(value), "__next__")
             in_model = in_model or isinstance(value, BaseModel)
             waiting += (
-                (child, (*path, step), in_model)
+                (child, (way, step), in_model)
                 for step, child in _children(value, in_model=in_model)
             )
     return paths, has_iterator

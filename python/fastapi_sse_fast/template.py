@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets  # noqa: F401 -- as for `_fallback`
 from typing import TYPE_CHECKING, overload
 
+from . import _slotted  # noqa: F401 -- as for `_fallback`
 from ._core import slot_digits, slot_text
 
 if TYPE_CHECKING:
