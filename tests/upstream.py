@@ -37,7 +37,7 @@ SWAPS = [
         r"monkeypatch\.setattr\(fastapi\.routing, \"_PING_INTERVAL\", (.*)\)",
         r"from fastapi_sse_fast import EventSourceResponse, StreamOptions\n"
         r"    options = StreamOptions(ping_interval=\1)\n"
-        r'    monkeypatch.setattr(EventSourceResponse, "_options", options)',
+        r'    monkeypatch.setattr(EventSourceResponse, "options", options)',
     ),
 ]
 
