@@ -7,7 +7,8 @@ BUILT  := $(VENV)/.built
 NODE_CLIENTS := tests/e2e/node_modules/.package-lock.json
 QUICK  := tests/encoding tests/stream
 CORE   := tests/encoding tests/stream/test_options.py
-RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs src/*/*.rs)
+RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs src/*/*.rs) \
+          python/fastapi_sse_fast/_core.pyi
 
 .DEFAULT_GOAL := help
 .PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests test-frozen dist audit bench bench-server bench-instructions bench-anchors demo docs check clean

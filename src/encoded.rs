@@ -9,7 +9,7 @@ use crate::event::Fields;
 use crate::json::Spelling;
 use crate::wire;
 
-/// A ready frame: encoded once, sent any number of times.
+#[doc = stub_doc!("EncodedEvent")]
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct EncodedEvent {
     frame: Py<PyBytes>,
@@ -61,11 +61,7 @@ impl EncodedEvent {
         bytes::made(py, |out| fields.write_new(py, json, out)).map(Self::of)
     }
 
-    /// Take bytes that are complete events already, as a relay has them.
-    ///
-    /// # Errors
-    ///
-    /// `ValueError`: they are not, or are not UTF-8, or begin with a byte order mark.
+    #[doc = stub_doc!("EncodedEvent.from_bytes")]
     #[staticmethod]
     #[pyo3(signature = (frames, /))]
     fn from_bytes(frames: &Bound<'_, PyBytes>) -> PyResult<Self> {
@@ -76,6 +72,7 @@ impl EncodedEvent {
         bytes::copied(frames.py(), frames.as_bytes()).map(Self::of)
     }
 
+    #[doc = stub_doc!("EncodedEvent.__bytes__")]
     fn __bytes__(&self, py: Python<'_>) -> Py<PyBytes> {
         self.frame.clone_ref(py)
     }

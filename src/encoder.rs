@@ -255,11 +255,7 @@ fn write_json<'py>(json: &Bound<'py, PyAny>, out: &mut Output) -> PyResult<Large
     Ok(None)
 }
 
-/// Make a ready frame of anything that a stream without an item type accepts.
-///
-/// # Errors
-///
-/// Those of encoding the item.
+#[doc = stub_doc!("encode_event")]
 #[pyfunction]
 #[pyo3(
     signature = (item, /, *, json=Spelling::Fastapi),

@@ -8,13 +8,7 @@ use crate::bytes;
 use crate::event::Checked;
 use crate::json::Spelling;
 
-/// Make the bytes of one event, as `fastapi.sse.format_sse_event` does, and refuses what would
-/// inject a line. `event`, `id` and `retry` are formatted with `str()`, as its f-strings do.
-///
-/// # Errors
-///
-/// `ValueError` for a line break in `event` or `id`, NUL in `id`, a `retry` that is not a
-/// non-negative integer.
+#[doc = stub_doc!("format_sse_event")]
 #[pyfunction]
 #[pyo3(signature = (*, data_str=None, event=None, id=None, retry=None, comment=None))]
 pub(crate) fn format_sse_event<'py>(
@@ -25,6 +19,7 @@ pub(crate) fn format_sse_event<'py>(
     retry: Option<&Bound<'py, PyAny>>,
     comment: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
+    // With `str()`, as FastAPI's f-strings do.
     let event = event.map(PyAnyMethods::str).transpose()?;
     let id = id.map(PyAnyMethods::str).transpose()?;
     let fields = Checked {

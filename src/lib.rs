@@ -3,6 +3,18 @@
 //! What is public knows no Python: it is the wire format and the JSON of scalars, for the fuzz
 //! targets.
 
+#![allow(
+    clippy::doc_markdown,
+    reason = "what comes from the stub is written for Python"
+)]
+
+/// What the stub says of a name, for `__doc__`; `build.rs` takes it from there.
+macro_rules! stub_doc {
+    ($name:literal) => {
+        include_str!(concat!(env!("OUT_DIR"), "/", $name, ".txt"))
+    };
+}
+
 mod buffer;
 mod bytes;
 mod dict_items;
@@ -38,6 +50,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         "is no event: call it with the values of its slots",
     );
     module.add("DEBUG", cfg!(debug_assertions))?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add("KEEPALIVE_COMMENT", PyBytes::new(py, wire::PING))?;
     module.add_class::<buffer::EventBuffer>()?;
     module.add_class::<encoded::EncodedEvent>()?;

@@ -4,6 +4,7 @@ from ._core import (
     KEEPALIVE_COMMENT,
     EncodedEvent,
     EventTemplate,
+    __version__,
     encode_event,
     format_sse_event,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "Slot",
     "StreamOptions",
     "StreamSummary",
+    "__version__",
     "encode_event",
     "format_sse_event",
     "install",

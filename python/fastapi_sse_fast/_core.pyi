@@ -24,6 +24,7 @@ __all__ = [
     "EventTemplate",
     "ItemEncoder",
     "Pump",
+    "__version__",
     "begin_send",
     "encode_event",
     "fill_event",
@@ -32,6 +33,9 @@ __all__ = [
     "slot_name",
     "slot_text",
 ]
+
+__version__: str
+"""The version of the package."""
 
 DEBUG: bool
 """Whether this is a debug build, whose speed says nothing."""

@@ -22,8 +22,7 @@ use crate::output::Output;
 use crate::slot::{Found, Marks, Place, find};
 use crate::wire::FrameWriter;
 
-/// A frame that is encoded once, with slots for what differs from event to event. Calling it with
-/// their values makes an `EncodedEvent`.
+#[doc = stub_doc!("EventTemplate")]
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct EventTemplate {
     slots: Vec<Slot>,
@@ -147,7 +146,7 @@ impl EventTemplate {
         filled.map(EncodedEvent::of)
     }
 
-    /// A template with some of the slots filled, for one stream.
+    #[doc = stub_doc!("EventTemplate.partial")]
     #[pyo3(signature = (**values))]
     fn partial<'py>(&self, py: Python<'py>, values: Option<&Bound<'py, PyDict>>) -> PyResult<Self> {
         let mut slots = Vec::new();
@@ -178,7 +177,7 @@ impl EventTemplate {
         Ok(self.with(py, slots, text.into(), bound))
     }
 
-    /// Names of the slots, in the order of the frame.
+    #[doc = stub_doc!("EventTemplate.slots")]
     #[getter]
     fn slots<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.slots.iter().map(|slot| &slot.name))

@@ -1,0 +1,77 @@
+"""What Python says of the compiled classes and functions, and of the version."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import inspect
+import pydoc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastapi_sse_fast
+from fastapi_sse_fast import EncodedEvent, EventTemplate
+
+STUB = Path(fastapi_sse_fast.__file__).with_name("_core.pyi")
+
+# CPython documents these itself, with one text for the calls of all types.
+SLOTS = {"__new__", "__call__", "__len__"}
+
+
+def documented() -> dict[str, str]:
+    """The docstrings of the stub that are public, by qualified name."""
+    texts: dict[str, str] = {}
+    for node in ast.parse(STUB.read_text()).body:
+        if not isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            continue
+        if node.name not in fastapi_sse_fast.__all__:
+            continue
+        texts[node.name] = ast.get_docstring(node) or ""
+        for member in node.body:
+            if isinstance(member, ast.FunctionDef) and member.name not in SLOTS:
+                texts[f"{node.name}.{member.name}"] = ast.get_docstring(member) or ""
+    return {name: text for name, text in texts.items() if text}
+
+
+@pytest.mark.parametrize(("name", "text"), documented().items(), ids=documented())
+def test_documentation_is_that_of_the_stub(name: str, text: str) -> None:
+    documented: Any = fastapi_sse_fast
+    for part in name.split("."):
+        documented = getattr(documented, part)
+    assert inspect.getdoc(documented) == text
+
+
+@pytest.mark.parametrize(
+    ("what", "texts"),
+    [
+        (
+            EventTemplate,
+            ["(data, *, event=None, id=None,", "with slots for", ">>> token("],
+        ),
+        (
+            EventTemplate.partial,
+            ["(self, /, **values)", "for one stream", ">>>"],
+        ),
+        (EventTemplate.slots, ["Names of the slots, in the order of the frame."]),
+        (EncodedEvent, ["raw_data=None", "encoded once, sent any number of times"]),
+        (EncodedEvent.from_bytes, ["(frames, /)", "as a relay has them", "Raises:"]),
+        (fastapi_sse_fast.encode_event, ["(item, /, *, json='fastapi')", "Raises:"]),
+        (
+            fastapi_sse_fast.format_sse_event,
+            ["data_str=None", "ending in a blank"],
+        ),
+    ],
+    ids=str,
+)
+def test_help(what: Any, texts: list[str]) -> None:
+    shown = pydoc.plain(pydoc.render_doc(what))
+    for text in texts:
+        assert text in shown
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert fastapi_sse_fast.__version__ == importlib.metadata.version(
+        "fastapi_sse_fast"
+    )
