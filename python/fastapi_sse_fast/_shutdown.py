@@ -19,6 +19,7 @@ that nobody has sent a signal, as after `--limit-max-requests`.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import signal
 import threading
@@ -218,12 +219,18 @@ class _Watch:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._timer = loop.call_later(SECONDS_BETWEEN_LOOKS, self._look)
+        self._timer = self._look_later()
+
+    def _look_later(self) -> asyncio.TimerHandle:
+        # Not in the context of the request that happens to be first.
+        context = contextvars.Context()
+        return self.loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, context=context)
 
     def _look(self) -> None:
         if _server_is_stopping():
             shutdown()
-        self._timer = self.loop.call_later(SECONDS_BETWEEN_LOOKS, self._look)
+        if _watch is self:
+            self._timer = self._look_later()
 
     def end(self) -> None:
         self._timer.cancel()

@@ -48,7 +48,7 @@ def test_documentation_is_that_of_the_stub(name: str, text: str) -> None:
     [
         (
             EventTemplate,
-            ["(data, *, event=None, id=None,", "with slots for", ">>> token("],
+            ["data, *, event=None, id=None,", "with slots for", ">>> token("],
         ),
         (
             EventTemplate.partial,
@@ -66,7 +66,8 @@ def test_documentation_is_that_of_the_stub(name: str, text: str) -> None:
     ids=str,
 )
 def test_help(what: Any, texts: list[str]) -> None:
-    shown = pydoc.plain(pydoc.render_doc(what))
+    # Since Python 3.13 a long signature takes several lines.
+    shown = " ".join(pydoc.plain(pydoc.render_doc(what)).split())
     for text in texts:
         assert text in shown
 
