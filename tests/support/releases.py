@@ -39,6 +39,9 @@ NON_FINITE_IS_NULL = FASTAPI >= (0, 143, 3)
 TYPES_CAN_BE_COMPLETED_LATER = _numbers(pydantic.VERSION) >= (2, 10)
 """Before, FastAPI refuses a route whose item type has open forward references."""
 
+NON_FINITE_CAN_BE_STRINGS = _numbers(pydantic.VERSION) >= (2, 8)
+"""Before, a model has no `ser_json_inf_nan="strings"`."""
+
 IDLE_THREADS_LET_GO = _numbers(importlib.metadata.version("anyio")) >= (4, 9)
 """Before, a worker thread of AnyIO keeps what it called last until its next call."""
 
