@@ -144,14 +144,12 @@ impl EventBuffer {
         };
         let body = part.take(py)?;
         let mut state = self.lock();
+        state.note_taken(body.as_bytes().len());
         // The opening is no part of an event, though no blank line ends it.
-        let tail = (part.events == 0).then_some(state.tail);
-        state.note_taken(body.as_bytes());
-        if let Some(tail) = tail {
-            state.tail = tail;
-        }
-        if part.events > 0 && state.first_event_at.is_none() {
-            state.first_event_at = Some(state.taken_at);
+        if part.events > 0 {
+            state.note_tail(body.as_bytes());
+            let taken_at = state.taken_at;
+            state.first_event_at.get_or_insert(taken_at);
         }
         if part.is_over(py) {
             state.taken_events += part.events;
@@ -420,10 +418,13 @@ impl State {
         }
     }
 
-    fn note_taken(&mut self, body: &[u8]) {
-        self.pending = self.pending.saturating_sub(body.len());
-        self.taken += body.len() as u64;
+    fn note_taken(&mut self, length: usize) {
+        self.pending = self.pending.saturating_sub(length);
+        self.taken += length as u64;
         self.taken_at = Instant::now();
+    }
+
+    fn note_tail(&mut self, body: &[u8]) {
         let new = body.len().min(self.tail.len());
         self.tail.rotate_left(new);
         let from = self.tail.len() - new;

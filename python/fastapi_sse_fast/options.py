@@ -169,14 +169,10 @@ class StreamOptions:
         if unknown := changes.keys() - OPTION_NAMES:
             name = min(unknown)
             meant = meant_option(name)
-            raise TypeError(
-                f"unknown option {name!r}; "
-                + (
-                    f"did you mean {meant!r}?"
-                    if meant is not None
-                    else f"there are {', '.join(sorted(OPTION_NAMES))}"
-                )
-            )
+            hint = f"did you mean {meant!r}?"
+            if meant is None:
+                hint = f"there are {', '.join(sorted(OPTION_NAMES))}"
+            raise TypeError(f"unknown option {name!r}; {hint}")
         return dataclasses.replace(self, **changes)
 
     def changes(self) -> OptionArguments:

@@ -13,7 +13,7 @@ import pytest
 
 from fastapi_sse_fast import EventSourceResponse
 
-from ..support.apps import KINDS, MS, Summaries, numbers
+from ..support.apps import KINDS, MS, Summaries, endless_of, numbers
 from ..support.asgi import Reply, call, fetch
 from ..support.middlewares import PAUSES, with_pause
 
@@ -356,25 +356,8 @@ def test_a_memory_stream_serves_one_client_after_the_other(anyio_backend: str) -
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_generator_is_closed_by_its_stream(kind: str, anyio_backend: str) -> None:
-    closed = []
-
-    async def items() -> AsyncIterator[int]:
-        try:
-            while True:
-                yield 1
-                await anyio.sleep(MS)
-        finally:
-            closed.append(True)
-
-    def sync_items() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-                time.sleep(MS)
-        finally:
-            closed.append(True)
-
-    content: Any = items() if kind == "async" else sync_items()
+    closed: list[bool] = []
+    content = endless_of(kind, closed)()
     fetch(EventSourceResponse(content), backend=anyio_backend, disconnect_after=2)
     assert closed == [True]
 

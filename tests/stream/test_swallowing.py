@@ -13,7 +13,7 @@ import pytest
 
 from fastapi_sse_fast import shutdown
 
-from ..support.apps import KINDS, MS, Log, Summaries, app_of
+from ..support.apps import KINDS, MS, Log, Summaries, app_of, endless_of
 from ..support.asgi import call, fetch, scope
 from ..support.internals import limits
 from ..support.middlewares import around_receive, around_send
@@ -64,24 +64,9 @@ def test_one_swallowed_cancellation_of_a_send_does_not_keep_a_stream(
     kind: str, end: str, wrap: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits(monkeypatch, least_duration=0, last_send_timeout=20 * MS)
-    closed = []
+    closed: list[bool] = []
     frozen = anyio.Event()
-
-    async def items() -> AsyncIterator[int]:
-        try:
-            while True:
-                yield 1
-                await asyncio.sleep(MS)
-        finally:
-            closed.append(True)
-
-    def sync_items() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-                time.sleep(MS)
-        finally:
-            closed.append(True)
+    items = endless_of(kind, closed)
 
     async def wrapped(send: Any, message: Any) -> None:
         await wrap(lambda: send(message))
@@ -100,7 +85,7 @@ def test_one_swallowed_cancellation_of_a_send_does_not_keep_a_stream(
 
         summaries = Summaries()
         inner = app_of(
-            items if kind == "async" else sync_items,
+            items,
             on_close=summaries,
             send_timeout=20 * MS if end == "send_timeout" else 30,
         )

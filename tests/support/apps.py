@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import gc
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -75,6 +76,28 @@ async def bursts() -> AsyncIterator[int]:
             await anyio.sleep((80 if number == 6 else 12) * MS)
         elif number % 3 == 1:
             await anyio.lowlevel.checkpoint()
+
+
+def endless_of(kind: str, closed: list[bool]) -> Callable[[], Any]:
+    """Return a generator function of a kind of `KINDS` that notes when it is closed."""
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+                await anyio.sleep(MS)
+        finally:
+            closed.append(True)
+
+    def sync_items() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+                time.sleep(MS)
+        finally:
+            closed.append(True)
+
+    return items if kind == "async" else sync_items
 
 
 def numbers(body: bytes) -> list[int]:

@@ -7,17 +7,16 @@ does not say what two calls of `receive` at a time do, and servers do not agree.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import anyio
+
+from .hooks import logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.types import Message, Receive
-
-logger = logging.getLogger("fastapi_sse_fast")
 
 KEPT = 1024 * 1024
 """Bytes of the request's body that are kept for a generator that has not read them."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextvars
 import enum
-import logging
 import math
 from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any
@@ -34,6 +33,7 @@ from .cancellation import (
     is_only,
     uncancelled,
 )
+from .hooks import logger
 
 if TYPE_CHECKING:
     from .._core import DirectSend
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from .limits import Limits
     from .outlet import Outlet
     from .trio_ import TrioBackend
-
-logger = logging.getLogger("fastapi_sse_fast")
 
 
 class Phase(enum.Enum):
