@@ -241,6 +241,11 @@ impl EventBuffer {
 }
 
 impl EventBuffer {
+    /// Whether nothing may wait: every event is sent before the next one is asked for.
+    pub(crate) const fn is_lockstep(&self) -> bool {
+        self.max_pending == 0
+    }
+
     /// Appends the frame of an item, whole or not at all. What comes after the end of the stream is
     /// dropped, valid or not.
     ///

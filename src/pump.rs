@@ -6,6 +6,9 @@
 //! iterator's own future handed up to the loop. So nothing is sent while there is more to come,
 //! and nothing waits for another task.
 //!
+//! An iterator that never waits gives way to the loop when the buffer was full, or its time is up:
+//! only there does a server notice that its client has gone.
+//!
 //! What it waits for, and what is thrown into it, passes through: the iterator runs in the task
 //! that awaits the pump, and sees nothing of it.
 
@@ -225,13 +228,10 @@ impl Pump {
                 }
                 Ok(PySendResult::Return(item)) => {
                     let pushed = buffer.append(&item)?;
-                    if pushed.slice_is_over {
+                    if pushed.slice_is_over || pushed.full {
                         self.flush(py)?;
-                        return Ok(Output::GivesWay);
-                    }
-                    if pushed.full {
-                        self.flush(py)?;
-                        if buffer.full() {
+                        // In lockstep the buffer is full with every event.
+                        if pushed.slice_is_over || buffer.full() || !buffer.is_lockstep() {
                             return Ok(Output::GivesWay);
                         }
                     }

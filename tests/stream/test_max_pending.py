@@ -37,6 +37,21 @@ def test_the_generator_waits_at_max_pending() -> None:
     assert produced <= 12
 
 
+def test_the_loop_turns_whenever_the_buffer_was_full(anyio_backend: str) -> None:
+    async def items() -> AsyncIterator[EncodedEvent]:
+        frame = EncodedEvent(raw_data="x" * 1000)
+        while True:
+            yield frame
+
+    # Only in a turn of the loop does a server notice that its client has gone. Without
+    # one it would send for all of the generator's time, to nobody.
+    app = app_of(items, max_pending=1000)
+    reply = fetch(app, disconnect_after=10, backend=anyio_backend)
+    assert reply.error is None
+    assert not reply.complete
+    assert len(reply.chunks) <= 15
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pause", [None, 0.0, 2 * MS])
 @pytest.mark.parametrize("waits", [True, False])
