@@ -9,8 +9,9 @@ from ._core import (
     format_sse_event,
 )
 from ._seam import install, take_over, uninstall
-from ._shutdown import shutdown
+from ._shutdown import shutdown, shutting_down
 from .event import ServerSentEvent
+from .event_stream import EventStream
 from .options import StreamOptions
 from .response import EventSourceResponse
 from .summary import StreamSummary
@@ -23,6 +24,7 @@ __all__ = [
     "KEEPALIVE_COMMENT",
     "EncodedEvent",
     "EventSourceResponse",
+    "EventStream",
     "EventTemplate",
     "ServerSentEvent",
     "Slot",
@@ -33,5 +35,6 @@ __all__ = [
     "format_sse_event",
     "install",
     "shutdown",
+    "shutting_down",
     "uninstall",
 ]

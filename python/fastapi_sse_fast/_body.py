@@ -16,7 +16,6 @@ import anyio
 from starlette.concurrency import run_in_threadpool
 
 from ._core import EventBuffer, ItemEncoder
-from ._stream import Limits
 from ._stream.hooks import warn_once
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope
 
-    from .options import Json
+    from .options import Json, StreamOptions
 
 
 class EncoderFactory(Protocol):
@@ -63,15 +62,17 @@ class Body:
     Attributes:
         items: What yields the items.
         encoder_for: Returns what encodes them, for a request.
-        json: How JSON is spelled.
+        options: Of the response.
     """
 
-    __slots__ = ("_iterator", "encoder_for", "items", "json")
+    __slots__ = ("_iterator", "encoder_for", "items", "options")
 
-    def __init__(self, items: AsyncIterable[Any] | Iterable[Any]) -> None:
+    def __init__(
+        self, items: AsyncIterable[Any] | Iterable[Any], options: StreamOptions
+    ) -> None:
         self.items = items
         self.encoder_for: EncoderFactory = chunks
-        self.json: Json = "fastapi"
+        self.options = options
         self._iterator: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -81,8 +82,9 @@ class Body:
         another loop.
         """
         if self._iterator is None:
-            encoder = self.encoder_for({}, self.json)
-            self._iterator = _encoded(self.items, encoder)
+            encoder = self.encoder_for({}, self.options.json)
+            timeout = self.options.close_timeout
+            self._iterator = _encoded(self.items, encoder, timeout)
         return self._iterator
 
     async def wrapped(self, chunks: AsyncIterable[Any]) -> AsyncIterator[Any]:
@@ -91,18 +93,21 @@ class Body:
         An `async for` in their generator leaves our iterator to the garbage collector.
         """
         chunks = aiter(chunks)
+        timeout = self.options.close_timeout
         try:
             async for chunk in chunks:
                 yield chunk
         finally:
             try:
-                await _close(chunks)
+                await _close(chunks, timeout)
             finally:
-                await _close(self._iterator)
+                await _close(self._iterator, timeout)
 
 
 async def _encoded(
-    items: AsyncIterable[Any] | Iterable[Any], encoder: ItemEncoder
+    items: AsyncIterable[Any] | Iterable[Any],
+    encoder: ItemEncoder,
+    close_timeout: float,
 ) -> AsyncIterator[bytes]:
     buffer = EventBuffer(encoder, source=items, max_pending=1, time_slice=0.0)
     opened = aiter(items) if isinstance(items, AsyncIterable) else _in_threads(items)
@@ -111,7 +116,7 @@ async def _encoded(
             buffer.push(item)
             yield buffer.take()
     finally:
-        await _close(opened)
+        await _close(opened, close_timeout)
 
 
 async def _in_threads(items: Iterable[Any]) -> AsyncIterator[Any]:
@@ -139,8 +144,8 @@ async def _in_threads(items: Iterable[Any]) -> AsyncIterator[Any]:
             await run_in_threadpool(close)
 
 
-async def _close(iterator: Any) -> None:
+async def _close(iterator: Any, within: float) -> None:
     """Close it, unless a task of its user's is in it, which that has to end."""
     if hasattr(iterator, "aclose") and not getattr(iterator, "ag_running", False):
-        with anyio.move_on_after(Limits().close_timeout, shield=True):
+        with anyio.move_on_after(within, shield=True):
             await iterator.aclose()

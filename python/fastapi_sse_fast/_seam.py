@@ -8,7 +8,7 @@ response class becomes a factory that opens it. For FastAPI that is a raw stream
 response. Parameters, dependencies, status, headers and background tasks remain its own
 code.
 
-This is the only module that uses what FastAPI does not document. The first route of
+This is the only module that needs what FastAPI does not document. The first route of
 ours is preceded by a throwaway one, see `_probe.py`. Where that does not work, nothing
 is replaced and FastAPI's own implementation streams: slower, never wrong.
 """

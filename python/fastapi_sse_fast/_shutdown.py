@@ -8,7 +8,7 @@ dependencies are still being opened is counted too, or the server would wait for
 stream, which nobody ends any more.
 
 Handlers belong to the main thread. A server in another thread is stopped by code, and
-that code can call `shutdown()`.
+that code can wait for it in `shutting_down()`.
 
 What begins after the signal cannot be told of it any more: uvicorn accepts connections
 for up to 0.1 s longer. Its handler is a method of the server, and that tells: by its
@@ -19,6 +19,7 @@ that nobody has sent a signal, as after `--limit-max-requests`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import math
 import signal
@@ -63,6 +64,8 @@ _below: dict[int, list[Callable[..., Any]]] = {}
 Usually that is one, the server's. Another library may stand before ours in turn and
 call it; when ours then stands before that one, it is in the chain twice.
 """
+_stopping = 0
+"""How many blocks of `shutting_down` are open."""
 _watch: _Watch | None = None
 """Of the server of the main thread, while it has streams."""
 _depth: dict[int, int] = {}
@@ -77,18 +80,40 @@ class _Stream(Protocol):
 def shutdown() -> None:
     """Ends all open streams of this process, as when a server is told to stop.
 
-    For servers that are embedded and stopped without a signal, and for tests. May be
-    called from any thread. Of streams that begin later, those are ended too whose
-    dependencies are being opened now. As a server accepts clients for a moment after
-    it was told to stop, call this until it has.
+    May be called from any thread. Of streams that begin later, those are ended too
+    whose dependencies are being opened now. To stop a server by code, wait for it in
+    `shutting_down()`.
 
     Examples:
-        >>> shutdown()  # server.should_exit is True by now
+        >>> shutdown()
     """
     with _lock:
         streams = list(_open)
     for stream in streams:
         stream.shut_down()
+
+
+@contextlib.contextmanager
+def shutting_down() -> Iterator[None]:
+    """Ends all streams of this process, also those that begin within the block.
+
+    For servers that are embedded and stopped by code, without a signal: they accept
+    clients for a moment after they were told to stop. May be entered in any thread, and
+    more than once at a time.
+
+        with shutting_down():
+            server.should_exit = True
+            thread.join()
+    """
+    global _stopping
+    with _lock:
+        _stopping += 1
+    try:
+        shutdown()
+        yield
+    finally:
+        with _lock:
+            _stopping -= 1
 
 
 def server_patience() -> float:
@@ -139,7 +164,7 @@ class EndedAtShutdown:
     def __enter__(self) -> None:
         _add(self._stream)
         told = self._opening is not None and self._opening.stopped
-        if told or (_in_main_thread() and _server_is_stopping()):
+        if told or _stopping or (_in_main_thread() and _server_is_stopping()):
             self._stream.shut_down()
 
     def __exit__(self, *exc_info: object) -> None:

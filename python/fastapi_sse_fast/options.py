@@ -19,14 +19,16 @@ from typing import (
 )
 
 import fastapi.sse
+from starlette.datastructures import Headers
 
 from ._core import EncodedEvent, EventTemplate, ItemEncoder, encode_event
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from typing_extensions import Self, TypeIs
 
+    from .event_stream import EventStream
     from .summary import StreamSummary
 
 Event: TypeAlias = fastapi.sse.ServerSentEvent | EncodedEvent
@@ -54,8 +56,22 @@ class CloseHook(Protocol):
         """Is told of the end of a stream; awaited if it is async."""
 
 
-class OptionArguments(TypedDict, total=False):
-    """The options as keyword arguments; see `StreamOptions`."""
+class OpenHook(Protocol):
+    """An `on_open`."""
+
+    def __call__(self, stream: EventStream, /) -> object:
+        """Is told of the start of a stream; awaited if it is async."""
+
+
+class ShutdownHook(Protocol):
+    """An `on_shutdown`."""
+
+    def __call__(self, stream: EventStream, /) -> object:
+        """Is told that the server stops while a stream is open."""
+
+
+class ResponseOptionArguments(TypedDict, total=False):
+    """The options as keywords of a response, whose `headers` are an argument before."""
 
     ping_interval: float | None
     ping: str | Event | Callable[[], Event]
@@ -65,11 +81,20 @@ class OptionArguments(TypedDict, total=False):
     max_pending: int
     error_window: float
     max_duration: float | None
+    on_open: OpenHook | None
     on_error: ErrorHook | None
     on_close: CloseHook | None
+    on_shutdown: ShutdownHook | None
     shutdown_grace: float | None
     farewell: Event | Callable[[], Event] | None
+    close_timeout: float
     json: Json
+
+
+class OptionArguments(ResponseOptionArguments, total=False):
+    """The options as keyword arguments; see `StreamOptions`."""
+
+    headers: Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,18 +116,25 @@ class StreamOptions:
             error before it becomes the real HTTP response. 0 sends the head at once.
         max_duration: Time after which the stream is ended, so that clients reconnect;
             10 % more or less, so that they do not all come back at once.
+        on_open: Called with an `EventStream` before the first item is asked for. May be
+            async.
         on_error: Called with an exception that is raised mid-stream. An event that it
             returns is sent as the last one; the stream still ends as a broken one, and
             the exception still reaches the server's log. May be async.
         on_close: Called with a `StreamSummary` last of all, when background tasks
             have run and dependencies are closed (except those of a route with another
             `response_class`, which returns the response). May be async.
+        on_shutdown: Called with an `EventStream` when the server stops while the stream
+            is open, at the beginning of `shutdown_grace`. Must not be async.
         shutdown_grace: Time that the generator may go on for once the server stops.
             `None` is 0 for GET, as an `EventSource` asks again; for other methods it is
             the time that the server waits for its responses, or 30 s.
         farewell: An event to send when the stream is ended before its generator, as the
             server stops or `max_duration` is over, or what makes one. It completes the
             response, which breaks off without it.
+        close_timeout: Time that a generator may take to close when its stream is over,
+            and a hook to run.
+        headers: Headers of the response, in place of the default ones of the same name.
         json: How data is spelled that no model spells itself: `"fastapi"` is that of
             `json.dumps`, with spaces and everything but ASCII escaped; `"compact"` is
             that of orjson and pydantic, without spaces and as UTF-8.
@@ -119,12 +151,16 @@ class StreamOptions:
     max_pending: int = 64 * 1024
     error_window: float = 0.1
     max_duration: float | None = None
+    on_open: OpenHook | None = None
     on_error: Callable[[Exception], Event | Awaitable[Event | None] | None] | None = (
         None
     )
     on_close: CloseHook | None = None
+    on_shutdown: ShutdownHook | None = None
     shutdown_grace: float | None = None
     farewell: Event | Callable[[], Event] | None = None
+    close_timeout: float = 10.0
+    headers: Mapping[str, str] | None = None
     json: Json = "fastapi"
 
     def __post_init__(self) -> None:
@@ -134,6 +170,7 @@ class StreamOptions:
         _check_time("max_duration", self.max_duration, or_none=True)
         _check_time("error_window", self.error_window, or_zero=True)
         _check_time("shutdown_grace", self.shutdown_grace, or_none=True, or_zero=True)
+        _check_time("close_timeout", self.close_timeout)
         _check_count("max_pending", self.max_pending, least=0)
         if self.retry is not None:
             _check_count("retry", self.retry, least=0, rest=" (milliseconds), or None")
@@ -152,14 +189,18 @@ class StreamOptions:
         if self.farewell is not None:
             _check_event("farewell", self.farewell, "None, an event")
         ItemEncoder(json=self.json)  # raises what is wrong with it
-        for name, given in (("on_error", "the error"), ("on_close", "the summary")):
+        if self.on_shutdown is not None:
+            _check_sync("on_shutdown", self.on_shutdown)
+        for name, given in _HOOKS.items():
             hook = getattr(self, name)
             if hook is not None:
                 if not callable(hook):
                     raise ValueError(f"{name} must be callable, or None, not {hook!r}")
                 _check_call(name, hook, given)
+        if self.headers is not None:
+            _check_headers(self.headers)
 
-    def replace(self, changes: OptionArguments) -> Self:
+    def replace(self, changes: OptionArguments | ResponseOptionArguments) -> Self:
         """These options with some changed.
 
         Raises:
@@ -187,6 +228,14 @@ class StreamOptions:
             return math.inf
         return self.max_duration * random.uniform(0.9, 1.1)
 
+
+_HOOKS: Final = {
+    "on_open": "the stream",
+    "on_error": "the error",
+    "on_close": "the summary",
+    "on_shutdown": "the stream",
+}
+"""What each hook is called with."""
 
 LONGEST: Final = 1e9
 """Seconds, three decades: less than what a loop's clock stumbles over."""
@@ -259,12 +308,25 @@ def _is_async(value: object) -> bool:
     return inspect.iscoroutinefunction(value) or inspect.isasyncgenfunction(value)
 
 
+def _check_sync(name: str, function: Any) -> None:
+    if _is_async(function) or _is_async(type(function).__call__):
+        raise ValueError(f"{name} is not awaited, so it cannot be async: {function!r}")
+
+
+def _check_headers(headers: Any) -> None:
+    try:
+        Headers(headers)
+    except Exception as error:
+        raise ValueError(
+            f"headers must be a mapping of texts, or None, not {headers!r}"
+        ) from error
+
+
 def _check_event(name: str, value: Any, allowed: str) -> None:
     if is_event(value):
         encode_event(value)  # raises what is wrong with it
     elif callable(value):
-        if _is_async(value) or _is_async(type(value).__call__):
-            raise ValueError(f"{name} is not awaited, so it cannot be async: {value!r}")
+        _check_sync(name, value)
         if isinstance(value, EventTemplate) and value.slots:
             raise ValueError(
                 f"{name} is called with nothing, so {value!r} cannot have slots"

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import fastapi.sse
+from starlette.datastructures import Headers
 
 from ._body import Body, chunks
 from ._request import client_of, opened_request
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from ._body import EncoderFactory
+    from ._request import OpenRequest
+    from .options import CloseHook, ResponseOptionArguments
 
 _DEFAULT_HEADERS = {
     b"cache-control": b"no-cache",
@@ -63,7 +66,8 @@ class EventSourceResponse(_Base):
     Args:
         content: What yields the items.
         status_code: Status of the response.
-        headers: More headers, in place of the default ones of the same name.
+        headers: More headers, in place of the default ones of the same name, and of
+            those of the options.
         media_type: Another content type.
         background: Run when the stream is over.
         options: The options, in place of those of the class.
@@ -140,21 +144,24 @@ class EventSourceResponse(_Base):
         background: BackgroundTask | None = None,
         *,
         options: StreamOptions | None = None,
-        **changes: Unpack[OptionArguments],
+        **changes: Unpack[ResponseOptionArguments],
     ) -> None:
-        self.body_iterator = self._body = Body(checked_content(content))
+        if options is not None or changes:
+            chosen = (options or self.options).replace(changes)
+            self.options = chosen  # type: ignore[misc]
+        self.body_iterator = self._body = Body(checked_content(content), self.options)
         self.status_code = status_code
         if media_type is not None:
             self.media_type = media_type
         self.background = background
         self.init_headers(headers)
-        if options is not None or changes:
-            chosen = (options or self.options).replace(changes)
-            self.options = chosen  # type: ignore[misc]
-        self._body.json = self.options.json
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
-        """Adds the headers of an event stream to those given."""
+        """Adds those of the options, and those of an event stream, to those given."""
+        if self.options.headers:
+            chosen = Headers(self.options.headers).mutablecopy()
+            chosen.update(headers or {})
+            headers = chosen
         super().init_headers(headers)
         given = {name for name, _ in self.raw_headers}
         self.raw_headers.extend(
@@ -201,24 +208,40 @@ class EventSourceResponse(_Base):
             self.options,
             self._limits,
             opening,
-            asks_again=scope.get("method", "GET") == "GET",
+            scope,
         )
+        error: Exception | None = None
         try:
-            await stream.run(client_of(request, receive), send)
+            try:
+                await stream.run(client_of(request, receive), send)
+            except Exception as raised:
+                error = raised
+                raise
             if self.background is not None:
                 await self.background()
         finally:
-            if self.options.on_close is not None:
-                close = functools.partial(
-                    call_on_close,
-                    self.options.on_close,
-                    stream.summary(),
-                    self._limits,
-                )
-                if request is None:
-                    await close()
-                else:  # dependencies are closed first
-                    request.stack.push_async_callback(close)
+            try:
+                if self.options.on_close is not None:
+                    await self._tell(self.options.on_close, stream, error, request)
+            finally:
+                del error  # which has this frame in its traceback: a cycle
+
+    async def _tell(
+        self,
+        on_close: CloseHook,
+        stream: Stream,
+        error: Exception | None,
+        request: OpenRequest | None,
+    ) -> None:
+        """Call the hook, if there is a request when its dependencies are closed."""
+        summary = stream.summary(error)
+        tell = functools.partial(
+            call_on_close, on_close, summary, self.options.close_timeout
+        )
+        if request is None:
+            await tell()
+        else:
+            request.stack.push_async_callback(tell)
 
     def _final_headers(self) -> list[tuple[bytes, bytes]]:
         """The headers, where a dependency's `Cache-Control` replaces the default one.

@@ -12,9 +12,9 @@ import anyio.lowlevel
 import pytest
 from fastapi import HTTPException
 
-from fastapi_sse_fast import ServerSentEvent, shutdown
+from fastapi_sse_fast import EventSourceResponse, ServerSentEvent, shutdown
 
-from ..support.apps import KINDS, MS, app_of
+from ..support.apps import KINDS, MS, app_of, endless_of
 from ..support.asgi import fetch, receive_nothing, scope
 from ..support.server import Client, serve
 
@@ -175,3 +175,31 @@ def test_the_retry_line_is_not_the_inside_of_an_event(
     rest = b": ping\n\n" if what == "ping" else b"event: last\n\n"
     assert reply.body.startswith(b"retry: 3000\n" + rest)
     assert not [text for text in caplog.messages if "ended inside an event" in text]
+
+
+@pytest.mark.parametrize("returned", [True, False])
+def test_headers_can_be_an_option(returned: bool) -> None:
+    chosen = {"Cache-Control": "no-cache, no-transform", "X-Mine": "option"}
+    response_class = EventSourceResponse.with_options(headers=chosen)
+    app: Any
+    if returned:
+        app = response_class(["data: 1\n\n"])
+    else:
+        app = app_of(endless_of("async", []), response_class=response_class)
+    headers = fetch(app, disconnect_after=1).headers
+    assert sorted(headers) == [
+        (b"cache-control", b"no-cache, no-transform"),
+        (b"content-type", b"text/event-stream; charset=utf-8"),
+        (b"x-accel-buffering", b"no"),
+        (b"x-mine", b"option"),
+    ]
+
+
+def test_headers_of_a_response_come_before_those_of_its_options() -> None:
+    response_class = EventSourceResponse.with_options(
+        headers={"x-mine": "option", "x-other": "option"}
+    )
+    response = response_class(["data: 1\n\n"], headers={"X-Mine": "response"})
+    assert response.headers["x-mine"] == "response"
+    assert response.headers["x-other"] == "option"
+    assert response.headers["cache-control"] == "no-cache"

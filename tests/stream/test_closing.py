@@ -28,9 +28,8 @@ from ..support.internals import limits
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_generator_that_hangs_while_closing_is_given_up(
-    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    limits(monkeypatch, close_timeout=50 * MS)
     release = threading.Event()
     closed = []
 
@@ -56,7 +55,7 @@ def test_a_generator_that_hangs_while_closing_is_given_up(
         with caplog.at_level(logging.WARNING):
             started = time.perf_counter()
             endpoint = items if kind == "async" else sync_items
-            await call(app_of(endpoint), disconnect_after=2)
+            await call(app_of(endpoint, close_timeout=50 * MS), disconnect_after=2)
             assert time.perf_counter() - started < 5
         release.set()
         for _ in range(1000):
@@ -76,7 +75,7 @@ def test_a_generator_that_hangs_is_given_up_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    limits(monkeypatch, close_timeout=100 * MS, least_duration=10 * MS)
+    limits(monkeypatch, least_duration=10 * MS)
 
     async def items() -> AsyncIterator[int]:
         try:
@@ -89,7 +88,7 @@ def test_a_generator_that_hangs_is_given_up_once(
 
     summaries = Summaries()
     limit = 10 * MS if ending == "max_duration" else None
-    app = app_of(items, max_duration=limit, on_close=summaries)
+    app = app_of(items, max_duration=limit, on_close=summaries, close_timeout=100 * MS)
 
     async def main() -> Reply:
         with anyio.fail_after(5):
@@ -104,10 +103,8 @@ def test_a_generator_that_hangs_is_given_up_once(
 
 def test_a_generator_that_hangs_at_a_yield_is_given_up(
     anyio_backend: str,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    limits(monkeypatch, close_timeout=20 * MS)
 
     async def items() -> AsyncIterator[int]:
         try:
@@ -117,7 +114,7 @@ def test_a_generator_that_hangs_at_a_yield_is_given_up(
             await anyio.sleep(3600)
 
     summaries = Summaries()
-    app = app_of(items, on_close=summaries)
+    app = app_of(items, on_close=summaries, close_timeout=20 * MS)
     reply = fetch(app, backend=anyio_backend, disconnect_after=1)
     assert reply.error is None
     assert summaries.reasons == ["disconnected"]
@@ -133,13 +130,11 @@ def test_a_generator_that_hangs_after_an_error_is_given_up(
     kind: str,
     began: bool,
     anyio_backend: str,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The error is in what it yielded, so it is not over."""
     if (kind, anyio_backend) == ("sync", "trio"):
         pytest.skip("trio waits for threads")
-    limits(monkeypatch, close_timeout=150 * MS)
     release = threading.Event()
 
     async def items() -> AsyncIterator[Any]:
@@ -159,7 +154,7 @@ def test_a_generator_that_hangs_after_an_error_is_given_up(
             release.wait(20)
 
     items.__annotations__ = sync_items.__annotations__ = {}
-    app = app_of(items if kind == "async" else sync_items)
+    app = app_of(items if kind == "async" else sync_items, close_timeout=150 * MS)
 
     async def main() -> Reply:
         reply = await call(app)
@@ -175,11 +170,8 @@ def test_a_generator_that_hangs_after_an_error_is_given_up(
     assert [error for _, error in logged(caplog)] == [None]
 
 
-def test_a_generator_that_hangs_after_a_bad_item_is_given_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_generator_that_hangs_after_a_bad_item_is_given_up() -> None:
     """Also where events are pending, and no ping would wake anybody."""
-    limits(monkeypatch, close_timeout=50 * MS)
 
     async def items() -> AsyncIterator[object]:
         try:
@@ -191,7 +183,7 @@ def test_a_generator_that_hangs_after_a_bad_item_is_given_up(
 
     async def main() -> Reply:
         with anyio.fail_after(5):
-            return await call(app_of(items, ping_interval=None))
+            return await call(app_of(items, ping_interval=None, close_timeout=50 * MS))
 
     reply = anyio.run(main)
     assert reply.body == b"data: 1\n\ndata: 2\n\n"
@@ -199,9 +191,8 @@ def test_a_generator_that_hangs_after_a_bad_item_is_given_up(
 
 
 def test_an_error_of_a_generator_that_was_given_up_is_logged(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    limits(monkeypatch, close_timeout=10 * MS)
 
     async def items() -> AsyncIterator[int]:
         try:
@@ -213,7 +204,7 @@ def test_an_error_of_a_generator_that_was_given_up_is_logged(
             raise LookupError("late")
 
     async def main() -> None:
-        reply = await call(app_of(items), disconnect_after=1)
+        reply = await call(app_of(items, close_timeout=10 * MS), disconnect_after=1)
         assert reply.error is None  # nobody waits for it any more
         while len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(MS)

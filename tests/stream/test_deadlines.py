@@ -20,7 +20,6 @@ from fastapi_sse_fast._stream.limits import Limits
 
 from ..support.apps import MS, Summaries, app_of, logged, numbers
 from ..support.asgi import fetch, receive_nothing, scope
-from ..support.internals import limits
 
 # Why a stream ends and by when, on a clock that is made up
 
@@ -226,11 +225,9 @@ def test_a_loop_that_stood_still_gives_up_no_generator(
     end: str,
     late: float,
     anyio_backend: str,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     close_timeout = 60 * MS
-    limits(monkeypatch, close_timeout=close_timeout)
     closed = []
 
     async def items() -> AsyncIterator[int]:
@@ -246,7 +243,11 @@ def test_a_loop_that_stood_still_gives_up_no_generator(
 
     for _ in runs(anyio_backend):
         closed.clear()
-        app = app_of(items, max_duration=10 * MS if end == "max_duration" else None)
+        app = app_of(
+            items,
+            max_duration=10 * MS if end == "max_duration" else None,
+            close_timeout=close_timeout,
+        )
         leaves = 1 if end == "disconnected" else None
         reply = fetch(app, backend=anyio_backend, disconnect_after=leaves)
         assert reply.error is None

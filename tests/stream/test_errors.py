@@ -21,7 +21,6 @@ from fastapi_sse_fast import EventSourceResponse, ServerSentEvent, shutdown
 
 from ..support.apps import KINDS, MS, OddError, Summaries, app_of, logged
 from ..support.asgi import call, fetch, receive_nothing, scope
-from ..support.internals import limits
 from ..support.server import Client, serve
 
 # Of the generator
@@ -302,14 +301,12 @@ def test_hooks_that_fail_are_logged_and_hide_nothing(
     ]
 
 
-@pytest.mark.parametrize("hook", ["on_error", "on_close"])
+@pytest.mark.parametrize("hook", ["on_open", "on_error", "on_close"])
 def test_a_hook_that_hangs_is_given_up(
     hook: str,
     anyio_backend: str,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    limits(monkeypatch, close_timeout=20 * MS)
 
     async def items() -> AsyncIterator[int]:
         yield 1
@@ -318,7 +315,7 @@ def test_a_hook_that_hangs_is_given_up(
     async def hang(argument: object) -> None:
         await anyio.sleep(3600)
 
-    options: Any = {hook: hang}
+    options: Any = {hook: hang, "close_timeout": 20 * MS}
     reply = fetch(app_of(items, **options), backend=anyio_backend)
     assert isinstance(reply.error, LookupError)
     assert reply.body == b"data: 1\n\n"

@@ -56,9 +56,10 @@ def test_an_error_in_a_cycle_is_collected() -> None:
     "ending", ["finished", "disconnected", "error", "odd error", "max_duration"]
 )
 @pytest.mark.parametrize("pause", [0, MS])
+@pytest.mark.parametrize("with_hooks", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_stream_took_is_free_without_the_collector(
-    kind: str, pause: float, ending: str
+    kind: str, with_hooks: bool, pause: float, ending: str
 ) -> None:
     def goes_on() -> bool:
         if ending == "error":
@@ -83,9 +84,11 @@ def test_what_a_stream_took_is_free_without_the_collector(
             if not goes_on():
                 break
 
+    hooks: Any = {"on_open": bool, "on_close": bool} if with_hooks else {}
     app = app_of(
         items if kind == "async" else sync_items,
         max_duration=5 * MS if ending == "max_duration" else None,
+        **hooks,
     )
 
     async def stream() -> None:

@@ -54,6 +54,13 @@ def test_a_bad_ping_interval_is_refused_where_it_is_set(value: Any) -> None:
         ("shutdown_grace", -1),
         ("shutdown_grace", float("nan")),
         ("farewell", "bye"),
+        ("on_open", 5),
+        ("on_shutdown", "log"),
+        ("close_timeout", 0),
+        ("close_timeout", None),
+        ("headers", 5),
+        ("headers", {"x": 1}),
+        ("headers", ["x-name"]),
     ],
 )
 def test_bad_values_are_refused_where_they_are_set(name: str, value: Any) -> None:
@@ -83,7 +90,9 @@ def test_what_could_never_be_sent_is_refused_where_it_is_set(option: Any) -> Non
         EventSourceResponse.with_options(**option)
 
 
-@pytest.mark.parametrize("option", ["ping", "on_error", "on_close", "farewell"])
+@pytest.mark.parametrize(
+    "option", ["ping", "on_open", "on_error", "on_close", "on_shutdown", "farewell"]
+)
 def test_a_hook_that_could_not_be_called_is_refused_where_it_is_set(
     option: str,
 ) -> None:
@@ -101,7 +110,7 @@ def test_a_hook_that_could_not_be_called_is_refused_where_it_is_set(
             EventSourceResponse.with_options(**{option: hook})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("option", ["ping", "farewell"])
+@pytest.mark.parametrize("option", ["ping", "on_shutdown", "farewell"])
 def test_what_is_not_awaited_cannot_be_async(option: str) -> None:
     async def event(data: object = 1) -> ServerSentEvent:
         return ServerSentEvent(data=data)
@@ -131,7 +140,9 @@ def test_nobody_fills_the_slots_of_an_option(option: str) -> None:
     )
 
 
-@pytest.mark.parametrize("option", ["ping", "on_error", "on_close", "farewell"])
+@pytest.mark.parametrize(
+    "option", ["ping", "on_open", "on_error", "on_close", "on_shutdown", "farewell"]
+)
 def test_a_hook_may_take_more_than_it_is_given(option: str) -> None:
     def optional(given: object = None, more: object = None, *, last: int = 1) -> None:
         pass
@@ -263,7 +274,7 @@ def test_a_class_may_have_other_attributes() -> None:
     [
         ("ping_intervall", "did you mean 'ping_interval'?"),
         ("on_closed", "did you mean 'on_close'?"),
-        ("timeout", "there are error_window, farewell, json,"),
+        ("timeout", "there are close_timeout, error_window, farewell,"),
     ],
 )
 def test_an_unknown_option_is_an_error_everywhere(name: str, rest: str) -> None:

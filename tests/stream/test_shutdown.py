@@ -1,4 +1,4 @@
-"""`shutdown()`: the grace, the farewell, and clients that hold it up."""
+"""The end of streams when the server stops: the grace, and what holds it up."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from fastapi_sse_fast import (
     EventSourceResponse,
     ServerSentEvent,
     shutdown,
+    shutting_down,
 )
 
 from ..support.apps import KINDS, MS, Summaries, app_of, endless, logged
@@ -105,6 +106,28 @@ def test_shutdown_may_meet_the_end_of_a_stream(
 
     anyio.run(main, backend=anyio_backend)
     assert logged(caplog) == []
+
+
+def test_while_shutting_down_streams_that_begin_are_ended_too(
+    anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits(monkeypatch, least_duration=0.0)
+    summaries = Summaries()
+    app = app_of(endless, on_close=summaries)
+
+    async def main() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, app)
+            await anyio.sleep(2 * MS)
+            with shutting_down():
+                with shutting_down():
+                    await call(app)
+                await call(app)
+        assert summaries.reasons == ["shutdown"] * 3
+        await call(app, disconnect_after=2)
+
+    anyio.run(main, backend=anyio_backend)
+    assert summaries.reasons[3:] == ["disconnected"]
 
 
 def test_shutdown_concerns_open_streams_only() -> None:

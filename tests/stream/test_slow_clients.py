@@ -21,7 +21,6 @@ from fastapi_sse_fast import EncodedEvent, EventSourceResponse
 from ..support.apps import KINDS, MS, Summaries, app_of, numbers
 from ..support.asgi import fetch, receive_nothing, scope
 from ..support.closings import SOON, Closings, wait_until_frozen
-from ..support.internals import limits
 from ..support.server import Client, get, serve, wait_until
 
 # The generator waits
@@ -197,12 +196,11 @@ def test_a_client_that_does_not_take_the_head_is_dropped(anyio_backend: str) -> 
     assert closed == [True]
 
 
-def test_a_last_message_that_is_never_taken(
-    monkeypatch: pytest.MonkeyPatch, anyio_backend: str
-) -> None:
-    limits(monkeypatch, close_timeout=20 * MS)
+def test_a_last_message_that_is_never_taken(anyio_backend: str) -> None:
     summaries = Summaries()
-    response = EventSourceResponse([], send_timeout=None, on_close=summaries)
+    response = EventSourceResponse(
+        [], send_timeout=None, on_close=summaries, close_timeout=20 * MS
+    )
 
     is_last = anyio.Event()
 

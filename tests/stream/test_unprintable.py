@@ -12,7 +12,6 @@ from fastapi_sse_fast import EventSourceResponse
 
 from ..support.apps import MS, Summaries, logged
 from ..support.asgi import fetch
-from ..support.internals import limits
 from ..support.middlewares import around_send
 
 
@@ -103,11 +102,8 @@ def test_an_error_of_closing_that_cannot_be_printed_reaches_the_caller(
 def test_a_source_that_cannot_be_printed_can_fail_in_any_way(
     fails: str,
     anyio_backend: str,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    limits(monkeypatch, close_timeout=20 * MS)
-
     async def generate() -> AsyncIterator[Any]:
         try:
             yield 1
@@ -137,7 +133,9 @@ def test_a_source_that_cannot_be_printed_can_fail_in_any_way(
         await send(message)
 
     summaries = Summaries()
-    response = EventSourceResponse(Closing(generate()), on_close=summaries)
+    response = EventSourceResponse(
+        Closing(generate()), on_close=summaries, close_timeout=20 * MS
+    )
     leaves = 2 if fails == "close" else None
     app = around_send(response, failing)
     reply = fetch(app, backend=anyio_backend, disconnect_after=leaves)

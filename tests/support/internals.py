@@ -19,7 +19,6 @@ from fastapi_sse_fast import EventSourceResponse, _shutdown
 def limits(
     monkeypatch: pytest.MonkeyPatch,
     *,
-    close_timeout: float | None = None,
     last_send_timeout: float | None = None,
     least_duration: float | None = None,
 ) -> None:
@@ -27,13 +26,11 @@ def limits(
 
     Args:
         monkeypatch: Of the test.
-        close_timeout: How long a generator may take to close, and a hook to return.
         last_send_timeout: How long a client may hold up the end of its stream when the
             server stops.
         least_duration: How long a stream is let go on, whenever the server stops.
     """
     times = {
-        "close_timeout": close_timeout,
         "last_send_timeout": last_send_timeout,
         "least_duration": least_duration,
     }

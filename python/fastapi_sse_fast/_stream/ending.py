@@ -1,7 +1,8 @@
 """Why a stream ends, and by when.
 
     open ── note(reason) ──────▶ over: the first reason counts
-    open ── shut_down(at) ─────▶ open, but it ends at that time, if not before
+    open ── shut_down(grace) ──▶ open, but it ends after that time, if not before
+    open ── end() ─────────────▶ open, but it ends now
     open ── ends_at is reached ▶ the outlet ends the stream, and notes `ends_for`
 
 Pure: it is told the time and never asks for it. Times are seconds on the clock of the
@@ -32,15 +33,24 @@ class Ending:
         ends_for: Why it is ended then.
     """
 
-    __slots__ = ("_limits", "_started_at", "_stops_at", "ends_at", "ends_for", "reason")
+    __slots__ = (
+        "_limits",
+        "_started_at",
+        "_stops_at",
+        "_stops_for",
+        "ends_at",
+        "ends_for",
+        "reason",
+    )
 
     def __init__(
         self, started_at: float, *, seconds_to_live: float, limits: Limits
     ) -> None:
         self._limits = limits
         self._started_at = started_at
-        # The server waits no longer than until then.
+        # What stops the stream waits no longer than until then.
         self._stops_at = math.inf
+        self._stops_for: Reason = "shutdown"
         self.reason: Reason | None = None
         self.ends_at = started_at + seconds_to_live
         self.ends_for: Reason = "max_duration"
@@ -53,11 +63,19 @@ class Ending:
     def shut_down(self, now: float, *, grace: float) -> None:
         """Bring the end forward: the server stops."""
         ends_at = max(now + grace, self._started_at + self._limits.least_duration)
+        self._bring_forward(ends_at, "shutdown")
+
+    def end(self, now: float) -> None:
+        """Bring the end forward: somebody has asked for it."""
+        self._bring_forward(now, "ended")
+
+    def _bring_forward(self, ends_at: float, reason: Reason) -> None:
         if ends_at < self.ends_at:
             self.ends_at = ends_at
-            self.ends_for = "shutdown"
+            self.ends_for = reason
         # A client that does not read must not keep the generator.
         self._stops_at = self.ends_at
+        self._stops_for = reason
 
     def send_by(self, began_at: float, timeout: float) -> float:
         """Return by when a send has to be done that began at a time."""
@@ -69,4 +87,4 @@ class Ending:
 
     def note_missed_send(self, now: float) -> None:
         """Note that a send was not done by then."""
-        self.note("shutdown" if now >= self._stops_at else "send_timeout")
+        self.note(self._stops_for if now >= self._stops_at else "send_timeout")

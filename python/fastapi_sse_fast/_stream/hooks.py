@@ -15,31 +15,26 @@ import anyio
 if TYPE_CHECKING:
     from ..options import CloseHook
     from ..summary import StreamSummary
-    from .limits import Limits
 
 logger = logging.getLogger("fastapi_sse_fast")
 
 T = TypeVar("T")
 
 
-async def call_on_close(
-    hook: CloseHook, summary: StreamSummary, limits: Limits
-) -> None:
+async def call_on_close(hook: CloseHook, summary: StreamSummary, within: float) -> None:
     """Call the hook, also where the task has been cancelled; log its errors."""
-    with anyio.CancelScope(shield=True), logged("on_close", limits):
+    with anyio.CancelScope(shield=True), logged("on_close", within):
         await awaited(hook(summary))
 
 
 @contextlib.contextmanager
-def logged(name: str, limits: Limits) -> Iterator[None]:
+def logged(name: str, within: float) -> Iterator[None]:
     """Log what a hook raises, and do not wait for it for longer than a generator."""
     try:
-        with anyio.move_on_after(limits.close_timeout) as time:
+        with anyio.move_on_after(within) as time:
             yield
         if time.cancelled_caught:
-            logger.warning(
-                "%s did not end within %g seconds", name, limits.close_timeout
-            )
+            logger.warning("%s did not end within %g seconds", name, within)
     except Exception:
         logger.exception("%s failed", name)
 

@@ -20,9 +20,6 @@ class Limits(NamedTuple):
     thread_slice: float = 0.005
     """How long a sync generator may keep its worker thread."""
 
-    close_timeout: float = 10.0
-    """How long a generator may take to close, and a hook to run."""
-
     least_duration: float = 0.1
     """How long a stream may go on, however soon after its start the server stops.
 

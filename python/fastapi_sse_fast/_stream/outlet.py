@@ -5,7 +5,7 @@
                                                          can still become a response
     FLOW ─── the source has returned ─▶ END: the last bytes complete the response
     FLOW ─── the source has failed ───▶ END: last words, and the response breaks off
-    FLOW ─── max_duration, shutdown ──▶ END: the source is closed, and the farewell
+    FLOW ─── max_duration, shutdown, end() ▶ END: the source is closed, and the farewell
                          completes the response; without one, the response breaks off
     any ──── stop(): the client is gone, or does not take what it is sent ─▶ over
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
@@ -89,11 +90,12 @@ class Outlet:
     Attributes:
         broke_off: Whether the stream was ended before its source, without a last word.
         extra_bytes: How many bytes of the body did not come from the source.
+        has_begun: Whether the head has been sent, or is being sent.
+        seconds_waiting: How long sends have waited for the client.
     """
 
     __slots__ = (
         "_backend",
-        "_begun",
         "_buffer",
         "_closing",
         "_direct",
@@ -118,6 +120,8 @@ class Outlet:
         "_work",
         "broke_off",
         "extra_bytes",
+        "has_begun",
+        "seconds_waiting",
     )
 
     def __init__(
@@ -148,7 +152,7 @@ class Outlet:
         self._handed_over: tuple[Any, Any] | None = None
         # What a send of the source has raised.
         self._error: BaseException | None = None
-        self._begun = False
+        self.has_begun = False
         self._stopped = False
         self._sending = False
         # To `receive`, a response that has ended is a disconnect, while `send` may go
@@ -163,6 +167,7 @@ class Outlet:
         self._send_timeout = _or_infinity(options.send_timeout)
         self.broke_off = False
         self.extra_bytes = 0
+        self.seconds_waiting = 0.0
 
     def forget(self) -> None:
         """Forget what knows it, when the stream is over."""
@@ -174,7 +179,7 @@ class Outlet:
 
     def begun(self) -> None:
         """Note that the head is being sent."""
-        self._begun = True
+        self.has_begun = True
         self._quiet_since = now = self._backend.clock()
         self._backend.alarm.set(self._next_deadline(now))
 
@@ -213,7 +218,7 @@ class Outlet:
         """Stop, unless the response has ended, which looks the same."""
         if self._is_last:
             # What stands around us has its time to return from the last send.
-            self._send_by = self._backend.clock() + self._limits.close_timeout
+            self._send_by = self._backend.clock() + self._options.close_timeout
             self._backend.alarm.set(self._send_by)
         else:
             self._ending.note("disconnected")
@@ -223,6 +228,16 @@ class Outlet:
         """Bring the end forward: the server stops, and waits for so many seconds."""
         now = self._backend.clock()
         self._ending.shut_down(now, grace=grace)
+        self._hurry(now)
+
+    def end(self) -> None:
+        """End the stream, before its source."""
+        now = self._backend.clock()
+        self._ending.end(now)
+        self._hurry(now)
+
+    def _hurry(self, now: float) -> None:
+        """Look at deadlines that have been brought forward."""
         if self._sending and not self._is_last:
             self._send_by = self._ending.send_by(
                 self._send_began_at, self._send_timeout
@@ -250,7 +265,7 @@ class Outlet:
             return self._send_by
         if self._closing:
             return self._source.close_by
-        if not self._begun:
+        if not self.has_begun:
             return min(self._wait_until, self._ending.ends_at)
         return min(self._next_ping(now), self._ending.ends_at)
 
@@ -293,13 +308,13 @@ class Outlet:
         self._direct = self._backend.direct_send(
             self._send_part, self._head.body_type, (self._send, self._head.message)
         )
-        while not self._begun:
+        while not self.has_begun:
             if len(buffer) or source.phase is not Phase.RUNNING or self._is_due():
                 break
             source.send_with(self._direct)
             await self._sleep()
             source.send_with(None)
-        if self._begun:
+        if self.has_begun:
             return True
         if source.error is not None and not len(buffer):
             await self.close_source()
@@ -354,7 +369,7 @@ class Outlet:
         if self._buffer.mid_event:
             return
         body = KEEPALIVE_COMMENT
-        with logged("ping", self._limits):
+        with logged("ping", self._options.close_timeout):
             body = frames.ping(self._options)
         self._buffer.shrink()
         await self._send_extra(body)
@@ -381,7 +396,7 @@ class Outlet:
             await self._send_last_words(source.error)
             return
         body = b""
-        with logged("farewell", self._limits):
+        with logged("farewell", self._options.close_timeout):
             body = self._last_word("farewell", frames.farewell(self._options))
         if not body:
             # It must not look as if that had been all.
@@ -396,7 +411,7 @@ class Outlet:
         if hook is None or self._stopped:  # nobody would get what it has to say
             return
         body = b""
-        with logged("on_error", self._limits):
+        with logged("on_error", self._options.close_timeout):
             event = await awaited(hook(error))
             if event is not None:
                 frame = frames.of_hook("on_error", event, self._options)
@@ -463,10 +478,12 @@ class Outlet:
             self._send_by = self._send_began_at + self._limits.last_send_timeout
         self._backend.alarm.set(self._send_by)
         self._sending = True
+        waits_since = time.perf_counter()  # uvloop's clock has whole milliseconds
         try:
             await self._backend.interruptible(send)
         finally:
             self._sending = False
+            self.seconds_waiting += time.perf_counter() - waits_since
         if self._stopped:
             raise StopSending
 

@@ -38,7 +38,6 @@ from .hooks import logger
 if TYPE_CHECKING:
     from .._core import DirectSend
     from .asyncio_ import AsyncioBackend
-    from .limits import Limits
     from .outlet import Outlet
     from .trio_ import TrioBackend
 
@@ -59,7 +58,7 @@ class Source:
         content: The iterable of items.
         buffer: Where the items go.
         backend: What runs the stream.
-        limits: The stream's.
+        close_timeout: Seconds that it may take to close.
 
     Attributes:
         phase: Where it is.
@@ -70,9 +69,9 @@ class Source:
     __slots__ = (
         "_backend",
         "_buffer",
+        "_close_timeout",
         "_content",
         "_items",
-        "_limits",
         "_outlet",
         "_room",
         "close_by",
@@ -90,13 +89,13 @@ class Source:
         content: Any,
         buffer: EventBuffer,
         backend: AsyncioBackend | TrioBackend,
-        limits: Limits,
+        close_timeout: float,
     ) -> None:
         self._content = content
         self._items: Any = None  # the iterator of `content`
         self._buffer = buffer
         self._backend = backend
-        self._limits = limits
+        self._close_timeout = close_timeout
         self._room = backend.sleep()  # while the client has to catch up
         self.phase = Phase.RUNNING
         self.error: Exception | None = None
@@ -151,7 +150,7 @@ class Source:
         """Wait for it no longer; it is interrupted once more."""
         self.phase = Phase.ABANDONED
         logger.warning(
-            "%s did not close within %g seconds", self.name, self._limits.close_timeout
+            "%s did not close within %g seconds", self.name, self._close_timeout
         )
         self._backend.abandon_source()
 
@@ -219,7 +218,7 @@ class Source:
     def _begin_to_close(self) -> None:
         if self.phase is Phase.RUNNING:
             self.phase = Phase.CLOSING
-            self.close_by = self._backend.clock() + self._limits.close_timeout
+            self.close_by = self._backend.clock() + self._close_timeout
 
     async def _close(self) -> None:
         self._backend.shield_source()

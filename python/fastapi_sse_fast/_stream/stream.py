@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import EventBuffer
 from .._shutdown import EndedAtShutdown, server_patience
+from ..event_stream import SCOPE_KEY, EventStream
 from ..summary import StreamSummary
 from . import frames
 from .asyncio_ import AsyncioBackend
 from .cancellation import as_exception, is_cancelled
 from .ending import Ending
-from .hooks import logger, warn_once
+from .hooks import awaited, logged, logger, warn_once
 from .outlet import Outlet, StopSending
 from .source import AsyncSource, Phase, Source, ThreadSource
 from .trio_ import TrioBackend
@@ -40,7 +41,7 @@ from .trio_ import TrioBackend
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
-    from starlette.types import Send
+    from starlette.types import Scope, Send
 
     from .._core import ItemEncoder
     from .._shutdown import Opening
@@ -60,26 +61,30 @@ class Stream:
         options: How the stream behaves.
         limits: Its times that are no options.
         opening: Of the request, if that could be told of the server's shutdown.
-        asks_again: Whether the client asks again by itself, as an `EventSource` does.
+        scope: Of the request.
+
+    Attributes:
+        is_shutting_down: Whether the server has been told to stop.
     """
 
     __slots__ = (
-        "_asks_again",
         "_backend",
         "_buffer",
         "_client",
         "_content",
         "_encoder",
         "_ending",
+        "_handle",
         "_head",
         "_limits",
         "_opening",
         "_options",
         "_outlet",
         "_over_at",
-        "_send",
+        "_scope",
         "_source",
         "_started_at",
+        "is_shutting_down",
     )
 
     _backend: AsyncioBackend | TrioBackend
@@ -99,10 +104,8 @@ class Stream:
         options: StreamOptions,
         limits: Limits,
         opening: Opening | None,
-        *,
-        asks_again: bool,
+        scope: Scope,
     ) -> None:
-        self._asks_again = asks_again
         self._content = content
         self._encoder = encoder
         self._head = head
@@ -110,6 +113,17 @@ class Stream:
         self._limits = limits
         self._opening = opening
         self._over_at = None
+        self._scope = scope
+        self._handle: EventStream | None = None
+        self.is_shutting_down = False
+
+    @property
+    def handle(self) -> EventStream:
+        """The stream as hooks and generators see it."""
+        if self._handle is None:
+            is_open = self._over_at is None
+            self._handle = EventStream(self if is_open else None, self._scope)
+        return self._handle
 
     async def run(self, client: Client, send: Send) -> None:
         """Stream until the content ends, fails or the client is gone.
@@ -121,6 +135,10 @@ class Stream:
         self._open(client, send)
         source = self._source
         try:
+            on_open = self._options.on_open
+            if on_open is not None:
+                with logged("on_open", self._options.close_timeout):
+                    await awaited(on_open(self.handle))
             await self._backend.run(self)
         except BaseException:
             self._ending.reason = "cancelled"
@@ -148,15 +166,23 @@ class Stream:
                 "middleware",
             )
 
-    def summary(self) -> StreamSummary:
-        """Return what became of the stream, once it is over."""
+    def summary(self, error: Exception | None) -> StreamSummary:
+        """Return what became of the stream, once it is over.
+
+        Args:
+            error: What `run` has raised.
+        """
         assert self._over_at is not None
         return StreamSummary(
+            stream=self.handle,
             reason=self._ending.reason or "error",
+            error=error,
+            status=self._head.status if self._outlet.has_begun else None,
             events=self._buffer.sent_events,
             bytes=self._buffer.sent_bytes + self._outlet.extra_bytes,
             seconds_to_first_event=self._buffer.seconds_to_first_event,
             seconds_open=self._over_at - self._started_at,
+            seconds_waiting=self._outlet.seconds_waiting,
         )
 
     def shut_down(self) -> None:
@@ -169,8 +195,30 @@ class Stream:
             return
         grace = self._options.shutdown_grace
         if grace is None:
-            grace = 0.0 if self._asks_again else server_patience()
+            # An `EventSource`, which is all that is sure to ask again, asks by GET.
+            asks_again = self._scope.get("method", "GET") == "GET"
+            grace = 0.0 if asks_again else server_patience()
         self._outlet.shut_down(grace)
+        if not self.is_shutting_down:
+            self.is_shutting_down = True
+            self._tell_of_shutdown()
+
+    def _tell_of_shutdown(self) -> None:
+        hook = self._options.on_shutdown
+        if hook is not None:
+            try:
+                hook(self.handle)
+            except Exception:
+                logger.exception("on_shutdown failed")
+
+    def end(self) -> None:
+        """End the stream before its source; called from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._backend.run_in_loop(self._end)
+
+    def _end(self) -> None:
+        if self._over_at is None:
+            self._outlet.end()
 
     def _open(self, client: Client, send: Send) -> None:
         backend = AsyncioBackend() if _in_asyncio_task() else TrioBackend()
@@ -196,7 +244,9 @@ class Stream:
             else functools.partial(backend.run_in_loop, work.wake),
         )
         source = AsyncSource if is_async else ThreadSource
-        self._source = source(self._content, self._buffer, backend, limits)
+        self._source = source(
+            self._content, self._buffer, backend, options.close_timeout
+        )
         self._outlet = Outlet(
             send,
             self._head,
@@ -209,12 +259,16 @@ class Stream:
             limits=limits,
         )
         self._source.feed(self._outlet)
+        self._scope[SCOPE_KEY] = self
 
     def _close(self) -> None:
         """Leave nothing to the garbage collector: the parts know each other."""
         self._backend.close()
         self._source.forget()
         self._outlet.forget()
+        self._scope.pop(SCOPE_KEY, None)
+        if self._handle is not None:
+            self._handle._close()
 
     # What the backend runs
 
