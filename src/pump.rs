@@ -347,7 +347,7 @@ impl DirectSend {
     fn new(
         py: Python<'_>,
         send: Py<PyAny>,
-        head: Option<Head>,
+        head: Head,
         body_type: Py<PyAny>,
         run: Py<PyAny>,
         request: Py<PyAny>,
@@ -373,8 +373,13 @@ impl DirectSend {
             request,
             stream,
             switch,
-            head: Mutex::new(head),
+            head: Mutex::new(Some(head)),
         })
+    }
+
+    /// The head is sent by somebody else.
+    fn forget_head(&self) {
+        drop(self.take_head());
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

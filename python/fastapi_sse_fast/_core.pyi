@@ -451,8 +451,7 @@ class DirectSend:
 
     Args:
         send: What parts of the body are sent with.
-        head: What the message that starts the response is sent with, and that
-            message, if it was not sent yet.
+        head: What the message that starts the response is sent with, and that message.
         body_type: The type of the messages behind it.
         run: Runs a function in the context of the sends.
         request: The task of the request.
@@ -463,12 +462,14 @@ class DirectSend:
         cls,
         send: Callable[[Any], Awaitable[None]],
         *,
-        head: tuple[Callable[[Any], Awaitable[None]], MutableMapping[str, Any]] | None,
+        head: tuple[Callable[[Any], Awaitable[None]], MutableMapping[str, Any]],
         body_type: str,
         run: Callable[..., Any],
         request: Task[Any],
         stream: Task[Any],
     ) -> DirectSend: ...
+    def forget_head(self) -> None:
+        """Do not send the head: it is being sent by somebody else."""
 
 def begin_send(
     send: Callable[[Any], Awaitable[None]], message: Any, /

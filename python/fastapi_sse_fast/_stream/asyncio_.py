@@ -179,15 +179,14 @@ class AsyncioBackend:
     # Sends
 
     def direct_send(
-        self, send: Send, body_type: str, head: tuple[Send, Message] | None
+        self, send: Send, body_type: str, head: tuple[Send, Message]
     ) -> DirectSend | None:
         """Return what sends in a step of the source, as the request's task.
 
         Args:
             send: Sends parts of the body.
             body_type: Of their messages.
-            head: What sends the message that starts the response, and that message,
-                if it has not been sent yet.
+            head: What sends the message that starts the response, and that message.
         """
         if self._source is None or self._request is None:
             return None

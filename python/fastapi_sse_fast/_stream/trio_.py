@@ -90,7 +90,7 @@ class TrioBackend:
         return math.inf
 
     def direct_send(
-        self, send: Send, body_type: str, head: tuple[Send, Message] | None
+        self, send: Send, body_type: str, head: tuple[Send, Message]
     ) -> None:
         """Return nothing: see the top of this file."""
 
