@@ -30,6 +30,8 @@ from fastapi_sse_fast import (
 from ..support.apps import KINDS, MS, Log, Summaries, app_of, endless, noted
 from ..support.asgi import call, call_until, fetch
 from ..support.eventsource import parse
+from ..support.internals import limits
+from ..support.middlewares import around_send
 from ..support.server import get, serve, wait_until
 
 # Clean-up, in order, however it ends
@@ -383,3 +385,50 @@ def test_a_middleware_that_goes_on_after_the_last_message() -> None:
         assert get(port).endswith(b"data: 1\n\n")
         wait_until(lambda: len(log) == 2)
     assert log == ["audited", "finished"]
+
+
+@pytest.mark.parametrize("size", [20_000, 300_000])  # each is sent by itself
+@pytest.mark.parametrize("ending", ["max_duration", "shutdown"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_finished_generator_has_yielded_is_sent_although_time_is_up(
+    kind: str,
+    ending: str,
+    size: int,
+    anyio_backend: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits(monkeypatch, least_duration=0.0, last_send_timeout=5.0)
+    closed = threading.Event()
+
+    async def items() -> AsyncIterator[EncodedEvent]:
+        for number in range(3):
+            yield EncodedEvent(raw_data="x" * size, id=str(number))
+        closed.set()
+
+    def sync_items() -> Iterator[EncodedEvent]:
+        for number in range(3):
+            yield EncodedEvent(raw_data="x" * size, id=str(number))
+        closed.set()
+
+    summaries = Summaries()
+
+    async def slow(send: Any, message: Any) -> None:
+        if message.get("body") and not closed.is_set():
+            while not closed.is_set():
+                await anyio.sleep(MS)
+            if ending == "shutdown":
+                shutdown()
+            await anyio.sleep(120 * MS)
+        await send(message)
+
+    app = app_of(
+        items if kind == "async" else sync_items,
+        max_duration=100 * MS if ending == "max_duration" else None,
+        max_pending=1_000_000,
+        on_close=summaries,
+    )
+    reply = fetch(around_send(app, slow), backend=anyio_backend)
+    assert reply.complete
+    assert reply.body.count(b"x") == 3 * size
+    assert reply.body.endswith(b"x\nid: 2\n\n")
+    assert summaries.reasons == ["finished"]

@@ -345,7 +345,10 @@ class Outlet:
             is_over = source.is_over
             is_late = self._backend.clock() >= self._ending.ends_at
             body = buffer.take()
-            if (is_over and not len(buffer)) or (is_late and source.error is None):
+            if is_over and not len(buffer):
+                return body
+            # What a source that has ended has yielded is sent to its end.
+            if is_late and not is_over and source.error is None:
                 return body
             if not body and source.error is not None:
                 return b""
