@@ -33,8 +33,9 @@ from .watch import MEASURED, Faults, Watch, say
 
 APP = "tests.soak.app:app"
 
-SERVERS = [name for name in COMMANDS if name.startswith("uvicorn")]
-"""Others keep tasks and memory of their own for a while."""
+SERVERS = [
+    name for name in COMMANDS if name.startswith(("uvicorn", "hypercorn", "granian"))
+]
 
 ENVIRONMENT = {
     # Requests of clients that have left would be kept by the timer.
@@ -189,7 +190,8 @@ def main() -> None:
         nargs="+",
         choices=SERVERS,
         default=["uvicorn-h11", "uvicorn-uvloop"],
-        help="that share the first part; the last one has the second",
+        help="that share the first part; the last one has the second (default: "
+        "uvicorn-h11 uvicorn-uvloop)",
     )
     parser.add_argument(
         "--leaks",

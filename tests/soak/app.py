@@ -42,8 +42,13 @@ from fastapi_sse_fast import (
 @contextlib.asynccontextmanager
 async def quiet(_: FastAPI) -> AsyncIterator[None]:
     """Keeps what is planned out of the server's log: all that is there is a fault."""
-    logging.getLogger("uvicorn.error").addFilter(is_unplanned)
+    for server in ("uvicorn.error", "hypercorn.error", "_granian"):
+        logger = logging.getLogger(server)
+        for filtered in (logger, *logger.handlers):  # of loggers below it too
+            filtered.addFilter(is_unplanned)
     logging.getLogger("uvicorn.access").disabled = True
+    if "hypercorn" in sys.modules:  # it sends to clients that have left
+        logging.getLogger("asyncio").disabled = True
     warnings.simplefilter("always", ResourceWarning)
     yield
 
@@ -356,12 +361,17 @@ def resident_bytes() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
+def is_of_python(thread: threading.Thread) -> bool:
+    """Whether a thread is not one of granian's, which is known when it logs."""
+    return not isinstance(thread, threading._DummyThread)
+
+
 @app.get("/counts")
 async def counts() -> Counts:
     return Counts(
         open=sum(not is_over(record) for record in records.values()),
         tasks=len(asyncio.all_tasks()),
-        threads=threading.active_count(),
+        threads=sum(map(is_of_python, threading.enumerate())),
         descriptors=len(os.listdir("/proc/self/fd")),
         traced_bytes=tracemalloc.get_traced_memory()[0],
         native_bytes=native_bytes(),
@@ -483,18 +493,23 @@ async def leak(kind: str) -> None:
 def is_unplanned(record: logging.LogRecord) -> bool:
     if record.exc_info and record.exc_info[1] is not None:
         return not is_planned(record.exc_info[1])
+    message = record.getMessage()
+    if "Traceback" in message:  # granian's are texts
+        return not any(kind.__name__ in message for kind in PLANNED)
     # What uvicorn says about a client that was dropped.
-    return "without completing response" not in record.getMessage()
+    return "without completing response" not in message
+
+
+PLANNED = (
+    PlannedError,
+    ResponseValidationError,
+    HTTPException,  # which comes too late if the server is told to stop
+    asyncio.CancelledError,
+)
 
 
 def is_planned(error: BaseException) -> bool:
     causes = [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
-    planned = (
-        PlannedError,
-        ResponseValidationError,
-        HTTPException,  # which comes too late if the server is told to stop
-        asyncio.CancelledError,
-    )
-    return isinstance(error, planned) or any(
+    return isinstance(error, PLANNED) or any(
         is_planned(cause) for cause in causes if cause is not None
     )
