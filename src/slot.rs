@@ -183,6 +183,10 @@ struct Mark {
 impl Mark {
     /// One that is all of a text.
     fn whole(text: &str, marks: &Marks) -> Option<Self> {
+        // Nearly no text is one, and most are longer than their beginning.
+        if !text.starts_with(&marks.text) && !text.starts_with(&marks.digits) {
+            return None;
+        }
         let mark = Self::find(text.as_bytes(), 0, marks)?;
         (mark.is_whole && mark.start == 0 && mark.end == text.len()).then_some(mark)
     }

@@ -20,7 +20,7 @@ from . import template
 from ._core import slot_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 Path: TypeAlias = tuple[Any, ...]
 """Fields, keys, indices and attributes that lead from the data to a slot."""
@@ -30,6 +30,11 @@ Tree: TypeAlias = dict[Any, Any]
 
 # FastAPI's encoder goes through these, and writes what it finds without regard to them.
 _PLAIN = (dict, list, tuple, OrderedDict, defaultdict, deque)
+
+# Most data is of these types. Whether it is of any other is not asked: that would take
+# three times as long as all the rest of looking for slots.
+_CONTAINERS = (dict, list, tuple)
+_SCALARS = (str, int, float, bool, type(None))
 
 # Of pydantic itself, for `Sequence` and the like: they only choose how to iterate.
 _HARMLESS = ("pydantic._internal._serializers", "pydantic._internal._std_types_schema")
@@ -46,23 +51,28 @@ class SlottedData:
         ValueError: A slot is there twice, or the data cannot be encoded a second time.
     """
 
-    __slots__ = ("data", "slots", "tree")
+    __slots__ = ("data", "is_plain", "slots", "tree")
 
     data: Any
     """A copy, if it will be needed."""
 
-    slots: dict[str, bool] | None
+    is_plain: bool
+    """Whether FastAPI's encoder writes the value of each slot alone."""
+
+    slots: dict[str, bool]
     """By name, whether scalars may be written in place, once one was seen to come out
-    as it would of the whole. `None` where FastAPI's encoder writes the value of each
-    slot alone."""
+    as it would of the whole."""
 
     tree: Tree | str
 
     def __init__(self, data: Any, *, writes_itself: bool) -> None:
         paths, has_iterator = _find(data, in_model=writes_itself)
-        self.data, self.slots = data, None
-        if all(_is_plain(data, path, writes_itself) for path in paths.values()):
-            self.tree = _tree(paths)
+        self.data, self.slots = data, dict.fromkeys(paths, False)
+        self.is_plain = all(
+            _is_plain(data, path, writes_itself) for path in paths.values()
+        )
+        if self.is_plain:
+            self.tree = {}
             return
         if has_iterator:
             raise ValueError(
@@ -84,13 +94,9 @@ class SlottedData:
             self.slots[name] = not is_up_to_python
         self.tree = _tree(paths)
 
-    def names(self) -> list[str]:
-        """The names of all slots."""
-        return list(_leaves(self.tree))
-
     def filled(self, values: dict[str, Any]) -> Any:
         """The data with these values in place of their slots."""
-        return _filled(self.data, self.tree, values)
+        return _filled(self.data, self.tree, values.get)
 
     @staticmethod
     def kept(values: dict[str, Any]) -> dict[str, Any]:
@@ -113,14 +119,13 @@ class SlottedData:
         return _restored, (self.data, self.slots, self.tree)
 
 
-def _restored(data: Any, slots: dict[str, bool] | None, tree: Tree) -> SlottedData:
+def _restored(data: Any, slots: dict[str, bool], tree: Tree) -> SlottedData:
+    def slot(name: str, mark: Any) -> Any:
+        return template.Slot(name, type=int if isinstance(mark, int) else str)
+
     restored: SlottedData = SlottedData.__new__(SlottedData)
-    marks = {
-        name: template.Slot(name, type=int if isinstance(mark, int) else str)
-        for name, mark in _marks(data, tree)
-    }
-    restored.data = _filled(data, tree, marks)
-    restored.slots, restored.tree = slots, tree
+    restored.data = _filled(data, tree, slot)
+    restored.is_plain, restored.slots, restored.tree = False, slots, tree
     return restored
 
 
@@ -140,28 +145,40 @@ def _find(data: Any, *, in_model: bool) -> tuple[dict[str, Path], bool]:
     waiting: list[tuple[Any, Any, bool]] = [(data, None, in_model)]
     while waiting:
         value, way, in_model = waiting.pop()
-        name = slot_name(value)
-        if name is not None:
-            if name in paths:
-                raise ValueError(f"slot {name!r} is there twice")
-            steps = []
-            while way is not None:
-                way, step = way
-                steps.append(step)
-            paths[name] = tuple(reversed(steps))
-        elif id(value) not in seen:
-            seen[id(value)] = value
+        if type(value) not in _CONTAINERS:
+            name = slot_name(value)
+            if name is not None:
+                if name in paths:
+                    raise ValueError(f"slot {name!r} is there twice")
+                paths[name] = _path(way)
+                continue
+            if type(value) in _SCALARS:
+                continue
+        if id(value) in seen:
+            continue
+        seen[id(value)] = value
+        if type(value) not in _CONTAINERS:
             has_iterator |= hasattr(type(value), "__next__")
             in_model = in_model or isinstance(value, BaseModel)
-            waiting += (
-                (child, (way, step), in_model)
-                for step, child in _children(value, in_model=in_model)
-            )
+        for step, child in _children(value, in_model=in_model):
+            waiting.append((child, (way, step), in_model))
     return paths, has_iterator
+
+
+def _path(way: Any) -> Path:
+    steps = []
+    while way is not None:
+        way, step = way
+        steps.append(step)
+    return tuple(reversed(steps))
 
 
 def _children(value: Any, *, in_model: bool) -> Iterable[tuple[Any, Any]]:
     """What is encoded of a value, each with the step to it."""
+    if type(value) is dict:
+        return value.items()
+    if type(value) in _CONTAINERS:
+        return enumerate(value)
     if isinstance(value, (str, int, float, type, enum.Enum)) or value is None:
         return ()
     if isinstance(value, BaseModel):
@@ -224,11 +241,12 @@ def _with_children(value: Any, children: dict[Any, Any]) -> Any:
     return other
 
 
-def _filled(value: Any, tree: Tree | str, values: dict[str, Any]) -> Any:
+def _filled(value: Any, tree: Tree | str, fill: Callable[[str, Any], Any]) -> Any:
+    """A copy in which a slot is what `fill` makes of its name and what stands there."""
     if isinstance(tree, str):
-        return values.get(tree, value)
+        return fill(tree, value)
     children = {
-        step: _filled(_child(value, step), branch, values)
+        step: _filled(_child(value, step), branch, fill)
         for step, branch in tree.items()
     }
     return _with_children(value, children) if children else value
@@ -245,23 +263,6 @@ def _tree(paths: dict[str, Path]) -> Tree | str:
             branch = branch.setdefault(step, {})
         branch[last] = name
     return tree
-
-
-def _marks(value: Any, tree: Tree | str) -> Iterator[tuple[str, Any]]:
-    """The names of all slots, each with what stands for it."""
-    if isinstance(tree, str):
-        yield tree, value
-        return
-    for step, branch in tree.items():
-        yield from _marks(_child(value, step), branch)
-
-
-def _leaves(tree: Tree | str) -> Iterator[str]:
-    if isinstance(tree, str):
-        yield tree
-        return
-    for branch in tree.values():
-        yield from _leaves(branch)
 
 
 def _values_on(path: Path, data: Any) -> Iterator[tuple[Any, Any]]:

@@ -124,12 +124,12 @@ impl EventTemplate {
             bound: None,
         };
         let Some(slotted) = slotted else {
-            template.slots = slots(py, found, &[], None)?;
+            template.slots = slots(py, found, &[], true)?;
             return Ok(template);
         };
-        let can_learn = slotted.slots(py)?;
-        template.slots = slots(py, found, &slotted.names(py)?, can_learn.as_ref())?;
-        template.data = can_learn.map(|_| slotted);
+        let is_plain = slotted.is_plain(py)?;
+        template.slots = slots(py, found, &slotted.slots(py)?, is_plain)?;
+        template.data = (!is_plain).then_some(slotted);
         Ok(template)
     }
 
@@ -389,8 +389,8 @@ fn value_of<'py>(
 fn slots(
     py: Python<'_>,
     found: Vec<Found>,
-    in_data: &[String],
-    can_learn: Option<&Bound<'_, PyDict>>,
+    in_data: &[(String, bool)],
+    is_plain: bool,
 ) -> PyResult<Vec<Slot>> {
     let mut slots: Vec<Slot> = Vec::with_capacity(found.len());
     for Found { name, place, at } in found {
@@ -399,20 +399,16 @@ fn slots(
         if slots.iter().any(|slot| slot.name.is(&name_in_python)) {
             return error("is there twice");
         }
-        if place == Place::Json && !in_data.contains(&name) {
-            return error(
-                "is of an iterator, a set or an object that encodes itself; it can only be in a \
-                 field, an attribute, a list, a tuple or a dict",
-            );
+        let mut scalars = None;
+        if place == Place::Json {
+            let Some((_, can_learn)) = in_data.iter().find(|(known, _)| *known == name) else {
+                return error(
+                    "is of an iterator, a set or an object that encodes itself; it can only be \
+                     in a field, an attribute, a list, a tuple or a dict",
+                );
+            };
+            scalars = (!is_plain).then(|| Arc::new(Scalars::new(*can_learn)));
         }
-        let scalars = match can_learn {
-            Some(can_learn) if place == Place::Json => {
-                let can_learn = can_learn.get_item(&name_in_python)?;
-                let can_learn = can_learn.is_some_and(|flag| flag.is_truthy().unwrap_or(false));
-                Some(Arc::new(Scalars::new(can_learn)))
-            }
-            _ => None,
-        };
         slots.push(Slot {
             name: name_in_python.unbind(),
             place,
@@ -420,7 +416,7 @@ fn slots(
             scalars,
         });
     }
-    for name in in_data {
+    for (name, _) in in_data {
         let is_it = |slot: &Slot| slot.place == Place::Json && slot.name.to_string() == *name;
         if !slots.iter().any(is_it) {
             return Err(PyValueError::new_err(format!(

@@ -38,23 +38,15 @@ impl SlottedData {
         self.0.bind(py).getattr(intern!(py, "data"))
     }
 
-    /// The names of its slots.
-    pub(super) fn names(&self, py: Python<'_>) -> PyResult<Vec<String>> {
-        self.0
-            .bind(py)
-            .call_method0(intern!(py, "names"))?
-            .extract()
+    /// Whether FastAPI's encoder writes the value of each slot alone.
+    pub(super) fn is_plain(&self, py: Python<'_>) -> PyResult<bool> {
+        self.0.bind(py).getattr(intern!(py, "is_plain"))?.extract()
     }
 
-    /// Whether a slot can learn which scalars may be written in place, by name. `None` where
-    /// FastAPI's encoder writes the value of each slot alone.
-    pub(super) fn slots<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+    /// Its slots by name: whether each can learn which scalars may be written in place.
+    pub(super) fn slots(&self, py: Python<'_>) -> PyResult<Vec<(String, bool)>> {
         let slots = self.0.bind(py).getattr(intern!(py, "slots"))?;
-        Ok(if slots.is_none() {
-            None
-        } else {
-            Some(slots.cast_into()?)
-        })
+        slots.cast::<PyDict>()?.items().extract()
     }
 
     /// A copy with values in place of their slots.
