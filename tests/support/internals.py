@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import queue
+import sys
+import threading
 import types
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from anyio._backends._asyncio import WorkerThread
 
 from fastapi_sse_fast import EventSourceResponse, _shutdown
+
+from .server import wait_until
 
 
 def limits(
@@ -82,10 +88,27 @@ def nothing_for_the_collector() -> Iterator[None]:
     try:
         before = objects_of_streams()
         yield
+        wait_until(all_workers_wait)
         assert objects_of_streams() == before
     finally:
         gc.unfreeze()
         gc.enable()
+
+
+def all_workers_wait() -> bool:
+    """Return whether AnyIO's threads on asyncio have let go of what they ran last.
+
+    They first tell the loop of the result, so that a stream can be over before.
+    """
+    frames = sys._current_frames()
+    workers = [each for each in threading.enumerate() if isinstance(each, WorkerThread)]
+    return all(_waits_for_work(frames.get(each.ident or 0)) for each in workers)
+
+
+def _waits_for_work(frame: types.FrameType | None) -> bool:
+    while frame is not None and frame.f_code is not queue.Queue.get.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def objects_of_streams() -> int:
