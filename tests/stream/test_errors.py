@@ -373,7 +373,8 @@ def test_what_is_no_exception_is_raised_from_anywhere(
 
     async def items() -> AsyncIterator[int]:
         yield 1
-        await anyio.sleep(20 * MS)
+        if where != "on_error":
+            await anyio.sleep_forever()
         raise LookupError
 
     async def send(message: Any) -> None:
