@@ -252,6 +252,9 @@ class _Watch:
         return self.loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, context=context)
 
     def _look(self) -> None:
+        # A timer that rang has its callback, and may be in what others leave to the
+        # garbage collector: asyncio's loop has lists of timers in its frames.
+        self._timer.cancel()
         if _server_is_stopping():
             shutdown()
         if _watch is self:
