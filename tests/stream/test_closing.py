@@ -313,7 +313,8 @@ def test_closing_that_fails_has_last_words_and_no_farewell(
     summaries = Summaries()
     app = app_of(
         items if kind == "async" else sync_items,
-        max_duration=20 * MS if end == "max_duration" else None,
+        # So long that on a busy machine a thread has begun.
+        max_duration=100 * MS if end == "max_duration" else None,
         on_error=on_error,
         on_close=summaries,
         farewell=ServerSentEvent(event="bye"),
