@@ -14,6 +14,8 @@ import pytest
 import fastapi_sse_fast
 from fastapi_sse_fast import EncodedEvent, EventTemplate
 
+from ..support.ids import stable_id
+
 STUB = Path(fastapi_sse_fast.__file__).with_name("_core.pyi")
 
 # CPython documents these itself, with one text for the calls of all types.
@@ -63,7 +65,7 @@ def test_documentation_is_that_of_the_stub(name: str, text: str) -> None:
             ["data_str=None", "ending in a blank"],
         ),
     ],
-    ids=str,
+    ids=stable_id,
 )
 def test_help(what: Any, texts: list[str]) -> None:
     # Since Python 3.13 a long signature takes several lines.

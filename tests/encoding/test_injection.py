@@ -28,6 +28,7 @@ from ..support import reference
 from ..support.asgi import fetch
 from ..support.eventsource import Event, parse
 from ..support.hostile import Faked, Lying, LyingNumber, Proxy, Rubbish, outcome, push
+from ..support.ids import stable_id
 
 
 class Loose(ServerSentEvent):
@@ -243,7 +244,9 @@ def test_text_in_json_stays_in_its_line(key: str, text: str) -> None:
 MARK = str(Slot("inner"))
 
 
-@pytest.mark.parametrize("text", [MARK, MARK[:-1], f'"{MARK}"', f"{MARK}\n{MARK}"])
+@pytest.mark.parametrize(
+    "text", [MARK, MARK[:-1], f'"{MARK}"', f"{MARK}\n{MARK}"], ids=stable_id
+)
 def test_values_that_look_like_slots_are_values(text: str) -> None:
     template = EventTemplate({"a": Slot("a"), "b": Slot("b")}, id=Slot("id"))
     line = text.replace("\n", "")

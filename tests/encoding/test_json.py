@@ -21,6 +21,7 @@ from fastapi_sse_fast import encode_event
 from ..support import reference, releases, values
 from ..support.apps import no_collector
 from ..support.buffers import buffer_of, taken
+from ..support.ids import stable_id
 
 
 def encode(value: Any) -> bytes:
@@ -58,7 +59,9 @@ def test_every_kind_of_value_equals_the_reference(recipe: values.Recipe) -> None
 
 
 @pytest.mark.parametrize(
-    "value", [values.Unencodable(), 1j, values.Color.DATE, object, {(1, 2): 3}], ids=str
+    "value",
+    [values.Unencodable(), 1j, values.Color.DATE, object, {(1, 2): 3}],
+    ids=stable_id,
 )
 @pytest.mark.parametrize("inside", [lambda value: value, lambda value: [1, value]])
 def test_errors_are_those_of_the_reference(value: Any, inside: Any) -> None:

@@ -23,6 +23,7 @@ from pydantic.alias_generators import to_camel
 from fastapi_sse_fast import EncodedEvent, EventTemplate, Slot
 
 from ..support import values
+from ..support.ids import stable_id
 from ..support.releases import NON_FINITE_CAN_BE_STRINGS
 from ..support.values import Recipe, constant
 
@@ -440,7 +441,7 @@ class Iterates:
         (Anything(value=[Slot("a"), iter([1])]), "iterator, which can be encoded only"),
         (Point([Slot("a"), Slot("a")]), "slot 'a' is there twice"),
     ],
-    ids=str,
+    ids=stable_id,
 )
 def test_a_slot_that_no_value_can_be_put_into(data: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):

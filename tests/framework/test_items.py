@@ -41,6 +41,7 @@ from ..support.comparison import (
     both,
     stream_of,
 )
+from ..support.ids import stable_id
 
 
 class Aliased(BaseModel):
@@ -252,7 +253,7 @@ def test_openapi_of_events(annotation: Any) -> None:
     assert documents[0] == documents[1]
 
 
-@pytest.mark.parametrize(("item_type", "items"), ITEM_TYPES, ids=str)
+@pytest.mark.parametrize(("item_type", "items"), ITEM_TYPES, ids=stable_id)
 def test_openapi_of_items(item_type: Any, items: list[Any]) -> None:
     endpoint = stream_of(items, item_type, "sync")
     documents = [app_of(endpoint, module=module).openapi() for module in MODULES]
