@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ..support import releases
 from ..support.apps import MS
 from ..support.server import (
     COMMANDS,
@@ -33,7 +34,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     assert "never retrieved" not in "".join(server.log)
 
 
-def test_streams_errors_and_disconnects(server: Server) -> None:
+def test_streams_errors_and_disconnects(
+    server: Server, request: pytest.FixtureRequest
+) -> None:
+    if server.name == "gunicorn" and releases.LOSES_SOCKETS:
+        # Only if a generator that never waits sends once more before it hears of that.
+        reason = "gunicorn writes by writelines, and the next client gets no answer"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
     port = server.port
     del server.log[:]
 

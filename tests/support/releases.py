@@ -9,6 +9,8 @@ import importlib.metadata
 import re
 import sys
 import sysconfig
+from asyncio import selector_events
+from typing import Any
 
 import fastapi
 import pydantic
@@ -44,6 +46,17 @@ NON_FINITE_CAN_BE_STRINGS = _numbers(pydantic.VERSION) >= (2, 8)
 
 IDLE_THREADS_LET_GO = _numbers(importlib.metadata.version("anyio")) >= (4, 9)
 """Before, a worker thread of AnyIO keeps what it called last until its next call."""
+
+_transport: Any = vars(selector_events)["_SelectorSocketTransport"]
+_writelines = vars(_transport).get("writelines")
+LOSES_SOCKETS = (
+    _writelines is not None and "_conn_lost" not in _writelines.__code__.co_names
+)
+"""Whether asyncio goes on to watch a socket that is written to after its loss.
+
+The next connection with its number is never read. So it is from CPython 3.12 on, until
+https://github.com/python/cpython/issues/136234 is fixed.
+"""
 
 NEEDS_TIMEOUT = pytest.mark.skipif(
     sys.version_info < (3, 11), reason="asyncio.timeout is new in 3.11"
