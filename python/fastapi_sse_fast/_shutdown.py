@@ -13,7 +13,8 @@ that code can wait for it in `shutting_down()`.
 What begins after the signal cannot be told of it any more: uvicorn accepts connections
 for up to 0.1 s longer. Its handler is a method of the server, and that tells: by its
 `should_exit`, and by its sockets, which it closes. So a uvicorn is also seen to stop
-that nobody has sent a signal, as after `--limit-max-requests`.
+that nobody has sent a signal, as after `--limit-max-requests`. How others are seen that
+are told by no signal is in `_workers.py`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ import contextlib
 import contextvars
 import math
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from . import _workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,13 +50,17 @@ _SIGNALS = [
     for name in ("SIGTERM", "SIGINT", "SIGBREAK")
     if hasattr(signal, name)
 ]
+if "gunicorn" in sys.modules and hasattr(signal, "SIGQUIT"):
+    # Its workers get this one where its main process gets SIGINT or SIGQUIT. Elsewhere
+    # it is no order to stop: a handler of the application may print stacks.
+    _SIGNALS.append(signal.SIGQUIT)
 
 UNKNOWN_PATIENCE: Final = 30.0
 """Seconds that a server is taken to wait for its responses, where it does not tell: as
 long as Kubernetes gives a container, and gunicorn a worker."""
 
 SECONDS_BETWEEN_LOOKS: Final = 0.5
-"""How often a uvicorn is looked at while there are streams."""
+"""How often a server that does not say that it stops is looked at, while it streams."""
 
 _lock = threading.RLock()  # a handler may run while its own thread holds it
 _open: set[_Stream] = set()
@@ -177,6 +185,7 @@ def _add(stream: _Stream) -> None:
         if _in_main_thread():
             _open_in_main.add(stream)
             _stand_before_the_servers_handlers()
+            _workers.hear_of_a_stop(shutdown)
             _watch_the_server()
 
 
@@ -216,7 +225,7 @@ def _handlers() -> Iterator[Any]:
 
 
 def _server_is_stopping() -> bool:
-    return any(_has_been_told(handler) for handler in _handlers())
+    return _workers.is_stopping() or any(map(_has_been_told, _handlers()))
 
 
 def _has_been_told(handler: Any) -> bool:
@@ -268,7 +277,9 @@ def _watch_the_server() -> None:
     global _watch
     if _watch is not None and not _watch.loop.is_closed():
         return
-    if any(_server_of(handler) is not None for handler in _handlers()):
+    if _workers.there_is_one_to_ask() or any(
+        _server_of(handler) is not None for handler in _handlers()
+    ):
         try:
             _watch = _Watch(asyncio.get_running_loop())
         except RuntimeError:  # there is none: it is trio's

@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from ..support.apps import MS
 from ..support.server import (
     COMMANDS,
     GUNICORN,
-    TIMEOUT,
     Client,
     get,
     serve_process,
@@ -32,8 +30,7 @@ SHUTDOWN_PATHS = ["/busy", "/sync-busy", *["/idle", "/paced", *["/sync"] * 5] * 
 
 
 # hypercorn's trio worker has no handler for SIGTERM, and that of daphne cancels all
-# requests. (Workers that hypercorn starts beside its own process get no signal.) See
-# below for each.
+# requests. See below for both.
 STOPPABLE = [name for name in COMMANDS if name not in ("hypercorn-trio", "daphne")]
 
 
@@ -190,26 +187,58 @@ def test_sigterm_cancels_the_streams_of_daphne(path: str) -> None:
     assert server.said[-2:] == ["generator", "closed cancelled"]
 
 
-def test_workers_of_hypercorn_cancel_their_streams_or_wait_for_their_clients(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """They are told by a flag, which nobody else sees.
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT])
+def test_gunicorn_that_stops_quickly_ends_its_streams(number: signal.Signals) -> None:
+    """Its main process sends SIGQUIT to the workers for both."""
+    with serve_process("gunicorn", APP, READY) as server:
+        with Client(server.port, "/idle") as client:
+            client.read_until(b"data: 1\n\n")
+            server.send_signal(number)
+            assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
+        server.wait()
+    assert server.said[-3:] == ["generator", "dependency", "closed shutdown"]
 
-    Since CPython 3.12 closing a server can wait for its connections, and hypercorn does
-    so before it looks at the time: https://github.com/pgjones/hypercorn/issues/308
-    """
-    waits = sys.version_info >= (3, 12)
-    command = "hypercorn {app} --bind fd://{fd} --workers 1 --graceful-timeout 0"
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_of_hypercorn_end_their_streams(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told by a flag. The main process kills those that are not the first."""
+    command = f"hypercorn {{app}} --bind fd://{{fd}} --workers {workers}"
     monkeypatch.setitem(COMMANDS, "workers", command)
     with serve_process("workers", APP, READY) as server:
-        with Client(server.port, "/idle", timeout=0.5 if waits else TIMEOUT) as client:
+        with Client(server.port, "/idle") as client:
             client.read_until(b"data: 1\n\n")
             server.terminate()
-            with pytest.raises(TimeoutError if waits else (EOFError, ConnectionError)):
-                client.read_to_end()
+            assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
         server.wait()
-    end = ["dependency", "closed disconnected"] if waits else ["closed cancelled"]
-    assert server.said[-1 - len(end) :] == ["generator", *end]
+    assert server.said[-3:] == ["generator", "dependency", "closed shutdown"]
+
+
+WITH_MAX_REQUESTS = {
+    "uvicorn": "uvicorn {app} --fd {fd} --limit-max-requests 5",
+    "gunicorn": f"{GUNICORN} --max-requests 5",
+    "hypercorn": "hypercorn {app} --bind fd://{fd} --workers 0 --max-requests 5",
+}
+
+
+@pytest.mark.parametrize("name", WITH_MAX_REQUESTS)
+def test_a_worker_that_has_had_its_requests_ends_its_streams(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets no signal, and would wait, and then cut what is open."""
+    monkeypatch.setitem(COMMANDS, "limited", WITH_MAX_REQUESTS[name])
+    with serve_process("limited", APP, READY) as server:
+        with Client(server.port, "/idle") as client:
+            client.read_until(b"data: 1\n\n")
+            for _ in range(4):
+                # The last ones may meet a server that takes no more.
+                with contextlib.suppress(OSError, EOFError):
+                    with Client(server.port, READY, timeout=0.5) as another:
+                        another.read_to_end()
+            assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
+        wait_until(lambda: len(server.said) == 3)
+    assert server.said == ["generator", "dependency", "closed shutdown"]
 
 
 HYPERCORN_ON_TRIO = "hypercorn {app} --bind fd://{fd} --workers 0 -k trio"
