@@ -1,11 +1,13 @@
 //! `EncodedEvent`: an event that is already its frame.
 
 use pyo3::basic::CompareOp;
+use pyo3::exceptions::PyAttributeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
 use crate::bytes;
 use crate::event::Fields;
+use crate::fallback;
 use crate::json::Spelling;
 use crate::wire;
 
@@ -105,6 +107,15 @@ impl EncodedEvent {
         let py = slf.py();
         let from_bytes = slf.get_type().getattr("from_bytes")?;
         Ok((from_bytes, PyTuple::new(py, [&slf.get().frame])?))
+    }
+
+    /// Say what is wrong where a `StreamingResponse` takes it for text, and calls its `encode`.
+    fn __getattr__(slf: &Bound<'_, Self>, name: &str) -> PyResult<Py<PyAny>> {
+        let message = match name {
+            "encode" => fallback::not_a_part(slf)?,
+            _ => format!("'EncodedEvent' object has no attribute '{name}'"),
+        };
+        Err(PyAttributeError::new_err(message))
     }
 
     /// Let it stand in annotations: FastAPI makes a field of `AsyncIterable[EncodedEvent]`, in

@@ -46,6 +46,16 @@ pub(crate) fn jsonable<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
         .call1((value,))
 }
 
+/// What to do where an event is taken for data, or for a part of a body.
+///
+/// # Errors
+///
+/// The module cannot be imported.
+pub(crate) fn not_a_part(event: &Bound<'_, PyAny>) -> PyResult<String> {
+    let module = event.py().import(MODULE)?;
+    module.call_method1("what_to_do_with", (event,))?.extract()
+}
+
 /// Append `json.dumps(value)` to `out`, in this spelling but for floats, which stay Python's.
 ///
 /// # Errors

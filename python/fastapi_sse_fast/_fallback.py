@@ -13,8 +13,46 @@ from typing import Any
 
 from fastapi.encoders import jsonable_encoder
 from fastapi.sse import ServerSentEvent as ValidatedEvent
+from pydantic_core import PydanticSerializationError, SchemaSerializer, core_schema
 
-__all__ = ["ValidatedEvent", "dump_compact_json", "dump_json", "jsonable_encoder"]
+__all__ = [
+    "REFUSING",
+    "ValidatedEvent",
+    "dump_compact_json",
+    "dump_json",
+    "jsonable_encoder",
+    "refuse",
+    "what_to_do_with",
+]
+
+
+def what_to_do_with(event: object) -> str:
+    """Say what is missing where an event is taken for data, or for a part of a body."""
+    return (
+        f"{type(event).__name__} is sent by an EventSourceResponse only: set "
+        "response_class=EventSourceResponse (from fastapi_sse_fast) for a route that "
+        "yields it, or return EventSourceResponse(...)"
+    )
+
+
+def refuse(event: object) -> Any:
+    """What `jsonable_encoder` calls for an event."""
+    raise TypeError(what_to_do_with(event))
+
+
+def _refuse_in_pydantic(event: object) -> Any:
+    # The only error that pydantic does not wrap in another one.
+    raise PydanticSerializationError(what_to_do_with(event))
+
+
+REFUSING = SchemaSerializer(
+    core_schema.any_schema(
+        serialization=core_schema.plain_serializer_function_ser_schema(
+            _refuse_in_pydantic
+        )
+    )
+)
+"""What pydantic serializes an event with, as its `__pydantic_serializer__`."""
 
 
 def dump_json(value: Any) -> str:

@@ -24,6 +24,7 @@ import warnings
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
+import fastapi.encoders
 import fastapi.routing
 import fastapi.sse
 from fastapi.exceptions import ResponseValidationError
@@ -31,6 +32,7 @@ from pydantic_core import SchemaValidator
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from . import _fallback
 from ._core import EncodedEvent, ItemEncoder
 from ._request import open_request
 from .content import NotAStreamError
@@ -127,6 +129,12 @@ def take_over(response_class: type[EventSourceResponse]) -> None:
 
     _Seam.ours = response_class
     fastapi.routing.get_request_handler = get_request_handler
+
+
+# On routes with another response both would only say what they have tried.
+EncodedEvent.__pydantic_serializer__ = _fallback.REFUSING  # type: ignore[attr-defined]
+with contextlib.suppress(AttributeError):  # where it is called differently
+    fastapi.encoders.ENCODERS_BY_TYPE[EncodedEvent] = _fallback.refuse
 
 
 def install() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import fastapi.sse
 from pydantic import BaseModel, ConfigDict
 
-from . import _fallback  # noqa: F401 -- for what freezes an application: see there
+from . import _fallback
 from ._core import encode_event, fill_event
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ServerSentEvent(fastapi.sse.ServerSentEvent):
         # during validation too.
         __init__.__pydantic_base_init__ = True
 
-    def encode(self, *, json: Json = "fastapi") -> EncodedEvent:
+    def encode(self, _: None = None, /, *, json: Json = "fastapi") -> EncodedEvent:
         r"""Makes a ready frame of it, to be sent any number of times.
 
         Args:
@@ -79,4 +79,7 @@ class ServerSentEvent(fastapi.sse.ServerSentEvent):
             >>> ServerSentEvent(data=[1, 2], event="pair").encode()
             <EncodedEvent b'event: pair\ndata: [1, 2]\n\n'>
         """
+        if _ is not None:
+            # A `StreamingResponse` takes it for text, and gives the charset.
+            raise TypeError(_fallback.what_to_do_with(self))
         return encode_event(self, json=json)
