@@ -1,13 +1,13 @@
 """A contestant of the demo's race: a server in a process of its own.
 
-`python -m fastapi_sse_fast._demo.race 127.0.0.1 fastapi.sse` serves the streams below
-with one of the two packages. They differ in nothing but that import.
+`python -m fastapi_sse_fast._demo.race fastapi.sse` serves the streams below with one of
+the two packages. They differ in nothing but that import. Only a `crowd.py` beside it
+reads them: the page needs no port but the demo's own.
 """
 
 import asyncio
 import importlib
 import itertools
-import json
 import os
 import re
 import socket
@@ -22,11 +22,7 @@ from typing import Annotated, Any
 
 import uvicorn
 from fastapi import FastAPI, Query
-from fastapi.middleware.cors import CORSMiddleware
 from pydantic import BaseModel
-
-PORTS = 8
-"""Of each contestant: a browser opens no more than six connections to one of them."""
 
 REPLY = (Path(__file__).parent / "reply.txt").read_text(encoding="utf-8")
 
@@ -63,8 +59,6 @@ class Usage(BaseModel):
 def contestant(package: str) -> FastAPI:
     sse: Any = importlib.import_module(package)
     app = FastAPI()
-    # The page is served by another process, at another port.
-    app.add_middleware(CORSMiddleware, allow_origins=["*"])
 
     @app.get("/events", response_class=sse.EventSourceResponse)
     async def events(
@@ -84,15 +78,12 @@ def contestant(package: str) -> FastAPI:
     return app
 
 
-def serve(host: str, package: str) -> None:
+def serve(package: str) -> None:
     app = contestant(package)
-    with ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.create_server((host, 0))) for _ in range(PORTS)
-        ]
-        print(json.dumps([sock.getsockname()[1] for sock in sockets]), flush=True)
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        print(sock.getsockname()[1], flush=True)
         threading.Thread(target=exit_with_parent, daemon=True).start()
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=sockets)
+        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[sock])
 
 
 def exit_with_parent() -> None:
@@ -102,13 +93,13 @@ def exit_with_parent() -> None:
 
 
 @contextmanager
-def contestants(host: str, *packages: str) -> Iterator[dict[str, list[int]]]:
-    """Servers with some packages; yields the ports of each."""
+def contestants(*packages: str) -> Iterator[dict[str, int]]:
+    """Servers with some packages; yields the port of each."""
     with ExitStack() as stack:
         processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-m", __name__, host, package],
+                    [sys.executable, "-m", __name__, package],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     start_new_session=True,  # Ctrl-C is for the demo to see
@@ -117,7 +108,7 @@ def contestants(host: str, *packages: str) -> Iterator[dict[str, list[int]]]:
             for package in packages
         ]
         yield {
-            package: json.loads(process.stdout.readline())
+            package: int(process.stdout.readline())
             for package, process in zip(packages, processes, strict=True)
             if process.stdout is not None
         }

@@ -9,13 +9,12 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import fastapi
 import uvicorn
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.staticfiles import StaticFiles
-from pydantic import BaseModel
 
 from .. import EventSourceResponse, ServerSentEvent
 from . import app as tutorial
@@ -54,48 +53,42 @@ async def cut(port: int) -> None:
             connection.transport.abort()
 
 
-# The race: its contestants are servers of their own
+# The race: its contestants are servers of their own, and so are their clients
 
 CONTESTANTS = ["fastapi_sse_fast", "fastapi.sse"]
 
 
-@app.get("/contestants")
-async def contestants() -> dict[str, Any]:
+@app.get("/versions")
+async def versions() -> dict[str, str]:
     return {
-        "ports": app.state.ports,
-        "versions": {
-            "fastapi_sse_fast": version("fastapi_sse_fast"),
-            "FastAPI": fastapi.__version__,
-            "uvicorn": uvicorn.__version__,
-            "Python": platform.python_version(),
-        },
+        "fastapi_sse_fast": version("fastapi_sse_fast"),
+        "FastAPI": fastapi.__version__,
+        "uvicorn": uvicorn.__version__,
+        "Python": platform.python_version(),
     }
 
 
-class Progress(BaseModel):
-    received: int
-
-
-@app.get("/crowds/{package}", response_class=EventSourceResponse)
-def read_by_another_process(
-    package: Literal["fastapi_sse_fast", "fastapi.sse"],
+@app.get("/race", response_class=EventSourceResponse)
+def run_race(
     streams: Annotated[int, Query(ge=1, le=1000)],
     number: Annotated[int, Query(ge=1, le=100_000)],
-    pause: Annotated[float, Query(ge=0, le=10)],
-) -> Iterator[Progress]:
-    """Tell how far the streams are that a process reads from a contestant."""
-    port = app.state.ports[package][0]
-    for received in crowd.progress(
-        app.state.host, port, streams=streams, number=number, pause=pause
-    ):
-        yield Progress(received=received)
+    pause: Annotated[float, Query(ge=0, le=10)] = 0,
+) -> Iterator[ServerSentEvent]:
+    """Tell how far each contestant is, in events of its name."""
+    ports = app.state.ports
+    race = crowd.race(ports, streams=streams, number=number, pause=pause)
+    with contextlib.closing(race):
+        for package, said in race:
+            yield ServerSentEvent(event=package, data=said)
 
 
 app.mount("/openai", chat.app)
 app.mount("/tutorial", tutorial.app)
 app.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))
 
-server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+# `cut` needs to know the connection itself, also where it is that of a proxy.
+config = uvicorn.Config(app, log_level="warning", proxy_headers=False)
+server = uvicorn.Server(config)
 
 
 def listen(host: str, port: int | None) -> socket.socket:
@@ -115,8 +108,7 @@ def main(host: str, port: int | None) -> None:
         sock = listen(host, port)
     except (OSError, OverflowError) as error:
         sys.exit(f"Cannot listen there: {error}")
-    app.state.host = "127.0.0.1" if host in ("", "0.0.0.0") else host
-    with sock, race.contestants(host, *CONTESTANTS) as app.state.ports:
+    with sock, race.contestants(*CONTESTANTS) as app.state.ports:
         got = sock.getsockname()[1]
         taken = f"Port {PORT} is taken. " if port is None and got != PORT else ""
         print(f"{taken}Serving http://{host}:{got} (Ctrl-C stops it)", flush=True)

@@ -1,6 +1,6 @@
-// Both servers send the same events at the same time, in many streams: in a burst that
-// this page reads, or one at a time to a process beside each. What they spend on it they
-// measure themselves.
+// Both servers send the same events at the same time, in many streams, to a process beside
+// each. What they spend on it they measure themselves. One stream tells this page of all
+// that, so that it needs one connection, and no server but that of the demo.
 import { Chart } from "./chart.js";
 import { field, framesOf, say } from "./frames.js";
 
@@ -22,34 +22,15 @@ const cpuChart = new Chart(panel.querySelector("#cpu"), {
   format: (value) => `${Math.round(value)} %`,
 });
 
-/** Counts the blank lines of a response, which end its events. */
-async function countEvents(response, add) {
-  const reader = response.body.getReader();
-  let newline = -2; // where the last one was
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    let events = 0;
-    for (let at = value.indexOf(10); at !== -1; at = value.indexOf(10, at + 1)) {
-      if (at === newline + 1) events += 1;
-      newline = at;
-    }
-    newline -= value.length;
-    add(events);
-  }
-}
-
 class Contestant {
-  constructor(lane, ports) {
+  constructor(lane) {
     this.name = lane.classList.contains("ours") ? "ours" : "theirs";
     this.package = lane.dataset.package;
-    this.ports = ports;
     this.bar = lane.querySelector("progress");
     this.time = lane.querySelector(".time");
     this.rest = lane.querySelector(".rest");
   }
 
-  /** Gets ready: the server says from now on what CPU it has used. */
   prepare(expected) {
     this.expected = expected;
     this.received = 0;
@@ -59,18 +40,14 @@ class Contestant {
     this.cpu = { name: this.name, points: [[0, 0]] };
     this.usage = [];
     this.started = null;
-    this.source = new EventSource(this.url(0, "usage"));
-    return new Promise((resolve, reject) => {
-      this.source.onerror = () => reject(new Error(`${this.package} is not there`));
-      this.source.onmessage = ({ data }) => {
-        this.measure(JSON.parse(data));
-        resolve();
-      };
-    });
   }
 
-  url(index, path) {
-    return `http://${location.hostname}:${this.ports[index % this.ports.length]}/${path}`;
+  /** Takes what the process says that reads the streams. */
+  take({ usage, received, seconds }) {
+    if (usage) return this.measure(usage);
+    this.started ??= performance.now() - 1000 * seconds;
+    this.received = received;
+    if (received === this.expected) this.seconds ??= seconds;
   }
 
   measure(usage) {
@@ -81,44 +58,10 @@ class Contestant {
       this.usage.push(usage);
       this.cpu.points.push([this.elapsed(), 100 * share]);
     }
-    this.measured?.();
   }
 
   elapsed() {
     return this.started === null ? 0 : (performance.now() - this.started) / 1000;
-  }
-
-  async run(asked, signal) {
-    await (asked.pause > 0 ? this.watch(asked, signal) : this.read(asked, signal));
-    if (this.received !== this.expected) throw new Error(`${this.package} lost events`);
-    this.seconds = this.elapsed();
-    this.sample();
-    // The CPU of all of it is in the second measurement from now.
-    for (let left = 2; left; left -= 1) await new Promise((resolve) => (this.measured = resolve));
-    this.source.close();
-  }
-
-  /** Reads streams without pauses. */
-  async read({ streams, events }, signal) {
-    this.started = performance.now();
-    const path = `events?number=${events}`;
-    const requests = Array.from({ length: streams }, async (_, index) => {
-      const response = await fetch(this.url(index + 1, path), { signal });
-      await countEvents(response, (number) => (this.received += number));
-    });
-    await Promise.all(requests);
-  }
-
-  /** Has another process read streams with pauses, and hears how far it is. */
-  async watch({ streams, events, pause }, signal) {
-    const asked = new URLSearchParams({ streams, number: events, pause });
-    const response = await fetch(`crowds/${this.package}?${asked}`, { signal });
-    for await (const frame of framesOf(response)) {
-      const data = field(frame, "data"); // a ping has none
-      if (data === undefined) continue;
-      this.started ??= performance.now(); // the process is there
-      this.received = JSON.parse(data).received;
-    }
   }
 
   sample() {
@@ -147,9 +90,25 @@ class Contestant {
   }
 
   microseconds() {
+    if (!this.usage.length) return 0; // its process is being started
     const used = this.usage.at(-1).cpu - this.usage[0].cpu;
     return (used / Math.max(1, this.received)) * 1e6;
   }
+}
+
+/** Hears how far both are, until their processes have ended. */
+async function watch(contestants, { streams, events, pause }, signal) {
+  const asked = new URLSearchParams({ streams, number: events, pause });
+  const response = await fetch(`race?${asked}`, { signal });
+  if (!response.ok) throw new Error(`the server answered ${response.status}`);
+  for await (const frame of framesOf(response)) {
+    const data = field(frame, "data"); // a ping has none
+    if (data === undefined) continue;
+    const of = field(frame, "event");
+    contestants.find((one) => one.package === of).take(JSON.parse(data));
+  }
+  for (const { received, expected, package: name } of contestants)
+    if (received !== expected) throw new Error(`${name} lost events`);
 }
 
 async function race(contestants, asked) {
@@ -168,9 +127,9 @@ async function race(contestants, asked) {
   let timer;
   try {
     const expected = asked.streams * asked.events;
-    await Promise.all(contestants.map((contestant) => contestant.prepare(expected)));
+    for (const contestant of contestants) contestant.prepare(expected);
     timer = setInterval(draw, SAMPLE);
-    await Promise.all(contestants.map((contestant) => contestant.run(asked, stop.signal)));
+    await watch(contestants, asked, stop.signal);
     draw();
     say(status, "done", verdict(...contestants));
   } catch (error) {
@@ -179,7 +138,6 @@ async function race(contestants, asked) {
     else say(status, "error", `Error: ${error.message}`);
   }
   clearInterval(timer);
-  for (const contestant of contestants) contestant.source.close();
   stop = null;
   button.textContent = "Start";
 }
@@ -192,13 +150,11 @@ function verdict(ours, theirs) {
   return `fastapi_sse_fast finished in ${part(ratio)} of the time, with ${cpu}`;
 }
 
-const { ports, versions } = await (await fetch("contestants")).json();
+const versions = await (await fetch("versions")).json();
 document.querySelector("#versions").textContent = Object.entries(versions)
   .map((pair) => pair.join(" "))
   .join(", ");
-const contestants = [...panel.querySelectorAll(".lane")].map(
-  (lane) => new Contestant(lane, ports[lane.dataset.package]),
-);
+const contestants = [...panel.querySelectorAll(".lane")].map((lane) => new Contestant(lane));
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   if (stop) return stop.abort();
