@@ -180,13 +180,21 @@ async def events(request: ChatRequest, rate: float) -> AsyncIterator[EncodedEven
     token_event = TOKEN.partial(**own)
     count = 0
     # A generator that is left in the middle is only closed at once by `aclosing`.
-    async with aclosing(generate(request, rate)) as tokens:
-        async for token in tokens:
-            if count == 0:
-                # Not before: until the first event an error is an error response.
-                yield ROLE(**own)
-            yield token_event(token)
-            count += 1
+    try:
+        async with aclosing(generate(request, rate)) as tokens:
+            async for token in tokens:
+                if count == 0:
+                    # Not before: until the first event an error is an error response.
+                    yield ROLE(**own)
+                yield token_event(token)
+                count += 1
+    except ChatError as error:
+        if count == 0:
+            raise
+        # Not left to `on_error`: after it the response breaks off, and then `fetch`
+        # drops what the page has not read yet.
+        yield error_event(error)
+        return
     yield LAST(**own, finish_reason=finish_reason(request, count))
     if request.stream_options is not None and request.stream_options.include_usage:
         yield USAGE(**own, usage=usage(request, count))
