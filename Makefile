@@ -90,7 +90,7 @@ soak: build ## Run thousands of streams with every ending; some minutes
 upstream-tests: build ## Run FastAPI's own SSE tests against this package
 	$(BIN)/python tests/upstream.py
 
-test-frozen: build ## Test in an application that PyInstaller has frozen; some minutes
+test-frozen: build ## Test in an application that PyInstaller and cx_Freeze have frozen; some minutes
 	$(BIN)/python -m pip install --quiet --group frozen
 	$(BIN)/python tests/frozen.py
 

@@ -1,4 +1,4 @@
-"""Freezes an application with PyInstaller, and runs it: its streams are to be the same.
+"""Freezes an application with two freezers, and runs it: its streams are the same.
 
 Building takes minutes, so this is a command (`make test-frozen`) and no test.
 """
@@ -19,24 +19,56 @@ UNUSED = ["hypothesis", "numpy", "pygments", "pytest", "tkinter"]
 """What others import where it is there, and takes long to freeze."""
 
 
+def with_pyinstaller(app: Path, target: Path) -> None:
+    freeze = ["PyInstaller", "--log-level", "ERROR", "--noconfirm", "--onedir"]
+    freeze += ["--name", NAME, "--paths", str(ROOT), "--distpath", str(target.parent)]
+    freeze += [f"--exclude-module={name}" for name in UNUSED]
+    freeze += [f"--{kind}path={BUILD / kind}" for kind in ("work", "spec")]
+    run(*freeze, str(app))
+    (target.parent / NAME).rename(target)
+
+
+def with_cx_freeze(app: Path, target: Path) -> None:
+    freeze = ["cx_Freeze", "build_exe", "--silent", "--script", str(app)]
+    freeze += ["--target-name", NAME, "--build-exe", str(target)]
+    # AnyIO imports it by a name that it makes.
+    freeze += ["--includes", "anyio._backends._trio", "--excludes", ",".join(UNUSED)]
+    run(*freeze)
+
+
+FREEZERS = {"PyInstaller": with_pyinstaller, "cx_Freeze": with_cx_freeze}
+
+
+def run(*module: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        [sys.executable, "-m", *module],
+        check=True,
+        cwd=BUILD,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
+
+
 def main() -> int:
     app = ROOT / "tests" / "support" / "frozen_app.py"
-    freeze = [sys.executable, "-m", "PyInstaller", "--log-level", "ERROR"]
-    freeze += ["--noconfirm", "--onedir", "--name", NAME, "--paths", str(ROOT)]
-    freeze += [f"--exclude-module={name}" for name in UNUSED]
-    freeze += [f"--{kind}path={BUILD / kind}" for kind in ("dist", "work", "spec")]
     shutil.rmtree(BUILD, ignore_errors=True)
-    subprocess.run([*freeze, str(app)], check=True, cwd=ROOT)
+    BUILD.mkdir(parents=True)
     expected = streams_of(sys.executable, "-m", "tests.support.frozen_app")
-    with tempfile.TemporaryDirectory() as elsewhere:
-        # Away from the sources, so that nothing is found there.
-        frozen = Path(shutil.copytree(BUILD / "dist" / NAME, Path(elsewhere, NAME)))
-        actual = streams_of(str(frozen / NAME))
-    differ = [pair for pair in zip(expected, actual, strict=True) if len({*pair}) > 1]
-    for pair in differ:
-        print("expected: {}\nfrozen:   {}".format(*pair))
-    print(f"{len(expected)} streams of a frozen application, {len(differ)} differ")
-    return int(bool(differ))
+    failed = False
+    for name, freeze in FREEZERS.items():
+        freeze(app, BUILD / name)
+        with tempfile.TemporaryDirectory() as elsewhere:
+            # Away from the sources, so that nothing is found there.
+            frozen = Path(shutil.copytree(BUILD / name, Path(elsewhere, NAME)))
+            actual = streams_of(str(frozen / NAME))
+        pairs = zip(expected, actual, strict=True)
+        differ = [pair for pair in pairs if len({*pair}) > 1]
+        for pair in differ:
+            print("expected: {}\nfrozen:   {}".format(*pair))
+        print(f"{len(expected)} streams frozen by {name}, {len(differ)} differ")
+        failed |= bool(differ)
+    return int(failed)
 
 
 def streams_of(*command: str) -> list[str]:
