@@ -74,9 +74,9 @@ impl<'a> DataLines<'a> {
 #[inline(always)]
 #[expect(
     clippy::inline_always,
-    reason = "for short texts the call would cost as much"
+    reason = "for short texts the call would cost as much, and the length of `prefix` is known"
 )]
-pub(crate) fn append_lines<const N: usize>(out: &mut Output, prefix: &[u8; N], text: &[u8]) {
+pub(crate) fn append_lines(out: &mut Output, prefix: &[u8], text: &[u8]) {
     let mut start = 0;
     let (blocks, rest) = text.as_chunks::<64>();
     let breaks = blocks.iter().map(|block| line_breaks(block));

@@ -7,6 +7,7 @@
 //! "Interpreting an event stream".
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use memchr::{memchr, memrchr};
 
@@ -45,23 +46,69 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
+/// What ends the lines of a frame. The compiler knows it, so none costs more for the others.
+pub trait LineEnd {
+    /// The end of a line.
+    const END: &'static [u8];
+    /// The end of a line, and the beginning of the next one in a comment.
+    const COMMENT: &'static [u8];
+    /// The end of a line, and the beginning of the next one in the data.
+    const DATA: &'static [u8];
+}
+
+/// U+000A LINE FEED: what FastAPI ends lines with.
+pub enum Lf {}
+
+/// U+000D CARRIAGE RETURN.
+pub enum Cr {}
+
+/// Both of them: what sse-starlette ends lines with, unless it is told otherwise.
+pub enum CrLf {}
+
+impl LineEnd for Lf {
+    const END: &'static [u8] = b"\n";
+    const COMMENT: &'static [u8] = b"\n: ";
+    const DATA: &'static [u8] = b"\ndata: ";
+}
+
+impl LineEnd for Cr {
+    const END: &'static [u8] = b"\r";
+    const COMMENT: &'static [u8] = b"\r: ";
+    const DATA: &'static [u8] = b"\rdata: ";
+}
+
+impl LineEnd for CrLf {
+    const END: &'static [u8] = b"\r\n";
+    const COMMENT: &'static [u8] = b"\r\n: ";
+    const DATA: &'static [u8] = b"\r\ndata: ";
+}
+
 /// What appends the fields of one event to `out`, then the blank line that dispatches it.
 ///
 /// Fields are written in the order of the calls; FastAPI's order is comment, event, data, id,
 /// retry. When a call fails, the caller truncates `out` to where the frame began.
-pub struct FrameWriter<'a> {
+pub struct FrameWriter<'a, L = Lf> {
     out: &'a mut Output,
+    line_end: PhantomData<L>,
 }
 
 impl<'a> FrameWriter<'a> {
     /// Start a frame at the end of `out`.
     pub fn new(out: &'a mut Output) -> Self {
-        Self { out }
+        Self::with_line_end(out)
+    }
+}
+
+impl<'a, L: LineEnd> FrameWriter<'a, L> {
+    /// Start a frame whose lines end with `L`.
+    pub fn with_line_end(out: &'a mut Output) -> Self {
+        let line_end = PhantomData;
+        Self { out, line_end }
     }
 
     /// Write `: <text>`, a line for every line of `text`. Parsers ignore comments.
     pub fn comment(&mut self, text: &str) {
-        self.lines(b"\n: ", text.as_bytes());
+        self.lines(L::COMMENT, text.as_bytes());
     }
 
     /// Write `event: <name>`, the type that `addEventListener` listens for.
@@ -77,7 +124,7 @@ impl<'a> FrameWriter<'a> {
 
     /// Write `data: <text>`, a line for every line of `text`; the parser joins them with LF.
     pub fn data(&mut self, text: &[u8]) {
-        self.lines(b"\ndata: ", text);
+        self.lines(L::DATA, text);
     }
 
     /// As [`Self::data`], for JSON that somebody else wrote. It has no line break unless it was
@@ -101,7 +148,7 @@ impl<'a> FrameWriter<'a> {
     ) -> Result<(), E> {
         self.out.extend_from_slice(b"data: ");
         write(self.out)?;
-        self.out.push(b'\n');
+        self.out.extend_from_slice(L::END);
         Ok(())
     }
 
@@ -128,6 +175,14 @@ impl<'a> FrameWriter<'a> {
         Ok(())
     }
 
+    /// Write `<prefix><value>`, a field that has to be on a single line, without the line breaks
+    /// in `value`.
+    pub fn line_without_breaks(&mut self, prefix: &[u8], value: &str) {
+        self.out.extend_from_slice(prefix);
+        append_lines(self.out, b"", value.as_bytes());
+        self.out.extend_from_slice(L::END);
+    }
+
     /// Return where in the output what was written so far ends.
     pub fn end_of_fields(&self) -> usize {
         self.out.len()
@@ -135,14 +190,14 @@ impl<'a> FrameWriter<'a> {
 
     /// Write the blank line: "If the line is empty (a blank line): Dispatch the event".
     pub fn end(self) {
-        self.out.push(b'\n');
+        self.out.extend_from_slice(L::END);
     }
 
     fn line<const N: usize>(&mut self, prefix: &[u8; N], value: &[u8]) {
-        self.out.reserve(N + value.len() + 2);
+        self.out.reserve(N + value.len() + 2 * L::END.len());
         self.out.extend_from_slice(prefix);
         self.out.extend_from_slice(value);
-        self.out.push(b'\n');
+        self.out.extend_from_slice(L::END);
     }
 
     /// "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF)
@@ -150,15 +205,19 @@ impl<'a> FrameWriter<'a> {
     /// RETURN (CR) character": at those three and at nothing else (not U+2028, VT, FF, NEL).
     /// What follows the last break is a line too, also when it is empty.
     ///
-    /// `prefix` has a line feed before it: with that, an array, it is what takes the place of a
-    /// break, and copying it is one instruction.
-    fn lines<const N: usize>(&mut self, prefix: &[u8; N], value: &[u8]) {
+    /// `prefix` has the end of a line before it: with that it is what takes the place of a break.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "where the length of the prefix is known, copying it is one instruction"
+    )]
+    fn lines(&mut self, prefix: &[u8], value: &[u8]) {
         let out = &mut *self.out;
         // Room for a break in every 50 bytes: growing step by step would copy what is large.
-        out.reserve(value.len() + value.len() / 8 + N + 2);
-        out.extend_from_slice(&prefix[1..]);
+        out.reserve(value.len() + value.len() / 8 + prefix.len() + L::END.len());
+        out.extend_from_slice(&prefix[L::END.len()..]);
         append_lines(out, prefix, value);
-        out.push(b'\n');
+        out.extend_from_slice(L::END);
     }
 }
 
@@ -368,6 +427,25 @@ mod tests {
             f.retry("5000").unwrap();
         });
         assert_eq!(written, ": c\nevent: e\ndata: d\nid: i\nretry: 5000\n\n");
+    }
+
+    #[test]
+    fn lines_end_with_what_the_frame_is_given() {
+        fn written<L: LineEnd>() -> String {
+            let mut out = Output::default();
+            let mut frame = FrameWriter::<L>::with_line_end(&mut out);
+            frame.comment("a\r\nb");
+            frame.event("e").unwrap();
+            frame.data(b"1\n2\r");
+            frame.json(b"{}");
+            frame.line_without_breaks(b"id: ", "\r\ni\rd\n");
+            frame.end();
+            String::from_utf8(out.into()).unwrap()
+        }
+        let expected = ": a\n: b\nevent: e\ndata: 1\ndata: 2\ndata: \ndata: {}\nid: id\n\n";
+        assert_eq!(written::<Lf>(), expected);
+        assert_eq!(written::<Cr>(), expected.replace('\n', "\r"));
+        assert_eq!(written::<CrLf>(), expected.replace('\n', "\r\n"));
     }
 
     #[test]
