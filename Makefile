@@ -11,7 +11,7 @@ RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs src/*/*.rs) \
           python/fastapi_sse_fast/_core.pyi
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests test-frozen dist audit bench bench-server bench-instructions bench-anchors demo docs check clean
+.PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests sse-starlette-tests mcp-tests test-frozen dist audit bench bench-server bench-instructions bench-anchors demo docs check clean
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' Makefile
@@ -88,7 +88,14 @@ soak: build ## Run thousands of streams with every ending; some minutes
 	$(BIN)/python -m tests.soak
 
 upstream-tests: build ## Run FastAPI's own SSE tests against this package
-	$(BIN)/python tests/upstream.py
+	$(BIN)/python -m tests.upstream
+
+sse-starlette-tests: build ## Run sse-starlette's own tests against our module of its names
+	$(BIN)/python -m tests.upstream_sse_starlette
+
+mcp-tests: build ## Run the tests of MCP's SDK on that module; two minutes
+	$(BIN)/python -m pip install --quiet --group mcp-tests
+	$(BIN)/python -m tests.upstream_mcp
 
 test-frozen: build ## Test in an application that PyInstaller and cx_Freeze have frozen; some minutes
 	$(BIN)/python -m pip install --quiet --group frozen

@@ -5,11 +5,15 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from fastapi_sse_fast._bench.bench import Bench, Contestant, Row
 from fastapi_sse_fast._bench.bursts import CHUNKS
 from fastapi_sse_fast._bench.client import Crowd, Visitors, body_of, decode, fetch
 from fastapi_sse_fast._bench.report import BY_HAND, Comparison, Line, Section
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 IDLE_STREAMS = 1000
 FIRST_STREAMS = 50
@@ -38,8 +42,15 @@ ONE = [
 
 
 def memory(bench: Bench) -> list[Comparison]:
-    kibibytes: dict[str, list[float]] = {one.name: [] for one in IDLE}
-    for one in bench.turns(IDLE):
+    return [compare_idle("idle stream", bench, IDLE)]
+
+
+def compare_idle(
+    title: str, bench: Bench, contestants: Sequence[Contestant]
+) -> Comparison:
+    """Measure what an idle stream takes, in alternating rounds."""
+    kibibytes: dict[str, list[float]] = {one.name: [] for one in contestants}
+    for one in bench.turns(contestants):
         # A new process each time: an old one has memory to spare.
         with (
             bench.fresh_server(one.app) as server,
@@ -52,8 +63,8 @@ def memory(bench: Bench) -> list[Comparison]:
             time.sleep(SETTLE_SECONDS)
             grown = server.resident_bytes() - before
         kibibytes[one.name].append(grown / 1024 / IDLE_STREAMS)
-    lines = [Line(one.name, kibibytes[one.name], one.against) for one in IDLE]
-    return [Comparison("idle stream", lines)]
+    lines = [Line(one.name, kibibytes[one.name], one.against) for one in contestants]
+    return Comparison(title, lines)
 
 
 def one_event(bench: Bench) -> list[Comparison]:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import chart
 import curves
 import encoder
+import imports
 import many
 import messages
 import other_servers
@@ -46,7 +47,7 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 
 ROWS = rows_of(
-    paced, awaited, bursts, latency, many, encoder, startup, curves, messages
+    paced, awaited, bursts, latency, many, imports, encoder, startup, curves, messages
 )
 OPTIONAL = rows_of(other_servers)
 """Those that are measured only if they are asked for."""

@@ -15,6 +15,7 @@ use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, is_plain};
 use crate::json::{self, Spelling};
 use crate::output::Output;
+use crate::sse_starlette::{self, Separator};
 use crate::wire::{self, FrameWriter};
 
 /// Turns the items of one stream into frames.
@@ -44,6 +45,8 @@ enum ItemKind {
         /// Whether nothing was encoded yet.
         first: AtomicBool,
     },
+    /// What they are to sse-starlette.
+    SseStarlette(Separator),
 }
 
 /// A function of one argument, and the keyword arguments that go with it. A `functools.partial`
@@ -154,6 +157,15 @@ impl ItemEncoder {
             json,
         }
     }
+
+    #[staticmethod]
+    #[pyo3(signature = (sep, /))]
+    pub(crate) fn sse_starlette(sep: Separator) -> Self {
+        Self {
+            items: ItemKind::SseStarlette(sep),
+            json: Spelling::Fastapi,
+        }
+    }
 }
 
 impl ItemEncoder {
@@ -178,7 +190,11 @@ impl ItemEncoder {
         Ok(large)
     }
 
-    fn write<'py>(&self, item: &Bound<'py, PyAny>, out: &mut Output) -> PyResult<Large<'py>> {
+    pub(crate) fn write<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        out: &mut Output,
+    ) -> PyResult<Large<'py>> {
         let py = item.py();
         if let Ok(encoded) = item.cast_exact::<EncodedEvent>() {
             return Ok(bytes::appended(encoded.get().frame(py), out));
@@ -203,6 +219,11 @@ impl ItemEncoder {
                 }
                 if let Ok(chunk) = item.cast_exact::<PyBytes>() {
                     return Ok(bytes::appended(chunk, out));
+                }
+            }
+            ItemKind::SseStarlette(separator) => {
+                if let Some(written) = sse_starlette::write_event(item, *separator, out)? {
+                    return Ok(written);
                 }
             }
             _ => {}
@@ -239,6 +260,7 @@ impl ItemEncoder {
                     None => plain(item, self.json, out),
                 }
             }
+            ItemKind::SseStarlette(separator) => sse_starlette::write_text(item, *separator, out),
         }
     }
 }

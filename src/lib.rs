@@ -35,6 +35,7 @@ mod pacing;
 mod pump;
 mod pydantic;
 mod slot;
+mod sse_starlette;
 mod template;
 pub mod wire;
 
@@ -65,5 +66,13 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(slot::slot_digits, module)?)?;
     module.add_function(wrap_pyfunction!(slot::slot_name, module)?)?;
     module.add_function(wrap_pyfunction!(slot::slot_text, module)?)?;
+    module.add_function(wrap_pyfunction!(
+        sse_starlette::sse_starlette_bytes,
+        module
+    )?)?;
+    module.add_function(wrap_pyfunction!(
+        sse_starlette::sse_starlette_frame,
+        module
+    )?)?;
     Ok(())
 }

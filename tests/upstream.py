@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
-import fastapi
+from tests.support.archives import BUILD, UNCONFIGURED, run_pytest, unpacked
 
 TESTS = [
     "tests/test_sse.py",
@@ -43,23 +41,12 @@ SWAPS = [
 
 
 def main() -> int:
-    build = Path("build/upstream")
-    root = build / f"fastapi-{fastapi.__version__}"
-    if not root.exists():
-        build.mkdir(parents=True, exist_ok=True)
-        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-        download += ["--no-binary", "fastapi", "--dest", str(build)]
-        download.append(f"fastapi=={fastapi.__version__}")
-        subprocess.run(download, check=True)
-        with tarfile.open(build / f"{root.name}.tar.gz") as archive:
-            archive.extractall(build, filter="data")
-    swapped = build / "swapped"
+    root = unpacked("fastapi")
+    swapped = BUILD / "swapped"
     shutil.rmtree(swapped, ignore_errors=True)
     swaps = sum(copy(path, root, swapped) for path in selected(root))
-    print(f"FastAPI {fastapi.__version__}: {swaps} lines swapped", flush=True)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command += ["-c", "/dev/null", "--rootdir", ".", "tests", *sys.argv[1:]]
-    return subprocess.run(command, check=False, cwd=swapped).returncode
+    print(f"{root.name}: {swaps} lines swapped", flush=True)
+    return run_pytest(swapped, *UNCONFIGURED, "tests", *sys.argv[1:])
 
 
 def selected(root: Path) -> list[Path]:

@@ -152,7 +152,8 @@ def rows_with(anchors: dict[str, Server]) -> dict[str, Row]:
 
     def awaited(bench: Bench) -> list[Comparison]:
         found = contestants("/awaiting/{laps}")
-        return [compare_awaited(bench, found, servers(bench, found))]
+        title = "one event per await"
+        return [compare_awaited(title, bench, found, servers(bench, found))]
 
     count = 2 + len(anchors)
     return {

@@ -32,6 +32,8 @@ __all__ = [
     "slot_digits",
     "slot_name",
     "slot_text",
+    "sse_starlette_bytes",
+    "sse_starlette_frame",
 ]
 
 __version__: str
@@ -306,6 +308,17 @@ class ItemEncoder:
                 with.
         """
 
+    @staticmethod
+    def sse_starlette(sep: str, /) -> ItemEncoder:
+        """Return an encoder that reads items as sse-starlette does.
+
+        Args:
+            sep: What ends a line.
+
+        Raises:
+            ValueError: It is no end of a line.
+        """
+
 @final
 class EventBuffer:
     """Frames that wait for the next send.
@@ -495,3 +508,14 @@ def slot_digits(name: str, /) -> str:
 
 def slot_name(value: object, /) -> str | None:
     """Return the name of the slot that a value is: its text, or its number."""
+
+def sse_starlette_bytes(data: object, sep: str, /) -> bytes:
+    """Return what sse-starlette sends for an item.
+
+    Args:
+        data: The item.
+        sep: What ends a line; events have their own.
+    """
+
+def sse_starlette_frame(event: object, /) -> bytes:
+    """Return the frame of an event of `fastapi_sse_fast.sse_starlette`."""

@@ -30,6 +30,7 @@ from ..support.asgi import fetch
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(fastapi_sse_fast.__file__).parent
 MODULES = [module.name for module in pkgutil.iter_modules([str(PACKAGE)])]
+MODULES += ["sse_starlette._install", "sse_starlette.event"]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -219,7 +220,7 @@ def test_every_difference_names_its_test() -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_docstrings_of_the_package(name: str) -> None:
     module = importlib.import_module(f"fastapi_sse_fast.{name}")
-    names: dict[str, Any] = dict(vars(fastapi_sse_fast))
+    names: dict[str, Any] = {**vars(fastapi_sse_fast), **vars(module)}
     assert doctest.testmod(module, extraglobs=names).failed == 0
 
 

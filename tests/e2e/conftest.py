@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -20,9 +21,16 @@ from .clients import (
     see_with_httpx_sse,
 )
 
+HAS_MCP = importlib.util.find_spec("mcp") is not None
+
+collect_ignore = [] if HAS_MCP else ["test_mcp.py", "test_sdks.py"]
+
 
 def pytest_report_header() -> list[str]:
-    return [f"{program}: {version_of(program)}" for program in PACKAGES]
+    lines = [f"{program}: {version_of(program)}" for program in PACKAGES]
+    if not HAS_MCP:
+        lines.append("mcp: MISSING, its tests are skipped: pip install --group e2e")
+    return lines
 
 
 def version_of(program: str) -> str:

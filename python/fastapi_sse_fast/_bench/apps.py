@@ -21,7 +21,12 @@ from typing import TYPE_CHECKING
 import uvicorn
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from .by_hand import plain_asgi_app, sse_starlette_app, streaming_response_app
+from .by_hand import (
+    our_sse_starlette_app,
+    plain_asgi_app,
+    sse_starlette_app,
+    streaming_response_app,
+)
 from .drop_ins import fastapi_app, fastapi_sse_fast_app
 
 if TYPE_CHECKING:
@@ -52,6 +57,7 @@ APPS: dict[str, Callable[[], ASGIApp]] = {
     "fastapi.sse": fastapi_app,
     "StreamingResponse": streaming_response_app,
     "sse-starlette": sse_starlette_app,
+    "fastapi_sse_fast.sse_starlette": our_sse_starlette_app,
     "plain ASGI": plain_asgi_app,
     f"fastapi_sse_fast{MIDDLEWARE}": lambda: behind_middleware(fastapi_sse_fast_app()),
     f"StreamingResponse{MIDDLEWARE}": lambda: behind_middleware(

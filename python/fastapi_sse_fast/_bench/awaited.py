@@ -74,15 +74,19 @@ class Streams(Burst):
 
 def awaited(bench: Bench) -> list[Comparison]:
     servers = {one.name: bench.server(one.app) for one in AWAITED}
-    return [compare_awaited(bench, AWAITED, servers)]
+    return [compare_awaited("one event per await", bench, AWAITED, servers)]
 
 
 def compare_awaited(
-    bench: Bench, contestants: Sequence[Contestant], servers: dict[str, Server]
+    title: str,
+    bench: Bench,
+    contestants: Sequence[Contestant],
+    servers: dict[str, Server],
 ) -> Comparison:
     """Measure streams that wait after every event, in alternating rounds.
 
     Args:
+        title: What the report calls it.
         bench: Whose turn it is.
         contestants: Their paths are of such streams, of the same events.
         servers: Who serves each of them, by the contestant's name.
@@ -92,7 +96,7 @@ def compare_awaited(
     ]
     for one in bench.turns(streams):
         one.measure()
-    return Comparison("one event per await", [one.line() for one in streams])
+    return Comparison(title, [one.line() for one in streams])
 
 
 ROWS = {

@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from itertools import cycle
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.responses import Response, StreamingResponse
@@ -143,10 +144,23 @@ def sse_starlette_app() -> FastAPI:
     """Takes text: its JSON is made beforehand, which is to its advantage."""
     from sse_starlette import EventSourceResponse
 
+    return app_of_text(EventSourceResponse)
+
+
+def our_sse_starlette_app() -> FastAPI:
+    """The same with our response, by a change of the import."""
+    from fastapi_sse_fast.sse_starlette import EventSourceResponse
+
+    return app_of_text(EventSourceResponse)
+
+
+def app_of_text(response_class: Callable[..., Any]) -> FastAPI:
+    """Streams of text that is yielded, by a response with sse-starlette's arguments."""
     app = FastAPI()
 
     def streaming(events: AsyncIterator[str]) -> Response:
-        return EventSourceResponse(events, sep="\n")
+        response: Response = response_class(events, sep="\n")
+        return response
 
     @app.get("/typed/{laps}")
     async def typed(laps: int) -> Response:

@@ -118,7 +118,7 @@ class AsyncioBackend:
 
     def _watch_later(self, stream: Stream, turns: int) -> None:
         """Wait for the client to leave, if the stream is not over by then."""
-        if self._is_over or self._source is None or self._source.done():
+        if self._is_over or self._source is None:
             return
         if turns == 0:
             self._watch(stream)

@@ -88,14 +88,24 @@ class Client:
                     return await self.receive()
                 # Not by a call of its own, which may be cancelled: some servers lose a
                 # message then, or take it for the end.
-                self._start_watch()
+                self.begin_watch()
                 self._watched = True
             self._news = self._news or anyio.Event()
             await self._news.wait()
 
+    @property
+    def gone(self) -> Message | None:
+        """What has told that the client has left."""
+        return self._gone
+
     def watch_with(self, start: Callable[[], object] | None) -> None:
         """Note what starts the watch, when the request receives before it has begun."""
         self._start_watch = start
+
+    def begin_watch(self) -> None:
+        """Have the watch begin now, if it has not yet."""
+        if self._start_watch is not None:
+            self._start_watch()
 
     async def watch(
         self, turn: Callable[[], Awaitable[object]], left: Callable[[], object]

@@ -214,6 +214,11 @@ class Outlet:
         else:
             self._work.wake()
 
+    def wait_no_longer(self) -> None:
+        """Send the head, if it still waits for the first event."""
+        self._wait_until = self._backend.clock()
+        self._work.wake()
+
     def client_left(self) -> None:
         """Stop, unless the response has ended, which looks the same."""
         if self._is_last:
@@ -238,10 +243,9 @@ class Outlet:
 
     def _hurry(self, now: float) -> None:
         """Look at deadlines that have been brought forward."""
-        if self._sending and not self._is_last:
-            self._send_by = self._ending.send_by(
-                self._send_began_at, self._send_timeout
-            )
+        if self._sending:
+            send_by = self._ending.send_by(self._send_began_at, self._send_timeout)
+            self._send_by = min(self._send_by, send_by)
         self._backend.alarm.set(self._next_deadline(now))
 
     def look(self) -> float:

@@ -286,7 +286,11 @@ class Stream:
                 logger.debug("send failed: %r", error)
                 self._ending.note("disconnected")
         except Exception as error:
-            self._source.fail(error)
+            await self._fail_to_send(error)
+
+    async def _fail_to_send(self, error: Exception) -> None:
+        """Have the stream raise what `send` has raised."""
+        self._source.fail(error)
 
     def run_source(self) -> Coroutine[Any, Any, None]:
         """Iterate the content and close it."""

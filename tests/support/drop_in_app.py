@@ -1,0 +1,39 @@
+"""Streams of the second drop-in, for servers in a process of their own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Route
+
+from fastapi_sse_fast.sse_starlette import EventSourceResponse
+
+from .streams import say
+
+
+async def ready(request: Request) -> EventSourceResponse:
+    return EventSourceResponse(["ready"])
+
+
+async def endless(request: Request) -> EventSourceResponse:
+    async def events() -> AsyncIterator[dict[str, Any]]:
+        try:
+            number = 0
+            while True:
+                yield {"data": number, "event": "tick"}
+                number += 1
+                await anyio.sleep(0.01)
+        finally:
+            say("generator")
+
+    async def left(message: Any) -> None:
+        say(message["type"])
+
+    return EventSourceResponse(events(), client_close_handler_callable=left)
+
+
+app = Starlette(routes=[Route("/ready", ready), Route("/endless", endless)])
