@@ -47,8 +47,9 @@ lint: build ## Check formatting, lints and types
 	cargo fmt --check --manifest-path benches/anchors/axum/Cargo.toml
 	cargo clippy --all-targets --quiet -- -D warnings
 
-test: build test-rust ## Run the Rust and Python tests
-	$(BIN)/pytest
+# Tests of one file share servers, so they run in one process.
+test: build test-rust ## Run the Rust and Python tests, in two processes; four minutes
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-quick: build ## Run the tests of the encoding and of streams in this process; half a minute
 	HYPOTHESIS_PROFILE=few $(BIN)/pytest -m "not heavy" $(QUICK)

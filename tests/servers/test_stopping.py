@@ -74,7 +74,7 @@ def test_sigterm_ends_open_streams_and_the_server(name: str) -> None:
     code_without, _ = stopped(name, 0)
     code, elapsed = stopped(name, 120)
     assert code == code_without
-    assert elapsed < 3  # a bound for a busy machine; 1 s is usual
+    assert elapsed < 10  # a bound for a busy machine; 1 s is usual, and 30 for gunicorn
 
 
 def said_when_stopped_while_opening(name: str, path: str) -> list[str]:
@@ -120,7 +120,7 @@ def test_sigterm_lets_a_stream_go_on_for_its_grace(name: str) -> None:
             assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
         server.wait()
         elapsed = time.perf_counter() - started
-    assert 0.3 <= elapsed < 3  # a bound for a busy machine; 0.3 + 0.5 s are usual
+    assert 0.3 <= elapsed < 10  # a bound for a busy machine; 0.3 + 0.5 s are usual
     assert server.said[-2:] == ["generator", "closed shutdown"]
 
 
