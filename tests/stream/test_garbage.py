@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ..support import releases
 from ..support.apps import KINDS, MS, OddError, app_of
 from ..support.asgi import call, scope
 from ..support.internals import nothing_for_the_collector
@@ -61,6 +62,9 @@ def test_an_error_in_a_cycle_is_collected() -> None:
 def test_what_a_stream_took_is_free_without_the_collector(
     kind: str, with_hooks: bool, pause: float, ending: str
 ) -> None:
+    if kind == "sync" and not releases.IDLE_THREADS_LET_GO:
+        pytest.skip("an idle thread of this AnyIO keeps what it called last")
+
     def goes_on() -> bool:
         if ending == "error":
             raise LookupError

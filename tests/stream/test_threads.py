@@ -17,6 +17,7 @@ import pytest
 
 from fastapi_sse_fast import EventSourceResponse
 
+from ..support import releases
 from ..support.apps import MS, Summaries, app_of
 from ..support.asgi import Reply, call, fetch, receive_nothing, scope
 from ..support.internals import nothing_for_the_collector
@@ -190,6 +191,8 @@ def test_a_sync_generator_that_waits_by_the_loop_is_cancelled(
 def test_a_sync_generator_that_is_cancelled_leaves_no_garbage(
     anyio_backend: str,
 ) -> None:
+    if anyio_backend == "asyncio" and not releases.IDLE_THREADS_LET_GO:
+        pytest.skip("an idle thread of this AnyIO keeps what it called last")
     waiting = threading.Event()
 
     def items() -> Iterator[int]:
