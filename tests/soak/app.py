@@ -494,8 +494,9 @@ def is_unplanned(record: logging.LogRecord) -> bool:
     if record.exc_info and record.exc_info[1] is not None:
         return not is_planned(record.exc_info[1])
     message = record.getMessage()
-    if "Traceback" in message:  # granian's are texts
-        return not any(kind.__name__ in message for kind in PLANNED)
+    if "Traceback" in message:  # granian's are texts, without what is in a group
+        names = ["ExceptionGroup", *(kind.__name__ for kind in PLANNED)]
+        return not any(name in message for name in names)
     # What uvicorn says about a client that was dropped.
     return "without completing response" not in message
 
