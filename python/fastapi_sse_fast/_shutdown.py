@@ -72,6 +72,8 @@ _below: dict[int, list[Callable[..., Any]]] = {}
 Usually that is one, the server's. Another library may stand before ours in turn and
 call it; when ours then stands before that one, it is in the chain twice.
 """
+tell_of_a_stop: Final[list[Callable[[], object]]] = []
+"""Called when the server is told to stop while there are streams, before they end."""
 _stopping = 0
 """How many blocks of `shutting_down` are open."""
 _watch: _Watch | None = None
@@ -99,6 +101,12 @@ def shutdown() -> None:
         streams = list(_open)
     for stream in streams:
         stream.shut_down()
+
+
+def _server_stops() -> None:
+    for tell in tell_of_a_stop:
+        tell()
+    shutdown()
 
 
 @contextlib.contextmanager
@@ -185,7 +193,7 @@ def _add(stream: _Stream) -> None:
         if _in_main_thread():
             _open_in_main.add(stream)
             _stand_before_the_servers_handlers()
-            _workers.hear_of_a_stop(shutdown)
+            _workers.hear_of_a_stop(_server_stops)
             _watch_the_server()
 
 
@@ -265,7 +273,7 @@ class _Watch:
         # garbage collector: asyncio's loop has lists of timers in its frames.
         self._timer.cancel()
         if _server_is_stopping():
-            shutdown()
+            _server_stops()
         if _watch is self:
             self._timer = self._look_later()
 
@@ -335,7 +343,7 @@ class _Handler:
         return self.below.__self__
 
     def __call__(self, number: int, frame: Any) -> None:
-        shutdown()
+        _server_stops()
         handlers = _below.get(number, [])
         depth = _depth.get(number, 0)
         handlers = handlers[: len(handlers) - depth]

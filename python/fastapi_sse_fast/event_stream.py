@@ -90,7 +90,7 @@ class EventStream:
         return stream is not None and stream.is_shutting_down
 
     def end(self) -> None:
-        """End the stream now, before its generator.
+        """End the stream before its generator, in the next turn of the event loop.
 
         The generator is closed, and the response complete with a `farewell`; without
         one it breaks off. May be called from any thread, and does nothing to a stream
@@ -102,6 +102,14 @@ class EventStream:
 
     def _close(self) -> None:
         self._stream = None
+
+    def __copy__(self) -> EventStream:
+        """Return itself: there is only one of each stream."""
+        return self
+
+    def __deepcopy__(self, _: object) -> EventStream:
+        """Return itself, as for `dataclasses.asdict(summary)`."""
+        return self
 
     def __repr__(self) -> str:
         """Show where it is."""

@@ -142,7 +142,6 @@ def test_the_wrong_end_of_a_memory_channel() -> None:
     [
         ({"ping": -1}, ValueError, "ping interval must be >= 0"),
         ({"ping": "5"}, TypeError, "ping interval must be int or float"),
-        ({"ping": 1e-9}, ValueError, "ping_interval must be a positive number"),
         ({"send_timeout": 0}, ValueError, "send_timeout must be a positive number"),
         ({"send_timeout": "5"}, ValueError, "send_timeout must be a positive number"),
         ({"shutdown_grace_period": -1}, ValueError, "shutdown_grace_period must be >="),
@@ -161,7 +160,7 @@ def test_arguments_that_are_wrong(
 def test_arguments_that_mean_for_ever() -> None:
     response = EventSourceResponse(
         numbers(),
-        ping=math.inf,
+        ping=sys.maxsize,
         send_timeout=math.inf,
         cleanup_timeout=None,
         shutdown_grace_period=math.inf,

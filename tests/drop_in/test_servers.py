@@ -28,3 +28,13 @@ def test_a_client_that_leaves_and_a_signal(server: Server) -> None:
         server.wait()
     assert server.said.count("generator") == 2
     assert not [line for line in server.log if "Traceback" in line]
+
+
+def test_a_generator_sees_by_the_status_that_the_server_stops() -> None:
+    app = "tests.support.drop_in_app:app"
+    with serve_process("uvicorn-h11", app, "/ready") as server:
+        with Client(server.port, "/polite") as client:
+            client.read_until(b"data: on")
+            server.terminate()
+            assert client.read_to_end().endswith(b"data: off\r\n\r\n")
+        server.wait()

@@ -100,7 +100,8 @@ def test_a_sleep_can_end_just_before_its_deadline(seconds: float) -> None:
         sleep.wake()
         return math.inf
 
-    alarm = AsyncioAlarm(loop, look)
+    alarm = AsyncioAlarm(loop)
+    alarm.look_with(look)
 
     async def woken_early() -> None:
         for _ in range(3):
@@ -131,7 +132,8 @@ def test_a_deadline_that_has_moved_on_is_noticed_when_the_timer_fires() -> None:
             looked.set()
             return math.inf
 
-        alarm = AsyncioAlarm(loop, look)
+        alarm = AsyncioAlarm(loop)
+        alarm.look_with(look)
         alarm.set(loop.time() + 5 * MS)
         alarm.set(loop.time() + 10_000)  # costs nothing, and changes nothing
         await looked.wait()
@@ -156,7 +158,8 @@ def test_a_loop_that_stood_still_sees_its_sockets_before_a_deadline_is_missed() 
             looked.set()
             return math.inf
 
-        alarm = AsyncioAlarm(loop, look)
+        alarm = AsyncioAlarm(loop)
+        alarm.look_with(look)
         alarm.set(loop.time() + 5 * MS)
         time.sleep(50 * MS)  # noqa: ASYNC251
         # What has come meanwhile takes a few turns of the loop to arrive.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -115,6 +117,44 @@ def test_a_stream_goes_on_after_an_on_open_that_fails(
     assert reply.body == b"data: 1\n\n"
     assert summaries.reasons == ["finished"]
     assert logged(caplog) == [("on_open failed", LookupError)]
+
+
+@pytest.mark.parametrize("hook_kind", KINDS)
+@pytest.mark.parametrize("how", ["shutdown", "ended"])
+def test_a_stream_can_be_ended_while_it_opens(
+    how: str,
+    hook_kind: str,
+    anyio_backend: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits(monkeypatch, least_duration=0.0)
+
+    def end(stream: EventStream) -> None:
+        if how == "shutdown":
+            shutdown()
+        else:
+            stream.end()
+
+    async def end_and_wait(stream: EventStream) -> None:
+        end(stream)
+        await anyio.sleep(2 * MS)
+
+    async def items() -> AsyncIterator[ServerSentEvent]:
+        while True:
+            yield ServerSentEvent(data=1)
+            await anyio.sleep(MS)
+
+    summaries = Summaries()
+    response = EventSourceResponse(
+        items(),
+        on_open=end if hook_kind == "sync" else end_and_wait,
+        on_close=summaries,
+    )
+    assert fetch(response, backend=anyio_backend).error is None
+    assert summaries.reasons == [how]
+    # Not by the loop either.
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 # The stream of a request
@@ -470,3 +510,5 @@ def test_a_summary_is_a_value() -> None:
     assert isinstance(summaries[0], StreamSummary)
     assert summaries[0] == summaries[0]
     assert "reason='finished'" in repr(summaries[0])
+    assert dataclasses.asdict(summaries[0])["stream"] is summaries[0].stream
+    assert copy.copy(summaries[0].stream) is summaries[0].stream

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from fastapi_sse_fast.sse_starlette import EventSourceResponse
+from fastapi_sse_fast.sse_starlette.sse import AppStatus
 
 from .streams import say
 
@@ -36,4 +37,20 @@ async def endless(request: Request) -> EventSourceResponse:
     return EventSourceResponse(events(), client_close_handler_callable=left)
 
 
-app = Starlette(routes=[Route("/ready", ready), Route("/endless", endless)])
+async def polite(request: Request) -> EventSourceResponse:
+    async def events() -> AsyncIterator[str]:
+        while not AppStatus.should_exit:
+            yield "on"
+            await anyio.sleep(0.01)
+        yield "off"
+
+    return EventSourceResponse(events(), shutdown_grace_period=20)
+
+
+app = Starlette(
+    routes=[
+        Route("/ready", ready),
+        Route("/endless", endless),
+        Route("/polite", polite),
+    ]
+)

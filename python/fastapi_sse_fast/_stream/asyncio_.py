@@ -35,7 +35,6 @@ class AsyncioBackend:
     """What a stream asks of its event loop."""
 
     __slots__ = (
-        "_alarm",
         "_cancelled_by_others",
         "_is_over",
         "_loop",
@@ -44,6 +43,7 @@ class AsyncioBackend:
         "_scope_around",
         "_source",
         "_watcher",
+        "alarm",
     )
 
     def __init__(self) -> None:
@@ -55,15 +55,9 @@ class AsyncioBackend:
         self._run_send = contextvars.copy_context().run
         # How often others have cancelled the request, while we do.
         self._cancelled_by_others: int | None = None
-        self._alarm: AsyncioAlarm | None = None
+        self.alarm = AsyncioAlarm(loop)
         self._watcher: asyncio.Task[None] | None = None
         self._is_over = False
-
-    @property
-    def alarm(self) -> AsyncioAlarm:
-        """The one alarm of the stream."""
-        assert self._alarm is not None
-        return self._alarm
 
     def clock(self) -> float:
         """Return the time of the loop, in seconds."""
@@ -88,7 +82,7 @@ class AsyncioBackend:
     async def run(self, stream: Stream) -> None:
         """Run a stream until its source is closed and its tasks are done."""
         loop = self._loop
-        self._alarm = AsyncioAlarm(loop, stream.look)
+        self.alarm.look_with(stream.look)
         self._source = source = loop.create_task(stream.run_source())
         # A task that is cancelled before its first step does not run at all.
         source.add_done_callback(stream.source_is_done)
@@ -143,9 +137,8 @@ class AsyncioBackend:
 
     def close(self) -> None:
         """Forget everything: nothing is left to the garbage collector."""
-        if self._alarm is not None:
-            self._alarm.close()
-        self._source = self._request = self._alarm = None
+        self.alarm.close()
+        self._source = self._request = None
         self._scope_around = self._watcher = None
 
     # The source
@@ -328,14 +321,16 @@ class AsyncioAlarm:
 
     __slots__ = ("_fires_at", "_is_second_look", "_look", "_loop", "_timer")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, look: Callable[[], float]
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._look = look
+        self._look: Callable[[], float] = _never
         self._fires_at = math.inf
         self._is_second_look = False
         self._timer: asyncio.TimerHandle | None = None
+
+    def look_with(self, look: Callable[[], float]) -> None:
+        """Set what looks, once there is something to look at."""
+        self._look = look
 
     def set(self, time: float) -> None:
         """Look at that time, or before."""

@@ -135,11 +135,12 @@ class Stream:
         self._open(client, send)
         source = self._source
         try:
-            on_open = self._options.on_open
-            if on_open is not None:
-                with logged("on_open", self._options.close_timeout):
-                    await awaited(on_open(self.handle))
-            await self._backend.run(self)
+            with EndedAtShutdown(self, self._opening):
+                on_open = self._options.on_open
+                if on_open is not None:
+                    with logged("on_open", self._options.close_timeout):
+                        await awaited(on_open(self.handle))
+                await self._backend.run(self)
         except BaseException:
             self._ending.reason = "cancelled"
             # What cancels all tasks of a loop cancels the source too.
@@ -275,8 +276,7 @@ class Stream:
     async def respond(self) -> None:
         """Send the response, as far as it comes."""
         try:
-            with EndedAtShutdown(self, self._opening):
-                await self._outlet.run()
+            await self._outlet.run()
         except StopSending:
             pass
         except OSError as error:

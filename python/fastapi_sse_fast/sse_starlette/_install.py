@@ -55,7 +55,7 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Undo `install()`, also in modules that have imported from ours since then."""
+    """Undo `install()`. Modules that have imported from ours since then keep that."""
     global _installed
     with _lock:
         if not _installed:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import sys
 from collections.abc import (
     AsyncGenerator,
@@ -32,7 +31,7 @@ from starlette.responses import Response
 
 from .._core import EncodedEvent, ItemEncoder
 from .._request import client_of, opened_request
-from .._shutdown import shutdown
+from .._shutdown import shutdown, tell_of_a_stop
 from .._stream import Head, Limits, Stream
 from .._stream.hooks import logged
 from ..content import checked_content
@@ -52,7 +51,7 @@ SyncContentStream: TypeAlias = Iterable[Content]
 AsyncContentStream: TypeAlias = AsyncIterable[Content]
 ContentStream: TypeAlias = AsyncContentStream | SyncContentStream
 
-_bodies = logging.getLogger("sse_starlette.sse")
+logger = logging.getLogger("sse_starlette.sse")
 """Applications know it under this name, and silence it where all others are verbose."""
 
 MOST_GRACE = 30.0
@@ -64,8 +63,8 @@ TURNS_OF_A_CANCELLED_CLEAN_UP = 10
 TURNS_UNTIL_A_CLIENT_HAS_LEFT = 10
 """Turns of the loop in which `receive` says so, where `send` has failed before."""
 
-LEAST_CLEANUP_TIMEOUT = 0.001
-"""Seconds: in no time at all, not even a clean-up that awaits nothing would run."""
+LEAST_SECONDS = 0.001
+"""In no time at all, not even a clean-up that awaits nothing would run."""
 
 
 class SendTimeoutError(TimeoutError):
@@ -86,7 +85,8 @@ class AppStatus(metaclass=_Status):
 
     Attributes:
         should_exit: Whether streams end, also those that begin from now on. Set it to
-            `True` to end them; a signal ends them without it.
+            `True` to end them. It is so when the server is told to stop while a stream
+            is open.
         enable_automatic_graceful_drain: Whether a signal that stops the server ends
             them.
         original_handler: What `handle_exit` calls besides.
@@ -269,7 +269,7 @@ class EventSourceResponse(Response):
         channel = None
         if _is_channel(content):
             content = channel = _Channel(content)
-        if _bodies.isEnabledFor(logging.DEBUG):
+        if logger.isEnabledFor(logging.DEBUG):
             send = _logging(send)
         self.active = True
         options = self._options()
@@ -312,8 +312,8 @@ class EventSourceResponse(Response):
         if not grace and stopping is None:
             grace = None  # nobody has asked for an end at once
         times = (
-            interval if 0 < interval < math.inf else None,
-            None if timeout == math.inf else timeout,
+            min(max(float(interval), LEAST_SECONDS), LONGEST) if interval else None,
+            _at_most_longest(timeout),
             grace,
             LONGEST if close_timeout is None else min(close_timeout, LONGEST),
         )
@@ -326,6 +326,12 @@ class EventSourceResponse(Response):
             else functools.partial(_ping, factory, self.sep)
         )
         return _options(ping, *times, stopping=stopping)
+
+
+def _at_most_longest(seconds: Any) -> Any:
+    """Return what is as long as nobody waits for; all else is checked as an option."""
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    return min(seconds, LONGEST) if is_number else seconds
 
 
 def _options(
@@ -343,7 +349,7 @@ def _options(
         ping_interval=ping_interval,
         send_timeout=send_timeout,
         shutdown_grace=shutdown_grace,
-        close_timeout=max(close_timeout, LEAST_CLEANUP_TIMEOUT),
+        close_timeout=max(close_timeout, LEAST_SECONDS),
         on_shutdown=None if stopping is None else lambda _: stopping.set(),
     )
 
@@ -372,6 +378,7 @@ class _Stream(Stream):
 
     __slots__ = ("_told", "response")
 
+    number_open: ClassVar[int] = 0
     response: EventSourceResponse
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -380,9 +387,13 @@ class _Stream(Stream):
 
     async def respond(self) -> None:
         """Send the response, as far as it comes."""
-        if AppStatus.should_exit:
-            self.shut_down()
-        await super().respond()
+        _Stream.number_open += 1
+        try:
+            if AppStatus.should_exit:
+                self.shut_down()
+            await super().respond()
+        finally:
+            _Stream.number_open -= 1
 
     async def watch(self) -> None:
         """Wait for the client to leave, and tell who wants to know."""
@@ -458,6 +469,15 @@ def _nothing() -> None:
     pass
 
 
+def _note_stop() -> None:
+    """Have generators see that the server stops: some ask `AppStatus.should_exit`."""
+    if AppStatus.enable_automatic_graceful_drain and _Stream.number_open:
+        AppStatus.should_exit = True
+
+
+tell_of_a_stop.append(_note_stop)
+
+
 def _is_channel(content: Any) -> bool:
     return (
         isinstance(content, AsyncIterator)
@@ -527,7 +547,7 @@ def _logging(send: Send) -> Send:
 
     async def log_and_send(message: Message) -> None:
         if message.get("body"):
-            _bodies.debug("chunk: %s", message["body"])
+            logger.debug("chunk: %s", message["body"])
         await send(message)
 
     return log_and_send
