@@ -71,6 +71,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module
     )?)?;
     module.add_function(wrap_pyfunction!(
+        sse_starlette::sse_starlette_check,
+        module
+    )?)?;
+    module.add_function(wrap_pyfunction!(
         sse_starlette::sse_starlette_frame,
         module
     )?)?;

@@ -288,6 +288,13 @@ pub(crate) fn sse_starlette_bytes<'py>(
     bytes::made(data.py(), |out| encoder.write(data, out))
 }
 
+#[doc = stub_doc!("sse_starlette_check")]
+#[pyfunction]
+#[pyo3(signature = (sep, /))]
+pub(crate) fn sse_starlette_check(sep: &Bound<'_, PyAny>) -> PyResult<()> {
+    sep.extract::<Separator>().map(drop)
+}
+
 #[doc = stub_doc!("sse_starlette_frame")]
 #[pyfunction]
 #[pyo3(signature = (event, /))]

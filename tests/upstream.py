@@ -7,12 +7,17 @@ command (`make upstream-tests`) and no test.
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from pathlib import Path
 
-from tests.support.archives import BUILD, UNCONFIGURED, run_pytest, unpacked
+from tests.support.archives import (
+    BUILD,
+    UNCONFIGURED,
+    copy_swapped,
+    run_pytest,
+    unpacked,
+)
 
 TESTS = [
     "tests/test_sse.py",
@@ -44,7 +49,10 @@ def main() -> int:
     root = unpacked("fastapi")
     swapped = BUILD / "swapped"
     shutil.rmtree(swapped, ignore_errors=True)
-    swaps = sum(copy(path, root, swapped) for path in selected(root))
+    swaps = sum(
+        copy_swapped(path, swapped / path.relative_to(root), SWAPS)
+        for path in selected(root)
+    )
     print(f"{root.name}: {swaps} lines swapped", flush=True)
     return run_pytest(swapped, *UNCONFIGURED, "tests", *sys.argv[1:])
 
@@ -58,18 +66,6 @@ def selected(root: Path) -> list[Path]:
         for path in found
         for file in (path.rglob("*.py") if path.is_dir() else [path])
     ]
-
-
-def copy(path: Path, root: Path, to: Path) -> int:
-    """Copies a file with its imports swapped. Returns how many lines were."""
-    text, swaps = path.read_text(), 0
-    for pattern, replacement in SWAPS:
-        text, count = re.subn(pattern, replacement, text)
-        swaps += count
-    target = to / path.relative_to(root)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
-    return swaps
 
 
 if __name__ == "__main__":

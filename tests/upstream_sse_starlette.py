@@ -12,7 +12,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.support.archives import BUILD, UNCONFIGURED, run_pytest, unpacked
+from tests.support.archives import (
+    BUILD,
+    UNCONFIGURED,
+    copy_swapped,
+    run_pytest,
+    unpacked,
+)
 
 SWAPS = [
     (r"(from|import) sse_starlette\b", r"\1 fastapi_sse_fast.sse_starlette"),
@@ -67,13 +73,10 @@ def main() -> int:
     (tests / "__init__.py").touch()
     conftest = Path(__file__).with_name("support") / "sse_starlette_conftest.py"
     shutil.copy(conftest, tests / "conftest.py")
-    swaps = 0
-    for file in sorted((root / "tests").glob("test_*.py")):
-        text = file.read_text()
-        for pattern, replacement in SWAPS:
-            text, count = re.subn(pattern, replacement, text)
-            swaps += count
-        (tests / file.name).write_text(text)
+    swaps = sum(
+        copy_swapped(file, tests / file.name, SWAPS)
+        for file in sorted((root / "tests").glob("test_*.py"))
+    )
     left_out = []
     for name, reason in [*PRIVATE.items(), *DIFFERENT.items()]:
         print(f"left out: {name}: {reason}")

@@ -33,6 +33,7 @@ __all__ = [
     "slot_name",
     "slot_text",
     "sse_starlette_bytes",
+    "sse_starlette_check",
     "sse_starlette_frame",
 ]
 
@@ -515,6 +516,13 @@ def sse_starlette_bytes(data: object, sep: str, /) -> bytes:
     Args:
         data: The item.
         sep: What ends a line; events have their own.
+    """
+
+def sse_starlette_check(sep: object, /) -> None:
+    """Refuse what ends no line.
+
+    Raises:
+        ValueError: `sep` is not one of the three ends of a line.
     """
 
 def sse_starlette_frame(event: object, /) -> bytes:

@@ -131,10 +131,15 @@ def take_over(response_class: type[EventSourceResponse]) -> None:
     fastapi.routing.get_request_handler = get_request_handler
 
 
+def _refuse_events_with(refuse: Callable[[EncodedEvent], Any]) -> None:
+    """Have `jsonable_encoder` call a function for events, which it cannot encode."""
+    with contextlib.suppress(AttributeError):  # where it is called differently
+        fastapi.encoders.ENCODERS_BY_TYPE[EncodedEvent] = refuse
+
+
 # On routes with another response both would only say what they have tried.
 EncodedEvent.__pydantic_serializer__ = _fallback.REFUSING  # type: ignore[attr-defined]
-with contextlib.suppress(AttributeError):  # where it is called differently
-    fastapi.encoders.ENCODERS_BY_TYPE[EncodedEvent] = _fallback.refuse
+_refuse_events_with(_fallback.refuse)
 
 
 def install() -> None:
@@ -215,10 +220,7 @@ def _leave_it_to_fastapi(error: Exception) -> None:
         RuntimeWarning,
         stacklevel=3,
     )
-    with contextlib.suppress(ImportError):
-        from fastapi.encoders import ENCODERS_BY_TYPE
-
-        ENCODERS_BY_TYPE[EncodedEvent] = _refuse
+    _refuse_events_with(_refuse)
 
 
 def _refuse(event: EncodedEvent) -> Any:

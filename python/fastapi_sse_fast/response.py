@@ -182,13 +182,10 @@ class EventSourceResponse(_Base):
             Exception: What the iterable raised. Before the first event nothing has been
                 sent, so FastAPI's exception handlers can still answer.
         """
-        message_type = "http.response"
-        if scope["type"] == "websocket":  # a denied handshake may have a body
-            message_type = "websocket.http.response"
-        head = Head(self.status_code, self._final_headers(), message_type)
+        head = Head.of(scope, self.status_code, self._final_headers())
         if scope.get("method") == "HEAD":
-            await send(head.message)
-            await send({"type": head.body_type, "body": b"", "more_body": False})
+            for message in head.without_body:
+                await send(message)
             if self.background is not None:
                 await self.background()
             return

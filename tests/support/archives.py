@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +28,17 @@ def unpacked(project: str) -> Path:
         with tarfile.open(BUILD / f"{root.name}.tar.gz") as archive:
             archive.extractall(BUILD, filter="data")
     return root
+
+
+def copy_swapped(source: Path, target: Path, swaps: Iterable[tuple[str, str]]) -> int:
+    """Copies a file with patterns replaced. Returns how often they were."""
+    text, swapped = source.read_text(), 0
+    for pattern, replacement in swaps:
+        text, count = re.subn(pattern, replacement, text)
+        swapped += count
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    return swapped
 
 
 def run_pytest(folder: Path, *arguments: str) -> int:

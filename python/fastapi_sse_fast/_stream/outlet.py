@@ -35,7 +35,7 @@ from .source import Phase
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from starlette.types import Message, Send
+    from starlette.types import Message, Scope, Send
 
     from .._core import DirectSend, EventBuffer
     from ..options import StreamOptions
@@ -51,7 +51,14 @@ class Head(NamedTuple):
 
     status: int
     headers: list[tuple[bytes, bytes]]
-    message_type: str = "http.response"
+    message_type: str
+
+    @classmethod
+    def of(cls, scope: Scope, status: int, headers: list[tuple[bytes, bytes]]) -> Head:
+        """Return the head of the response to a request."""
+        # A denied handshake may have a body.
+        prefix = "websocket." if scope["type"] == "websocket" else ""
+        return cls(status, headers, f"{prefix}http.response")
 
     @property
     def message(self) -> Message:
@@ -66,6 +73,11 @@ class Head(NamedTuple):
     def body_type(self) -> str:
         """The type of the messages behind it."""
         return f"{self.message_type}.body"
+
+    @property
+    def without_body(self) -> tuple[Message, Message]:
+        """The messages of a response that has nothing else."""
+        return self.message, {"type": self.body_type, "body": b"", "more_body": False}
 
 
 class StopSending(Exception):  # noqa: N818 - it is no error

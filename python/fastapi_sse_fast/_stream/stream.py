@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .._core import ItemEncoder
     from .._shutdown import Opening
     from ..options import StreamOptions
+    from ..summary import Reason
     from .client import Client
     from .limits import Limits
     from .outlet import Head
@@ -167,6 +168,11 @@ class Stream:
                 "middleware",
             )
 
+    @property
+    def reason(self) -> Reason:
+        """Why the stream is over, once it is."""
+        return self._ending.reason or "error"
+
     def summary(self, error: Exception | None) -> StreamSummary:
         """Return what became of the stream, once it is over.
 
@@ -176,7 +182,7 @@ class Stream:
         assert self._over_at is not None
         return StreamSummary(
             stream=self.handle,
-            reason=self._ending.reason or "error",
+            reason=self.reason,
             error=error,
             status=self._head.status if self._outlet.has_begun else None,
             events=self._buffer.sent_events,
@@ -188,12 +194,9 @@ class Stream:
 
     def shut_down(self) -> None:
         """End the stream after `shutdown_grace`; called from any thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
-            self._backend.run_in_loop(self._shut_down)
+        self._unless_over(self._shut_down)
 
     def _shut_down(self) -> None:
-        if self._over_at is not None:  # before its loop came to this
-            return
         grace = self._options.shutdown_grace
         if grace is None:
             # An `EventSource`, which is all that is sure to ask again, asks by GET.
@@ -214,12 +217,17 @@ class Stream:
 
     def end(self) -> None:
         """End the stream before its source; called from any thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
-            self._backend.run_in_loop(self._end)
+        self._unless_over(self._outlet.end)
 
-    def _end(self) -> None:
-        if self._over_at is None:
-            self._outlet.end()
+    def _unless_over(self, function: Callable[[], object]) -> None:
+        """Call a function in the loop, unless the stream is over by then."""
+
+        def call() -> None:
+            if self._over_at is None:
+                function()
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            self._backend.run_in_loop(call)
 
     def _open(self, client: Client, send: Send) -> None:
         backend = AsyncioBackend() if _in_asyncio_task() else TrioBackend()

@@ -5,27 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .._core import sse_starlette_bytes, sse_starlette_frame
+from .._core import sse_starlette_bytes, sse_starlette_check, sse_starlette_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SEPARATORS = ("\r\n", "\r", "\n")
-"""What a line can end with."""
-
 _to_json = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, separators=(",", ":")
 ).encode
-
-
-def check_separator(sep: object) -> None:
-    """Refuse what ends no line.
-
-    Raises:
-        ValueError: `sep` is not one of the three.
-    """
-    if sep not in SEPARATORS:
-        raise ValueError(f"sep must be one of: \\r\\n, \\r, \\n, got: {sep!r}")
 
 
 class ServerSentEvent:
@@ -62,7 +49,7 @@ class ServerSentEvent:
         if sep is None:
             sep = self.DEFAULT_SEPARATOR
         else:
-            check_separator(sep)
+            sse_starlette_check(sep)
         self.data = data
         self.event = event
         self.id = id

@@ -29,7 +29,7 @@ from starlette.concurrency import iterate_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 
-from .._core import EncodedEvent, ItemEncoder
+from .._core import EncodedEvent, ItemEncoder, sse_starlette_check
 from .._request import client_of, opened_request
 from .._shutdown import shutdown, tell_of_a_stop
 from .._stream import Head, Limits, Stream
@@ -37,7 +37,7 @@ from .._stream.hooks import logged
 from ..content import checked_content
 from ..options import LONGEST, StreamOptions
 from . import _original
-from .event import ServerSentEvent, check_separator, ensure_bytes
+from .event import ServerSentEvent, ensure_bytes
 
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup  # which AnyIO needs too
@@ -182,7 +182,7 @@ class EventSourceResponse(Response):
         cleanup_timeout: float | None = DEFAULT_CLEANUP_TIMEOUT,
     ) -> None:
         if sep is not None:
-            check_separator(sep)
+            sse_starlette_check(sep)
         _check_seconds("shutdown_grace_period", shutdown_grace_period)
         if cleanup_timeout is not None:
             _check_seconds("cleanup_timeout", cleanup_timeout)
@@ -243,26 +243,23 @@ class EventSourceResponse(Response):
             Exception: What the iterable raised.
         """
         if scope["type"] == "http" and scope["method"].upper() == "HEAD":
-            await self._answer_head(send)
+            await self._answer_head(scope, send)
         else:
             await self._stream(scope, receive, send)
         if self.background is not None:
             await self.background()
 
-    async def _answer_head(self, send: Send) -> None:
+    async def _answer_head(self, scope: Scope, send: Send) -> None:
         """Answer without a body, for which nothing is iterated."""
-        head = Head(self.status_code, self.raw_headers)
-        body = {"type": head.body_type, "body": b"", "more_body": False}
-        for message in (head.message, body):
+        head = Head.of(scope, self.status_code, self.raw_headers)
+        for message in head.without_body:
             with anyio.move_on_after(self.send_timeout) as time:
                 await send(message)
             if time.cancelled_caught:
                 raise self._timeout_error()
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
-        head = Head(self.status_code, self.raw_headers)
-        if scope["type"] == "websocket":  # a denied handshake may have a body
-            head = head._replace(message_type="websocket.http.response")
+        head = Head.of(scope, self.status_code, self.raw_headers)
         content: Any = self.body_iterator
         if content is self._items:
             content = self._content
@@ -298,7 +295,7 @@ class EventSourceResponse(Response):
                     logged("aclose", options.close_timeout),
                 ):
                     await channel.aclose()
-        if stream.summary(None).reason == "send_timeout":
+        if stream.reason == "send_timeout":
             raise self._timeout_error()
 
     def _timeout_error(self) -> Exception:
@@ -446,8 +443,7 @@ class _Stream(Stream):
 
     def _shut_down(self) -> None:
         super()._shut_down()
-        if self._over_at is None:
-            self._outlet.shut_down(MOST_GRACE)
+        self._outlet.shut_down(MOST_GRACE)
 
     async def close_source(self) -> None:
         """Close the source and wait for that, also for one that is given up."""
