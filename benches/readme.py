@@ -1,180 +1,107 @@
-"""The table of the README, of the results of a run."""
+"""The table in the README, made from the results of a run."""
 
 from __future__ import annotations
 
 import platform
+import statistics
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from fastapi_sse_fast._bench import machine
-from fastapi_sse_fast._bench.report import (
-    BY_HAND,
-    MODEL,
-    READY,
-    Comparison,
-    times,
-)
+from fastapi_sse_fast._bench import machine, paced
+from fastapi_sse_fast._bench.controls import PACE
+from fastapi_sse_fast._bench.report import BY_HAND, MODEL, Comparison, times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from fastapi_sse_fast._bench.report import Result
+    from fastapi_sse_fast._bench.report import Line, Result
 
 README = Path(__file__).parents[1] / "README.md"
 
 BEGIN = "<!-- figures of benches/server.py: begin -->"
 END = "<!-- figures of benches/server.py: end -->"
 
-OURS = "fastapi_sse_fast"
-FASTAPI = "fastapi.sse"
-SSE_STARLETTE = "sse-starlette, ready JSON"
+ONE_AT_A_TIME = "paced streams"
+BURST = "pydantic model, typed route"
+
+CONTESTANTS = {
+    ONE_AT_A_TIME: [
+        MODEL,
+        BY_HAND,
+        "sse-starlette, ready JSON",
+        "fastapi.sse, model",
+    ],
+    BURST: ["fastapi_sse_fast", BY_HAND, "sse-starlette, ready JSON", "fastapi.sse"],
+}
+"""The comparisons that the table shows, and the contestant of each column."""
 
 TIMES = "\N{MULTIPLICATION SIGN}"
-READY_BYTES = "ready bytes in a FastAPI route"
-
-
-class Entry(NamedTuple):
-    """A line of the table.
-
-    Attributes:
-        label: What it says on the left.
-        title: The comparison that it shows.
-        ours: Our contestant in that.
-        by_hand: The one in the next column; none leaves a cell empty.
-        fastapi: The one in the column after that.
-        sse_starlette: The one in the last column.
-        note: What is different about `by_hand`.
-    """
-
-    label: str
-    title: str
-    ours: str = OURS
-    by_hand: str = ""
-    fastapi: str = ""
-    sse_starlette: str = ""
-    note: str = ""
-
-
-TYPED = "pydantic model, typed route"
-EVENT = "ServerSentEvent(data=model, event=, id=)"
-RAW = "ServerSentEvent(raw_data=token)"
-ENCODED = "EncodedEvent(raw_data=token)"
-
-ENTRIES = [
-    Entry(
-        "**paced**, 300 streams of 50 events/s: typed model",
-        "paced streams",
-        MODEL,
-        BY_HAND,
-        "fastapi.sse, model",
-        SSE_STARLETTE,
-    ),
-    Entry(
-        "paced: ready `EncodedEvent`",
-        "paced streams",
-        READY,
-        READY_BYTES,
-        note="ready bytes",
-    ),
-    Entry(
-        "**one event per await**, 20 streams: typed model",
-        "one event per await",
-        MODEL,
-        BY_HAND,
-        "fastapi.sse, model",
-        SSE_STARLETTE,
-    ),
-    Entry(
-        "one event per await: ready `EncodedEvent`",
-        "one event per await",
-        READY,
-        READY_BYTES,
-        note="ready bytes",
-    ),
-    Entry("**burst**: typed model", TYPED, OURS, BY_HAND, FASTAPI, SSE_STARLETTE),
-    Entry("burst: `dict`", "dict", OURS, "by hand, orjson", FASTAPI, note="orjson"),
-    Entry(f"burst: `{EVENT}`", EVENT, fastapi=FASTAPI),
-    Entry(f"burst: `{RAW}`", RAW, fastapi=FASTAPI),
-    Entry(f"burst: `{ENCODED}`", ENCODED, fastapi="fastapi.sse, ServerSentEvent"),
-    Entry(
-        "burst: a token in an `EventTemplate`",
-        "EventTemplate",
-        OURS,
-        "by hand, model built for it",
-        "fastapi.sse, model built for it",
-    ),
-    Entry(
-        "burst: models from a sync generator",
-        "pydantic model, sync generator",
-        fastapi=FASTAPI,
-    ),
-    *(
-        Entry(
-            f"burst: `raw_data` of {size} KiB",
-            f"raw_data of {size} KiB",
-            by_hand="by hand, f-string",
-        )
-        for size in (16, 64, 256)
-    ),
-]
 
 
 def table(results: Iterable[Result]) -> list[str]:
-    """Make the Markdown of the table, of those lines that were measured."""
+    """Make the Markdown of the table, of those comparisons that were measured."""
     found = {
-        result.title: {line.name: line.median for line in result.lines}
+        result.title: {line.name: line for line in result.lines}
         for result in results
-        if isinstance(result, Comparison)
+        if isinstance(result, Comparison) and result.title in CONTESTANTS
     }
-    lines = list(_lines(found))
-    if not lines:
+    if not found:
         return []
     return [
-        "| server CPU per event | fastapi_sse_fast | by hand, `StreamingResponse` "
-        "| `fastapi.sse` | sse-starlette |",
+        "| | fastapi_sse_fast | hand-written `StreamingResponse` | sse-starlette "
+        "| `fastapi.sse` |",
         "|---|--:|--:|--:|--:|",
-        *lines,
+        *_lines(found),
         "",
         caption(),
     ]
 
 
-def _lines(found: dict[str, dict[str, float]]) -> Iterator[str]:
-    for entry in ENTRIES:
-        medians = found.get(entry.title)
-        if medians is None:
-            continue
-        ours = medians[entry.ours]
-        cells = [entry.label, _microseconds(ours)]
-        for name in (entry.by_hand, entry.fastapi, entry.sse_starlette):
-            cell = ""
-            if name in medians:
-                note = f", {entry.note}" if name == entry.by_hand and entry.note else ""
-                ratio = times(medians[name] / ours).replace("x", TIMES)
-                cell = f"{_microseconds(medians[name])} ({ratio}{note})"
-            cells.append(cell)
-        yield f"| {' | '.join(cells)} |"
+def _lines(found: dict[str, dict[str, Line]]) -> Iterator[str]:
+    if one_at_a_time := found.get(ONE_AT_A_TIME):
+        lines = [one_at_a_time[name] for name in CONTESTANTS[ONE_AT_A_TIME]]
+        offered = round(paced.STREAMS / PACE)
+        yield _row(
+            f"**one token at a time**: events delivered, of {offered:,} per second",
+            [f"{statistics.median(line.delivered):,.0f}" for line in lines],
+        )
+        yield _row("one token at a time: CPU time per event", _costs(lines))
+    if burst := found.get(BURST):
+        lines = [burst[name] for name in CONTESTANTS[BURST]]
+        yield _row("**burst**: CPU time per event", _costs(lines))
+
+
+def _row(label: str, cells: Iterable[str]) -> str:
+    return f"| {' | '.join([label, *cells])} |"
+
+
+def _costs(lines: Sequence[Line]) -> Iterator[str]:
+    ours = lines[0].median
+    yield _microseconds(ours)
+    for line in lines[1:]:
+        ratio = times(line.median / ours).replace("x", TIMES)
+        yield f"{_microseconds(line.median)} ({ratio})"
 
 
 def _microseconds(value: float) -> str:
-    digits = 0 if value >= 10 else 1 if value >= 1 else 2
+    digits = 0 if value >= 10 else 1
     return f"{value:,.{digits}f} µs"
 
 
 def caption() -> str:
     """Tell where the figures come from, in a line below them."""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("fastapi", "uvicorn"))
     return (
-        f"By `make bench-server` on {machine.cpu()}: CPython "
-        f"{platform.python_version()}, {packages}; medians of alternating rounds."
+        f"Measured by `make bench-server` on {machine.cpu()} with CPython "
+        f"{platform.python_version()}, FastAPI {version('fastapi')} and uvicorn "
+        f"{version('uvicorn')}; medians of alternating rounds."
     )
 
 
 def is_complete(results: Iterable[Result]) -> bool:
     """Tell whether everything that the table shows was measured."""
     titles = {result.title for result in results}
-    return all(entry.title in titles for entry in ENTRIES)
+    return titles.issuperset(CONTESTANTS)
 
 
 def write(lines: Sequence[str]) -> None:

@@ -129,7 +129,7 @@ def line(contestant: Contestant, windows: Sequence[Window]) -> Line:
         f"{statistics.median(rates):,.0f} events/s; "
         f"client {statistics.median(client_shares):.0%} busy"
     )
-    return Line(contestant.name, costs, contestant.against, note)
+    return Line(contestant.name, costs, contestant.against, note, rates)
 
 
 ROWS = {

@@ -34,12 +34,14 @@ class Line(NamedTuple):
         values: One for each round.
         against: Name of our line that it is compared with; none for ours.
         note: What else was seen.
+        delivered: Events per second, one for each round, where they were counted.
     """
 
     name: str
     values: Sequence[float]
     against: str = ""
     note: str = ""
+    delivered: Sequence[float] = ()
 
     @property
     def median(self) -> float:
