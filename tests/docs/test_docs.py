@@ -37,8 +37,8 @@ PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_RUN = {"html", "javascript", "nginx", "sh", "text"}
 """Languages of blocks that show something else than Python."""
 
-OPTIONAL = ["sse_starlette"]
-"""What examples may import though the tests do without; from the `bench` group."""
+OPTIONAL = ["openai", "sse_starlette"]
+"""What examples may import although the tests can run without it."""
 
 
 class Block(NamedTuple):
@@ -86,10 +86,13 @@ SECTIONS = [
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=str)
-def test_the_blocks_of_a_section_run(section: Section) -> None:
+def test_the_blocks_of_a_section_run(
+    section: Section, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in OPTIONAL:
         if any(name in block.text for block in section.blocks):
-            pytest.importorskip(name)
+            pytest.importorskip(name, exc_type=ImportError)
+    monkeypatch.setenv("OPENAI_API_KEY", "none")  # which its client asks for
     namespace: dict[str, Any] = {"__name__": "main"}
     for block in section.blocks:
         if block.language == "console":
