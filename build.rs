@@ -1,6 +1,7 @@
-//! Lets the crate ask which Python it is built for (`cfg(Py_GIL_DISABLED)`), and takes the
-//! documentation of what Python sees from the stub, so that `help()` and type checkers say the
-//! same.
+//! Build script.
+//!
+//! It sets the `cfg`s of the Python that the crate is built for, such as `Py_GIL_DISABLED`. It also
+//! extracts the docstrings of the type stub, so that `help()` shows the same text as an editor.
 
 use std::path::Path;
 use std::{env, fs, io};
@@ -18,7 +19,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// The docstrings of all classes, functions and methods, by their qualified names.
+/// Return the qualified name and the docstring of each class, function and method.
 fn docstrings(stub: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let mut class = String::new();
@@ -61,6 +62,7 @@ fn docstrings(stub: &str) -> Vec<(String, String)> {
     found
 }
 
+/// Return the name at the beginning of a definition.
 fn identifier(definition: &str) -> String {
     let is_part = |c: &char| c.is_alphanumeric() || *c == '_';
     definition.chars().take_while(is_part).collect()

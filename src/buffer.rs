@@ -1,4 +1,7 @@
-//! `EventBuffer`: frames that wait for the next send.
+//! `EventBuffer`: the frames that wait for the next send.
+//!
+//! The buffer decides what one send contains and when a producer should pause. It does not send
+//! anything itself.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -17,17 +20,18 @@ use crate::output::OutOfMemory;
 use crate::pacing::Pacing;
 use crate::wire;
 
-/// A run of small frames that is larger gives its space back when the stream has nothing to send.
-const KEEP_CAPACITY: usize = 16 * 1024;
+/// The capacity that `shrink` keeps for the next run of small frames.
+const MAX_KEPT_CAPACITY: usize = 16 * 1024;
 
-/// Bytes of one send: a slow client that reads more than that is not a frozen one.
-const MOST_AT_ONCE: usize = 256 * 1024;
+/// The size of one send. The timeout of a slow client applies to each send, so a client that is
+/// slow but still reading must be able to finish one in time.
+const SEND_SIZE: usize = 256 * 1024;
 
-/// Encodes items into the bytes that are sent next: `push` from the task or thread that iterates,
-/// `take` from whatever sends.
+/// Encodes items into the bytes of the next send. The task or thread that iterates calls `push`,
+/// and the task that sends calls `take`.
 ///
-/// Small frames are joined to one run of bytes; a large one is a part of its own, and is sent as
-/// the `bytes` that it was encoded into.
+/// Small frames are joined into one run of bytes. A large frame is a part of its own and is sent as
+/// the `bytes` object that it was encoded into.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct EventBuffer {
     encoder: Py<ItemEncoder>,
@@ -37,12 +41,12 @@ pub(crate) struct EventBuffer {
     state: Mutex<State>,
 }
 
-/// Bytes that are sent together, or the rest of them.
+/// Bytes that belong together in one send, unless they are too many for one.
 struct Part {
     bytes: Bytes,
-    /// How many of them were sent.
+    /// The number of bytes that were taken already.
     start: usize,
-    /// How many events are complete with the last of them.
+    /// The number of events that the last byte completes.
     events: u64,
 }
 
@@ -52,10 +56,12 @@ enum Bytes {
 }
 
 struct State {
-    /// What the stream begins with, until it was taken. It does not wait by itself.
+    /// The first bytes of the stream, until they are taken. They do not count as pending, so they
+    /// do not cause a send on their own.
     opening: Vec<u8>,
-    /// What is older than `run`.
+    /// The parts that are older than `run`.
     parts: VecDeque<Part>,
+    /// The small frames that were pushed last.
     run: Vec<u8>,
     run_events: u64,
     pending: usize,
@@ -64,7 +70,8 @@ struct State {
     taken_events: u64,
     sent: u64,
     sent_events: u64,
-    /// The last bytes that were taken, as many as a blank line can have; first of all line feeds.
+    /// The last bytes that were taken, as many as a blank line can have (`\r\n\r\n`). Line feeds at
+    /// first, because a stream begins outside of an event.
     tail: [u8; 4],
     began_at: Instant,
     first_event_at: Option<Instant>,
@@ -73,14 +80,14 @@ struct State {
     closed: bool,
 }
 
-/// What a push has changed.
+/// The result of a push.
 #[derive(Clone, Copy)]
 pub(crate) struct Pushed {
-    /// Something waits that did not before.
+    /// Whether the buffer was empty before and is not any more.
     pub(crate) was_empty: bool,
-    /// `max_pending` is reached.
+    /// Whether `max_pending` is reached.
     pub(crate) full: bool,
-    /// The producer has had its time.
+    /// Whether the time slice of the producer is over.
     pub(crate) slice_is_over: bool,
 }
 
@@ -137,7 +144,11 @@ impl EventBuffer {
         Ok(pushed.full || pushed.slice_is_over)
     }
 
-    /// The next bytes to send, in one send; none when nothing waits.
+    /// Return the bytes of the next send, or empty bytes if nothing is pending.
+    ///
+    /// # Errors
+    ///
+    /// `MemoryError`.
     pub(crate) fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let Some(mut part) = self.lock().next_part() else {
             return Ok(PyBytes::new(py, b""));
@@ -145,30 +156,30 @@ impl EventBuffer {
         let body = part.take(py)?;
         let mut state = self.lock();
         state.note_taken(body.as_bytes().len());
-        // The opening is no part of an event, though no blank line ends it.
+        // An opening that is taken alone is not part of an event, although no blank line ends it.
         if part.events > 0 {
             state.note_tail(body.as_bytes());
             let taken_at = state.taken_at;
             state.first_event_at.get_or_insert(taken_at);
         }
-        if part.is_over(py) {
+        if part.is_finished(py) {
             state.taken_events += part.events;
             state.pending_events = state.pending_events.saturating_sub(part.events);
-            state.keep_space_of(part);
+            state.reuse_space_of(part);
         } else if !state.closed {
             state.parts.push_front(part);
         }
         Ok(body)
     }
 
-    /// What was taken last has been sent.
+    /// Record that all bytes that were taken have been sent.
     pub(crate) fn sent(&self) {
         let mut state = self.lock();
         state.sent = state.taken;
         state.sent_events = state.taken_events;
     }
 
-    /// The producer goes on after it has given way.
+    /// Begin the next time slice of the producer.
     pub(crate) fn resume(&self) {
         self.lock().pacing.resume(Instant::now());
     }
@@ -185,10 +196,10 @@ impl EventBuffer {
         drop((parts, run));
     }
 
-    /// Gives back the space of a burst that is over.
+    /// Free the memory that a burst has needed.
     fn shrink(&self) {
         let mut state = self.lock();
-        if state.run.is_empty() && state.run.capacity() > KEEP_CAPACITY {
+        if state.run.is_empty() && state.run.capacity() > MAX_KEPT_CAPACITY {
             state.run = Vec::new();
         }
     }
@@ -209,7 +220,7 @@ impl EventBuffer {
         self.lock().sent
     }
 
-    /// From the making of the buffer until the first event was taken.
+    /// The seconds from the creation of the buffer until an event was taken for the first time.
     #[getter]
     fn seconds_to_first_event(&self) -> Option<f64> {
         let state = self.lock();
@@ -217,14 +228,15 @@ impl EventBuffer {
         Some((first - state.began_at).as_secs_f64())
     }
 
-    /// Since something was taken, or since there is a buffer.
+    /// The seconds since bytes were last taken, or since the buffer was created.
     #[getter]
     fn seconds_idle(&self) -> f64 {
         let taken_at = self.lock().taken_at;
         taken_at.elapsed().as_secs_f64()
     }
 
-    /// In chunks of a body an event can come in parts.
+    /// Whether the bytes that were taken so far end inside an event. This happens only where items
+    /// are parts of a body: a part may hold a piece of an event.
     #[getter]
     fn mid_event(&self) -> bool {
         !wire::ends_with_blank_line(&self.lock().tail)
@@ -241,17 +253,18 @@ impl EventBuffer {
 }
 
 impl EventBuffer {
-    /// Whether nothing may wait: every event is sent before the next one is asked for.
+    /// Return whether producer and client are in lockstep: each event is sent before the producer
+    /// is asked for the next one.
     pub(crate) const fn is_lockstep(&self) -> bool {
         self.max_pending == 0
     }
 
-    /// Appends the frame of an item, whole or not at all. What comes after the end of the stream is
-    /// dropped, valid or not.
+    /// Append the frame of an item, completely or not at all. A closed buffer drops every item,
+    /// also one that cannot be encoded.
     ///
     /// # Errors
     ///
-    /// What its encoder raises, with a note which item it was.
+    /// Whatever the encoder raises, with a note that says which item it was.
     pub(crate) fn append(&self, item: &Bound<'_, PyAny>) -> PyResult<Pushed> {
         if self.lock().closed {
             return Ok(Pushed {
@@ -260,17 +273,18 @@ impl EventBuffer {
                 slice_is_over: true,
             });
         }
-        // Not into the buffer itself: it would have to be locked while an encoder runs.
+        // Encoding straight into the buffer would keep it locked while Python code runs.
         let mut scratch = bytes::take_scratch();
         let pushed = self
             .encoder
             .get()
             .encode(item, &mut scratch)
             .and_then(|large| Ok(self.append_frame(&scratch, &large)?));
-        bytes::keep_scratch(scratch);
+        bytes::return_scratch(scratch);
         pushed.inspect_err(|error| {
-            // Where there are no notes (before 3.11), or something in the way, it goes without.
-            let _ = self.note(item, error);
+            // The error matters more than its note: exceptions have no notes before Python 3.11,
+            // and code of the application can prevent one.
+            let _ = self.add_note(item, error);
         })
     }
 
@@ -291,8 +305,9 @@ impl EventBuffer {
         self.lock().pending == 0
     }
 
-    /// A buffer that is closed takes nothing any more, so its producer is to look up. One of no
-    /// size is full until what was taken has been sent: then producer and client are in lockstep.
+    /// Return whether the producer should pause. A closed buffer counts as full, so that the
+    /// producer notices that it is closed. In lockstep the buffer is full until all bytes that were
+    /// taken have been sent.
     fn is_full(&self, state: &State) -> bool {
         if state.closed {
             true
@@ -303,9 +318,10 @@ impl EventBuffer {
         }
     }
 
-    /// Says which item it was: the traceback ends in our code, and not at a `yield`.
+    /// Add a note to `error` that says which item it was. The traceback does not: it ends in our
+    /// code and not at the `yield`.
     #[cold]
-    fn note(&self, item: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<()> {
+    fn add_note(&self, item: &Bound<'_, PyAny>, error: &PyErr) -> PyResult<()> {
         let py = item.py();
         let number = {
             let state = self.lock();
@@ -324,7 +340,8 @@ impl EventBuffer {
         Ok(())
     }
 
-    /// Held for copies only, never while Python code can run; so nothing can have panicked with it.
+    /// Lock the state. The lock is held only to copy, never while Python code can run, so no panic
+    /// can have poisoned it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -338,24 +355,25 @@ impl Part {
         }
     }
 
-    fn is_over(&self, py: Python<'_>) -> bool {
+    fn is_finished(&self, py: Python<'_>) -> bool {
         self.start == self.bytes(py).len()
     }
 
-    /// The next bytes to send: all of them, unless they are so many that a client needs its time
-    /// for them. Then they end where a line does, or at least with a whole character: what
-    /// stands between us and the client may decode every message on its own.
+    /// Return the bytes of the next send: the whole part, unless it is too large for one send. Then
+    /// they end after a line, or at least after a character, because middleware may decode each
+    /// ASGI message separately.
     fn take<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = self.bytes(py);
         let rest = &bytes[self.start..];
-        let length = if rest.len() > MOST_AT_ONCE + MOST_AT_ONCE / 2 {
-            wire::end_of_line_or_character(&rest[..MOST_AT_ONCE])
+        // Up to half as much again is sent at once, so that the last send is never a tiny one.
+        let length = if rest.len() > SEND_SIZE + SEND_SIZE / 2 {
+            wire::end_of_line_or_character(&rest[..SEND_SIZE])
         } else {
             rest.len()
         };
         let body = match &self.bytes {
             Bytes::Large(whole) if length == bytes.len() => whole.bind(py).clone(),
-            _ => bytes::copied(py, &rest[..length])?,
+            _ => bytes::copy(py, &rest[..length])?,
         };
         self.start += length;
         Ok(body)
@@ -382,7 +400,7 @@ impl State {
         Ok(())
     }
 
-    /// Lets what comes now be a part of its own.
+    /// Make the current run a part, so that the next frame begins a new one.
     fn end_run(&mut self) {
         if !self.run.is_empty() {
             self.parts.push_back(Part {
@@ -398,13 +416,13 @@ impl State {
             self.end_run();
         }
         if !self.opening.is_empty() {
-            self.open();
+            self.prepend_opening();
         }
         self.parts.pop_front()
     }
 
-    /// Puts the opening before what is sent first.
-    fn open(&mut self) {
+    /// Put the opening before the first part.
+    fn prepend_opening(&mut self) {
         let mut opening = mem::take(&mut self.opening);
         self.pending += opening.len();
         if let Some(Part {
@@ -436,7 +454,8 @@ impl State {
         self.tail[from..].copy_from_slice(&body[body.len() - new..]);
     }
 
-    fn keep_space_of(&mut self, part: Part) {
+    /// Use the memory of a part that was taken for the next run.
+    fn reuse_space_of(&mut self, part: Part) {
         if let Bytes::Run(mut run) = part.bytes
             && run.capacity() > self.run.capacity()
             && self.run.is_empty()

@@ -1,13 +1,14 @@
-//! The items of a dict that other code may change meanwhile: walking it ends in an error where
-//! `PyO3`'s own iterator would panic.
+//! Iteration over a dict that other code may change at the same time.
+//!
+//! A change raises the `RuntimeError` that Python raises for it. `PyO3`'s own iterator would panic.
 
 #[cfg(Py_GIL_DISABLED)]
 pub(crate) use self::copied::DictItems;
 #[cfg(not(Py_GIL_DISABLED))]
 pub(crate) use self::watched::DictItems;
 
-/// With a GIL only an encoder that is called for one of the values can change the dict, which is
-/// seen before the next step.
+/// With a GIL, only code that runs between two steps can change the dict, for example an encoder of
+/// one of its values. The next step notices the change.
 #[cfg(not(Py_GIL_DISABLED))]
 mod watched {
     use pyo3::exceptions::PyRuntimeError;
@@ -41,7 +42,7 @@ mod watched {
         #[expect(clippy::inline_always, reason = "it is the loop of the JSON writer")]
         fn next(&mut self) -> Option<Self::Item> {
             if self.dict.len() != self.len {
-                // Ends the iteration after this error.
+                // The iteration ends after this error.
                 self.len = self.dict.len();
                 self.remaining = 0;
                 return Some(Err(changed("changed size")));
@@ -63,8 +64,8 @@ mod watched {
     }
 }
 
-/// Without a GIL another thread can change the dict between a check and the step after it: a copy
-/// of its items is walked.
+/// Without a GIL, another thread can change the dict between a check and the step after it, so this
+/// iterates over a copy of the items.
 #[cfg(Py_GIL_DISABLED)]
 mod copied {
     use pyo3::prelude::*;

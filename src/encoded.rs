@@ -1,4 +1,5 @@
-//! `EncodedEvent`: an event that is already its frame.
+//! `EncodedEvent`: a pre-encoded event. It holds only its frame, not the fields that it was made
+//! of.
 
 use pyo3::basic::CompareOp;
 use pyo3::exceptions::PyAttributeError;
@@ -18,6 +19,7 @@ pub(crate) struct EncodedEvent {
 }
 
 impl EncodedEvent {
+    /// Return the event of a frame that is valid already.
     pub(crate) fn of(frame: Bound<'_, PyBytes>) -> Self {
         Self {
             frame: frame.unbind(),
@@ -60,7 +62,7 @@ impl EncodedEvent {
             comment,
             of_subclass: false,
         };
-        bytes::made(py, |out| fields.write_new(py, json, out)).map(Self::of)
+        bytes::build(py, |out| fields.write_new(py, json, out)).map(Self::of)
     }
 
     #[doc = stub_doc!("EncodedEvent.from_bytes")]
@@ -71,7 +73,7 @@ impl EncodedEvent {
         if frames.is_exact_instance_of::<PyBytes>() {
             return Ok(Self::of(frames.clone()));
         }
-        bytes::copied(frames.py(), frames.as_bytes()).map(Self::of)
+        bytes::copy(frames.py(), frames.as_bytes()).map(Self::of)
     }
 
     #[doc = stub_doc!("EncodedEvent.__bytes__")]
@@ -109,17 +111,18 @@ impl EncodedEvent {
         Ok((from_bytes, PyTuple::new(py, [&slf.get().frame])?))
     }
 
-    /// Say what is wrong where a `StreamingResponse` takes it for text, and calls its `encode`.
+    /// Explain the mistake when a `StreamingResponse` gets an event: it takes the event for text
+    /// and calls its `encode`, which does not exist.
     fn __getattr__(slf: &Bound<'_, Self>, name: &str) -> PyResult<Py<PyAny>> {
         let message = match name {
-            "encode" => fallback::not_a_part(slf)?,
+            "encode" => fallback::misplaced_event(slf)?,
             _ => format!("'EncodedEvent' object has no attribute '{name}'"),
         };
         Err(PyAttributeError::new_err(message))
     }
 
-    /// Let it stand in annotations: FastAPI makes a field of `AsyncIterable[EncodedEvent]`, in
-    /// whose schema the data is anything.
+    /// Return a schema, so that annotations may contain the class. FastAPI makes a pydantic field
+    /// of the item type in `AsyncIterable[EncodedEvent]`; its JSON schema allows any data.
     #[classmethod]
     #[pyo3(signature = (_source, _handler, /))]
     fn __get_pydantic_core_schema__<'py>(

@@ -1,4 +1,7 @@
-//! What a yielded item becomes: a ready frame, an event, a validated item or plain JSON.
+//! `ItemEncoder`: the frame of a yielded item.
+//!
+//! An item is a pre-encoded event, an event, an item that the route's type validates, or plain
+//! data. How each of them is written is decided in other modules.
 
 use std::mem;
 use std::sync::atomic::AtomicBool;
@@ -18,56 +21,55 @@ use crate::output::Output;
 use crate::sse_starlette::{self, Separator};
 use crate::wire::{self, FrameWriter};
 
-/// Turns the items of one stream into frames.
+/// Encodes the items of one stream.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct ItemEncoder {
     items: ItemKind,
     json: Spelling,
 }
 
-/// What items that are no events are.
+/// What an item is if it is not an event.
 enum ItemKind {
-    /// Of no declared type: `json.dumps(jsonable_encoder(item))`.
+    /// Data without a declared type. Its JSON is `json.dumps(jsonable_encoder(item))`.
     Plain,
-    /// Of the route's item type: validated, then pydantic's JSON.
+    /// A value of the route's item type. It is validated, and pydantic writes its JSON.
     Typed {
-        validate: Method,
-        serialize: Method,
+        validate: Function,
+        serialize: Function,
         invalid: Py<PyAny>,
-        /// The class whose instances are valid as they are; none of events.
+        /// The class whose instances need no validation. Never a class of events.
         valid: Option<Py<PyType>>,
     },
-    /// As `Plain`, but `str` and bytes are parts of the body already, as in a
-    /// `StreamingResponse`.
+    /// As `Plain`, but `str` and bytes are parts of the body, as in a `StreamingResponse`.
     Chunks {
-        /// Is told of a first part that no event begins with.
+        /// Called with the first item if it is text that cannot begin an event.
         no_event: Option<Py<PyAny>>,
-        /// Whether nothing was encoded yet.
+        /// Whether no item was encoded yet.
         first: AtomicBool,
     },
-    /// What they are to sse-starlette.
+    /// Whatever sse-starlette makes of it.
     SseStarlette(Separator),
 }
 
-/// A function of one argument, and the keyword arguments that go with it. A `functools.partial`
-/// of the same would copy these for every call, at a quarter of what the JSON of a model costs.
-struct Method {
-    function: Py<PyAny>,
+/// A function of one argument, with keyword arguments for every call. A `functools.partial` would
+/// copy them for each call, which costs a quarter of what the JSON of a model costs.
+struct Function {
+    callable: Py<PyAny>,
     options: Option<Py<PyDict>>,
 }
 
-impl Method {
+impl Function {
     fn call<'py>(&self, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let py = value.py();
-        let function = self.function.bind(py);
+        let callable = self.callable.bind(py);
         match &self.options {
-            Some(options) => function.call((value,), Some(options.bind(py))),
-            None => function.call1((value,)),
+            Some(options) => callable.call((value,), Some(options.bind(py))),
+            None => callable.call1((value,)),
         }
     }
 
     fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.function)?;
+        visit.call(&self.callable)?;
         visit.call(&self.options)
     }
 }
@@ -107,12 +109,12 @@ impl ItemEncoder {
         };
         Ok(Self {
             items: ItemKind::Typed {
-                validate: Method {
-                    function: validate,
+                validate: Function {
+                    callable: validate,
                     options: validate_options,
                 },
-                serialize: Method {
-                    function: serialize,
+                serialize: Function {
+                    callable: serialize,
                     options: serialize_options,
                 },
                 invalid,
@@ -169,13 +171,12 @@ impl ItemEncoder {
 }
 
 impl ItemEncoder {
-    /// Encode `item`: append a small frame to `out` and return `None`, or return a large one as
-    /// `bytes` of its own and leave `out` as it was. On an error `out` may hold a torn tail, which
-    /// the caller truncates.
+    /// Append the frame of `item` to `out`, or return it if it is large and do not change `out`.
+    /// After an error `out` may end with a part of the frame, which the caller truncates.
     ///
     /// # Errors
     ///
-    /// What validation, a serializer or FastAPI's encoder raise.
+    /// Whatever validation, a serializer or FastAPI's encoder raises, or `MemoryError`.
     pub(crate) fn encode<'py>(
         &self,
         item: &Bound<'py, PyAny>,
@@ -190,6 +191,11 @@ impl ItemEncoder {
         Ok(large)
     }
 
+    /// As [`Self::encode`], to an output whose caller checks that memory did not run out.
+    ///
+    /// # Errors
+    ///
+    /// Whatever validation, a serializer or FastAPI's encoder raises.
     pub(crate) fn write<'py>(
         &self,
         item: &Bound<'py, PyAny>,
@@ -197,10 +203,10 @@ impl ItemEncoder {
     ) -> PyResult<Large<'py>> {
         let py = item.py();
         if let Ok(encoded) = item.cast_exact::<EncodedEvent>() {
-            return Ok(bytes::appended(encoded.get().frame(py), out));
+            return Ok(bytes::append(encoded.get().frame(py), out));
         }
-        // What is usual in a stream is known by its exact class, which is sooner asked than
-        // whether it is an event.
+        // The usual items of a stream are recognized by their exact class. That is cheaper than
+        // finding out whether an item is an event, so it comes first.
         match &self.items {
             ItemKind::Typed {
                 serialize,
@@ -209,16 +215,14 @@ impl ItemEncoder {
             } if item.get_type().is(valid) => return write_json(&serialize.call(item)?, out),
             ItemKind::Chunks { no_event, first } => {
                 if first.swap(false, Relaxed)
-                    && let Some(tell) = no_event
+                    && let Some(no_event) = no_event
                     && let Ok(part) = item.cast::<PyString>()
-                    && part
-                        .to_str()
-                        .is_ok_and(|text| !wire::can_begin_an_event(text))
+                    && part.to_str().is_ok_and(|text| !wire::can_begin_event(text))
                 {
-                    tell.call1(py, (part,))?;
+                    no_event.call1(py, (part,))?;
                 }
-                if let Ok(chunk) = item.cast_exact::<PyBytes>() {
-                    return Ok(bytes::appended(chunk, out));
+                if let Ok(part) = item.cast_exact::<PyBytes>() {
+                    return Ok(bytes::append(part, out));
                 }
             }
             ItemKind::SseStarlette(separator) => {
@@ -234,7 +238,7 @@ impl ItemEncoder {
             return fields.write(py, self.json, out);
         }
         match &self.items {
-            ItemKind::Plain => plain(item, self.json, out),
+            ItemKind::Plain => write_plain(item, self.json, out),
             ItemKind::Typed {
                 validate,
                 serialize,
@@ -247,7 +251,7 @@ impl ItemEncoder {
                 write_json(&serialize.call(&value)?, out)
             }
             ItemKind::Chunks { .. } => {
-                // The usual text, without an object for its bytes.
+                // Small text is usual, and needs no `bytes` object.
                 if let Ok(text) = item.cast_exact::<PyString>()
                     && text.len()? < LARGE
                 {
@@ -255,9 +259,9 @@ impl ItemEncoder {
                     out.extend_from_slice(text.to_str()?.as_bytes());
                     return bytes::split_off_large(py, out, start);
                 }
-                match chunk(item)? {
-                    Some(chunk) => Ok(bytes::appended(&chunk, out)),
-                    None => plain(item, self.json, out),
+                match body_part(item)? {
+                    Some(part) => Ok(bytes::append(&part, out)),
+                    None => write_plain(item, self.json, out),
                 }
             }
             ItemKind::SseStarlette(separator) => sse_starlette::write_text(item, *separator, out),
@@ -265,11 +269,12 @@ impl ItemEncoder {
     }
 }
 
-/// Append the frame of JSON that pydantic has made, or return it if it is large.
+/// Append `data: <json>` and a blank line, or return that frame if it is large. `json` is what
+/// pydantic has returned.
 fn write_json<'py>(json: &Bound<'py, PyAny>, out: &mut Output) -> PyResult<Large<'py>> {
     let bytes = json.cast::<PyBytes>()?.as_bytes();
     if bytes.len() >= LARGE {
-        return bytes::around(json.py(), b"", bytes, b"\n").map(Some);
+        return bytes::surround(json.py(), b"", bytes, b"\n").map(Some);
     }
     let mut frame = FrameWriter::new(out);
     frame.json(bytes);
@@ -285,10 +290,15 @@ fn write_json<'py>(json: &Bound<'py, PyAny>, out: &mut Output) -> PyResult<Large
 )]
 pub(crate) fn encode_event(item: &Bound<'_, PyAny>, json: Spelling) -> PyResult<EncodedEvent> {
     let encoder = ItemEncoder::new(json);
-    bytes::made(item.py(), |out| encoder.write(item, out)).map(EncodedEvent::of)
+    bytes::build(item.py(), |out| encoder.write(item, out)).map(EncodedEvent::of)
 }
 
-fn plain<'py>(item: &Bound<'py, PyAny>, json: Spelling, out: &mut Output) -> PyResult<Large<'py>> {
+/// Append `data: <the JSON of the item>` and a blank line, or return that frame if it is large.
+fn write_plain<'py>(
+    item: &Bound<'py, PyAny>,
+    json: Spelling,
+    out: &mut Output,
+) -> PyResult<Large<'py>> {
     let start = out.len();
     let mut frame = FrameWriter::new(out);
     frame.data_line(|out| json::write(item, json, out))?;
@@ -296,13 +306,13 @@ fn plain<'py>(item: &Bound<'py, PyAny>, json: Spelling, out: &mut Output) -> PyR
     bytes::split_off_large(item.py(), out, start)
 }
 
-/// Return the bytes of `item` if it is part of a body and no exact `bytes`.
-fn chunk<'py>(item: &Bound<'py, PyAny>) -> PyResult<Large<'py>> {
+/// Return the bytes of an item that is a part of the body, or `None` if it is data.
+fn body_part<'py>(item: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let py = item.py();
     if let Ok(text) = item.cast::<PyString>() {
         text.encode_utf8().map(Some)
     } else if let Ok(bytes) = item.cast::<PyBytes>() {
-        bytes::copied(py, bytes.as_bytes()).map(Some)
+        bytes::copy(py, bytes.as_bytes()).map(Some)
     } else if item.is_instance_of::<PyByteArray>() || item.is_instance_of::<PyMemoryView>() {
         let bytes = py.get_type::<PyBytes>().call1((item,))?;
         Ok(Some(bytes.cast_into()?))
@@ -311,8 +321,8 @@ fn chunk<'py>(item: &Bound<'py, PyAny>) -> PyResult<Large<'py>> {
     }
 }
 
-/// The exception to raise for an item that failed validation: `invalid(item, error)`, which
-/// knows the route. Other exceptions of a validator pass unchanged, as in FastAPI.
+/// Return the exception to raise for an item that is not valid. For a `ValidationError` it is
+/// `invalid(item, error)`, which knows the route. Other exceptions stay as they are, as in FastAPI.
 fn explain(
     py: Python<'_>,
     item: &Bound<'_, PyAny>,

@@ -1,4 +1,4 @@
-//! What the errors of the modules that know no Python are in Python.
+//! The Python exceptions for the errors of the modules that do not depend on Python.
 
 use pyo3::PyErr;
 use pyo3::exceptions::{PyMemoryError, PyValueError};

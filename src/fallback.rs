@@ -1,5 +1,6 @@
-//! The slow and exact ways, all of them FastAPI's own code, reached through
-//! `fastapi_sse_fast._fallback`.
+//! FastAPI's own code, for values that the fast paths do not handle.
+//!
+//! It is reached through the Python module `fastapi_sse_fast._fallback`.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -18,8 +19,10 @@ struct Refused {
 
 static REFUSED: PyOnceLock<Refused> = PyOnceLock::new();
 
-/// Have instances of `class` refused in words of its own: `jsonable_encoder` would only say what
-/// it has tried. The class is given at import, since its module is built on this one.
+/// Let [`jsonable`] refuse instances of `class`, with a message that says why. The message of
+/// `jsonable_encoder` would only list what it has tried.
+///
+/// The class is set at import and not named here, because its module depends on this one.
 pub(crate) fn refuse(class: &Bound<'_, PyType>, why: &'static str) {
     let refused = Refused {
         class: class.clone().unbind(),
@@ -28,11 +31,11 @@ pub(crate) fn refuse(class: &Bound<'_, PyType>, why: &'static str) {
     let _ = REFUSED.set(class.py(), refused);
 }
 
-/// What `jsonable_encoder(value)` returns.
+/// Return `jsonable_encoder(value)`.
 ///
 /// # Errors
 ///
-/// Whatever it raises, or that the value is refused.
+/// Whatever `jsonable_encoder` raises, or `TypeError` for a value of the refused class.
 pub(crate) fn jsonable<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     static ENCODER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if let Some(refused) = REFUSED.get(value.py())
@@ -46,21 +49,22 @@ pub(crate) fn jsonable<'py>(value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Py
         .call1((value,))
 }
 
-/// What to do where an event is taken for data, or for a part of a body.
+/// Return the message for an event that another response takes for data or for a part of the body.
 ///
 /// # Errors
 ///
-/// The module cannot be imported.
-pub(crate) fn not_a_part(event: &Bound<'_, PyAny>) -> PyResult<String> {
+/// Only those of importing the Python module.
+pub(crate) fn misplaced_event(event: &Bound<'_, PyAny>) -> PyResult<String> {
     let module = event.py().import(MODULE)?;
     module.call_method1("what_to_do_with", (event,))?.extract()
 }
 
-/// Append `json.dumps(value)` to `out`, in this spelling but for floats, which stay Python's.
+/// Append `json.dumps(value)` to `out` in the given spelling, except for floats: they stay spelled
+/// as in Python.
 ///
 /// # Errors
 ///
-/// What `json.dumps` raises.
+/// Whatever `json.dumps` raises.
 pub(crate) fn dump_json(
     value: &Bound<'_, PyAny>,
     spelling: Spelling,
@@ -78,7 +82,7 @@ pub(crate) fn dump_json(
     Ok(())
 }
 
-/// An event that FastAPI's own `ServerSentEvent(**fields)` has checked and coerced.
+/// Return FastAPI's own `ServerSentEvent(**fields)`, which validates and coerces the fields.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! `format_sse_event`: one frame from text that is ready.
+//! `format_sse_event`: the frame of an event whose data is text already.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -19,7 +19,7 @@ pub(crate) fn format_sse_event<'py>(
     retry: Option<&Bound<'py, PyAny>>,
     comment: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    // With `str()`, as FastAPI's f-strings do.
+    // FastAPI formats these with f-strings, so any object may be passed.
     let event = event.map(PyAnyMethods::str).transpose()?;
     let id = id.map(PyAnyMethods::str).transpose()?;
     let fields = Checked {
@@ -29,11 +29,12 @@ pub(crate) fn format_sse_event<'py>(
         id: id.as_ref().map(|id| id.to_str()).transpose()?,
         retry: retry.map(digits).transpose()?,
     };
-    bytes::made(py, |out| fields.write(py, None, Spelling::Fastapi, out))
+    bytes::build(py, |out| fields.write(py, None, Spelling::Fastapi, out))
 }
 
+/// Return `retry` as text. Only its characters are checked later, so that `"5"` is valid too.
 fn digits<'py>(retry: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
-    // `int` first: `True` is a number, not a word.
+    // `str(True)` would be `"True"`; as a number it is 1.
     match retry.cast::<PyInt>() {
         Ok(number) => number.call_method0("__int__")?.str(),
         Err(_) => retry.str(),

@@ -1,15 +1,15 @@
-//! Which classes inherit from a given one, asked without running Python code.
+//! Subclass checks that run no Python code.
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-/// A class that others inherit from.
+/// A class that other classes may inherit from.
 pub(crate) struct Base {
     class: Py<PyType>,
-    /// `type.__subclasscheck__` of it. `issubclass`, and asking for `__mro__`, run the code of a
-    /// metaclass, as pydantic's models have one; `PyO3`'s own `mro` panics where the metaclass
-    /// shows a class that is not finished.
+    /// `type.__subclasscheck__`, bound to the class. `issubclass` and `__mro__` would run code of
+    /// the metaclass, and pydantic's models have one. `PyO3`'s `mro` panics for a class that its
+    /// metaclass exposes before it is finished.
     subclass_check: Py<PyAny>,
 }
 
@@ -29,7 +29,7 @@ impl Base {
         &self.class
     }
 
-    /// Whether `class` inherits from it, or is it.
+    /// Return whether `class` is this class or inherits from it.
     ///
     /// # Errors
     ///

@@ -1,14 +1,14 @@
 //! The Rust core of `fastapi_sse_fast`: from a yielded item to the bytes on the wire.
 //!
-//! What is public knows no Python: it is the wire format and the JSON of scalars, for the fuzz
-//! targets.
+//! The public modules are the wire format and the JSON of scalars. They do not depend on Python,
+//! and they are public only for the fuzz targets.
 
 #![allow(
     clippy::doc_markdown,
-    reason = "what comes from the stub is written for Python"
+    reason = "the docstrings that come from the stub are written for Python"
 )]
 
-/// What the stub says of a name, for `__doc__`; `build.rs` takes it from there.
+/// Expand to the docstring of a name in the stub, which `build.rs` has extracted.
 macro_rules! stub_doc {
     ($name:literal) => {
         include_str!(concat!(env!("OUT_DIR"), "/", $name, ".txt"))
@@ -45,10 +45,10 @@ use pyo3::types::PyBytes;
 #[pymodule(gil_used = false)]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    pydantic::prepare(py)?;
+    pydantic::probe_fast_paths(py)?;
     fallback::refuse(
         &py.get_type::<template::EventTemplate>(),
-        "is no event: call it with the values of its slots",
+        "is not an event: call it with the values of its slots",
     );
     module.add("DEBUG", cfg!(debug_assertions))?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;

@@ -1,5 +1,7 @@
-//! The lines of a text: where they end, how many there are, and what stands between them in a
-//! frame. Knows no Python.
+//! Splitting text into lines: finding line breaks and replacing them with the start of the next
+//! field line. Does not depend on Python.
+//!
+//! A line break is CRLF, LF or CR, as the WHATWG standard defines it, and nothing else.
 
 use std::ops::BitOr;
 
@@ -8,7 +10,7 @@ use wide::u8x16;
 
 use crate::output::Output;
 
-/// The lines of `data` that a text becomes, of a size that is known before they are written.
+/// The `data: <line>` lines of a text. Their size is known before they are written.
 pub struct DataLines<'a> {
     text: &'a [u8],
     breaks: usize,
@@ -18,10 +20,11 @@ pub struct DataLines<'a> {
 impl<'a> DataLines<'a> {
     const PREFIX: &'static [u8; 7] = b"\ndata: ";
 
-    /// Count the lines of `text`. Mostly there is one, which is sooner seen than counted.
+    /// Count the lines of `text`.
     pub fn of(text: &'a [u8]) -> Self {
         let mut size = Self::PREFIX.len() + text.len();
         let mut breaks = 0;
+        // Most texts have no line break, and searching for one is cheaper than counting.
         if memchr2(b'\r', b'\n', text).is_some() {
             breaks = count(text, |byte| matches!(byte, b'\r' | b'\n'));
             size -= breaks;
@@ -31,38 +34,38 @@ impl<'a> DataLines<'a> {
         Self { text, breaks, size }
     }
 
-    /// Return how many bytes they take.
+    /// Return the size of the lines in bytes.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Pass them to `put`, piece by piece: they are put together in `lines` first, since a line
-    /// may be short and `put` slow.
+    /// Pass the lines to `put`, piece by piece. Each piece is written to `scratch` first, because
+    /// lines can be short and calls of `put` expensive.
     ///
     /// # Errors
     ///
-    /// Those of `put`.
+    /// The errors of `put`.
     pub fn write<E>(
         &self,
-        lines: &mut Output,
+        scratch: &mut Output,
         mut put: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        const TOGETHER: usize = 4096;
+        const PIECE: usize = 4096;
         put(&Self::PREFIX[1..])?;
         if self.breaks == 0 {
             put(self.text)?;
         } else {
             let mut rest = self.text;
             while !rest.is_empty() {
-                let mut end = rest.len().min(TOGETHER);
-                // A CRLF is not taken apart.
+                let mut end = rest.len().min(PIECE);
+                // A CRLF is one line break, so both characters must be in the same piece.
                 if rest[end - 1..].starts_with(b"\r\n") {
                     end += 1;
                 }
-                let (together, after) = rest.split_at(end);
-                lines.truncate(0);
-                append_lines(lines, Self::PREFIX, together);
-                put(lines)?;
+                let (piece, after) = rest.split_at(end);
+                scratch.truncate(0);
+                append_lines(scratch, Self::PREFIX, piece);
+                put(scratch)?;
                 rest = after;
             }
         }
@@ -70,11 +73,11 @@ impl<'a> DataLines<'a> {
     }
 }
 
-/// Append `text` with `prefix` in the place of each break.
+/// Append `text`, with `prefix` in place of each line break.
 #[inline(always)]
 #[expect(
     clippy::inline_always,
-    reason = "for short texts the call would cost as much, and the length of `prefix` is known"
+    reason = "a call would double the cost of short texts, and the length of `prefix` is constant"
 )]
 pub(crate) fn append_lines(out: &mut Output, prefix: &[u8], text: &[u8]) {
     let mut start = 0;
@@ -85,7 +88,7 @@ pub(crate) fn append_lines(out: &mut Output, prefix: &[u8], text: &[u8]) {
             let at = 64 * index + breaks.trailing_zeros() as usize;
             breaks &= breaks - 1;
             if at < start {
-                continue; // the LF of a CRLF
+                continue; // This is the LF of a CRLF.
             }
             out.extend_from_slice(&text[start..at]);
             out.extend_from_slice(prefix);
@@ -98,15 +101,18 @@ pub(crate) fn append_lines(out: &mut Output, prefix: &[u8], text: &[u8]) {
     out.extend_from_slice(&text[start..]);
 }
 
-/// How many bytes are so few that a byte can count them: of that a compiler makes SIMD.
+/// The size of the blocks that are counted in a `u8`, which the compiler turns into SIMD. A block
+/// must be shorter than 256 bytes, so that its count fits.
 const COUNTED_AT_ONCE: usize = 192;
 
+/// Return the number of bytes that are counted.
 fn count(text: &[u8], is_counted: impl Fn(u8) -> bool) -> usize {
     let flags = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(is_counted(*byte))).sum();
     let counts = text.chunks(COUNTED_AT_ONCE).map(flags);
     counts.map(|count: u8| usize::from(count)).sum()
 }
 
+/// Return the number of CRLF pairs.
 fn count_crlf(text: &[u8]) -> usize {
     let first = text.chunks(COUNTED_AT_ONCE);
     let second = text.get(1..).unwrap_or_default().chunks(COUNTED_AT_ONCE);
@@ -119,12 +125,16 @@ fn count_crlf(text: &[u8]) -> usize {
     counts.map(|count: u8| usize::from(count)).sum()
 }
 
-/// A bit for each of up to 64 bytes that is a CR or LF, the first byte's the lowest.
+/// Return a bit for each of up to 64 bytes, set where the byte is CR or LF. The lowest bit is that
+/// of the first byte.
 ///
-/// Where they are all found in one pass, asking `memchr` for the next one after each takes a half
-/// more, though it has wider instructions.
+/// To find all breaks, calling `memchr` for each next one takes half as long again, although it
+/// uses wider instructions.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "for whole blocks the loops are gone")]
+#[expect(
+    clippy::inline_always,
+    reason = "for blocks of 64 bytes the compiler removes the loops"
+)]
 fn line_breaks(block: &[u8]) -> u64 {
     let in_vector = |vector| u64::from(breaks_in_vector(vector).to_bitmask());
     let (vectors, rest) = block.as_chunks::<16>();
@@ -133,7 +143,7 @@ fn line_breaks(block: &[u8]) -> u64 {
         breaks |= in_vector(vector) << (16 * index);
     }
     if let Some(last) = block.last_chunk::<16>() {
-        // Over the end of the last vector: a bit may be set twice.
+        // This vector overlaps the one before. Setting a bit twice does no harm.
         breaks |= in_vector(last) << (block.len() - 16);
     } else {
         for (index, byte) in rest.iter().enumerate() {
@@ -143,7 +153,7 @@ fn line_breaks(block: &[u8]) -> u64 {
     breaks
 }
 
-/// All ones for each byte that is a CR or LF.
+/// Return a mask with all bits of a byte set where it is CR or LF.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "it is two instructions")]
 fn breaks_in_vector(vector: &[u8; 16]) -> u8x16 {
@@ -151,7 +161,8 @@ fn breaks_in_vector(vector: &[u8; 16]) -> u8x16 {
     vector.simd_eq(u8x16::splat(b'\r')) | vector.simd_eq(u8x16::splat(b'\n'))
 }
 
-/// Whether there is a CR or LF. Mostly there is none, so it does not stop at the first.
+/// Return whether `value` contains CR or LF. Most values do not, so the search does not stop early:
+/// that would cost a branch for each vector.
 #[inline]
 pub(crate) fn has_line_break(value: &[u8]) -> bool {
     let Some(last) = value.last_chunk::<16>() else {

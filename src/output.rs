@@ -1,22 +1,24 @@
-//! The bytes that frames are written to. Where memory runs out they are not written and the output
-//! is torn, which is asked once, at the end of a frame: writers need not look at every byte.
+//! `Output`: the bytes that frames are written to.
+//!
+//! When memory runs out, an output drops what is written to it and is *torn*. Writers do not check
+//! every write; whoever has made the output checks once, at the end of the frame.
 
 use std::fmt;
 use std::ops::Deref;
 
-/// There was no memory for a frame.
+/// Memory ran out while a frame was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfMemory;
 
 impl fmt::Display for OutOfMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no memory for an event")
+        f.write_str("not enough memory for an event")
     }
 }
 
 impl std::error::Error for OutOfMemory {}
 
-/// A `Vec` of bytes that does not abort the process where it cannot grow.
+/// A `Vec` of bytes that does not abort the process when it cannot grow.
 #[derive(Debug, Default)]
 pub struct Output {
     bytes: Vec<u8>,
@@ -24,8 +26,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// Whether there is room, asked as `Vec` does, so that its own question is not asked again:
-    /// writers cost what they would cost with a `Vec`.
+    /// Return whether there is room. The expression is that of `Vec`, so the compiler merges the
+    /// two checks and an `Output` costs no more than a `Vec`.
     #[inline]
     fn has_room(&self, additional: usize) -> bool {
         additional <= self.bytes.capacity().wrapping_sub(self.bytes.len())
@@ -34,12 +36,12 @@ impl Output {
     #[cold]
     #[inline(never)]
     fn grow(&mut self, additional: usize) -> bool {
-        // Not tried again: the rest of a torn frame would ask the system for every byte.
+        // A torn output does not try again: every byte of the rest would be another system call.
         self.is_torn = self.is_torn || self.bytes.try_reserve(additional).is_err();
         !self.is_torn
     }
 
-    /// Make room for `additional` bytes, and return whether there is.
+    /// Make room for `additional` bytes and return whether that worked.
     #[inline]
     pub fn reserve(&mut self, additional: usize) -> bool {
         self.has_room(additional) || self.grow(additional)
@@ -61,7 +63,7 @@ impl Output {
         }
     }
 
-    /// Append `N` bytes to be written to.
+    /// Append `N` zeros and return them for writing, or `None` if memory ran out.
     #[inline]
     pub fn extend_by<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
         let len = self.bytes.len();
@@ -69,17 +71,17 @@ impl Output {
         self.bytes.get_mut(len..)?.first_chunk_mut()
     }
 
-    /// Drop what is behind the first `len` bytes.
+    /// Drop everything after the first `len` bytes.
     #[inline]
     pub fn truncate(&mut self, len: usize) {
         self.bytes.truncate(len);
     }
 
-    /// Whether everything was written.
+    /// Check that everything was written.
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`].
+    /// [`OutOfMemory`] if the output is torn.
     #[inline]
     pub fn check(&self) -> Result<(), OutOfMemory> {
         if self.is_torn {

@@ -1,8 +1,10 @@
-//! How long a producer may go on before it has to let others run. Pure: it is told the time.
+//! The time slice of a producer: how long it may run before other tasks have to.
+//!
+//! The code is pure: callers pass the current time.
 
 use std::time::{Duration, Instant};
 
-/// The time that a producer has had since it was last resumed.
+/// The current time slice of a producer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pacing {
     slice: Duration,
@@ -14,15 +16,15 @@ impl Pacing {
         Self { slice, began: None }
     }
 
-    /// Begins a new slice, unless nothing has come yet.
+    /// Begin a new slice, except before the first event.
     pub(crate) fn resume(&mut self, now: Instant) {
         if self.began.is_some() {
             self.began = Some(now);
         }
     }
 
-    /// Whether the slice is over. It is with the first event of a stream, which must not wait for
-    /// the work that comes behind it.
+    /// Return whether the slice is over. The first event of a stream always ends one, so that it
+    /// does not wait for the work that follows it.
     pub(crate) fn is_over(&mut self, now: Instant) -> bool {
         let Some(began) = self.began else {
             self.began = Some(now);

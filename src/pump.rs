@@ -1,16 +1,18 @@
-//! `Pump`: drives an async iterator by hand, and sends what it yields in the same step of its task.
+//! `Pump`: an awaitable that runs an async iterator and sends its items in the same step of the
+//! task.
 //!
-//! The task of a stream awaits the pump. When the loop resumes that task, the pump resumes the
-//! iterator; what is yielded is encoded at once, and the next item is asked for. As soon as the
-//! iterator has to wait for something, everything that is pending is sent, and only then is the
-//! iterator's own future handed up to the loop. So nothing is sent while there is more to come,
-//! and nothing waits for another task.
+//! The task of a stream awaits the pump. Whenever the event loop resumes that task, the pump
+//! resumes the iterator, encodes each item that it yields, and asks for the next one. When the
+//! iterator has to wait for something, the pump first sends everything that is pending and then
+//! passes the iterator's future on to the event loop. So items that are ready at the same time are
+//! sent together, and no item waits for another task to run.
 //!
-//! An iterator that never waits gives way to the loop when the buffer was full, or its time is up:
-//! only there does a server notice that its client has gone.
+//! The pump pauses an iterator that never waits, when the buffer is full or the time slice is over.
+//! Otherwise the event loop would not run, and the server would not notice that the client has
+//! disconnected.
 //!
-//! What it waits for, and what is thrown into it, passes through: the iterator runs in the task
-//! that awaits the pump, and sees nothing of it.
+//! The pump passes futures and exceptions through. The iterator runs in the task that awaits the
+//! pump and behaves as in an `async for`.
 
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,12 +30,15 @@ use pyo3::types::{PyDict, PyIterator, PyType};
 
 use crate::buffer::EventBuffer;
 
-/// Drives an async iterator into an `EventBuffer`. An awaitable, whose result is whether the
-/// iterator has to give way before it goes on; it is awaited again for as long as it does.
+/// Runs an async iterator and pushes its items to an `EventBuffer`.
+///
+/// A pump is an awaitable. Its result is `True` if the iterator has paused to let other tasks run;
+/// then the pump is awaited again. It is `False` if the iterator has ended.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct Pump {
     anext: Py<PyAny>,
-    /// Of a generator, so that its awaitables are what they seem to be.
+    /// Whether the iterator is an async generator. Its awaitables are iterators, so asking them for
+    /// `__await__` is not necessary.
     is_generator: bool,
     buffer: Py<EventBuffer>,
     outlet: Py<PyAny>,
@@ -41,24 +46,25 @@ pub(crate) struct Pump {
 }
 
 struct State {
-    /// The iterator's step that waits for something.
+    /// The step of the iterator that waits for something.
     step: Option<Py<PyIterator>>,
     direct: Option<Py<DirectSend>>,
-    /// Look, whenever the iterator waits for something else, whether it can be interrupted now.
+    /// Whether to call `interrupt_source` each time the iterator begins to wait.
     interrupting: bool,
 }
 
-/// What a step of the iterator is resumed with.
+/// The value or exception that resumes a step of the iterator.
 enum Input<'py> {
     Value(Bound<'py, PyAny>),
     Error(PyErr),
 }
 
-/// How a step of the pump ends.
-enum Output<'py> {
-    /// With something that the task has to wait for.
+/// The outcome of a step of the pump.
+enum Outcome<'py> {
+    /// The iterator waits for this object, usually a future.
     Waits(Bound<'py, PyAny>),
-    GivesWay,
+    /// The iterator has paused to let other tasks run.
+    Paused,
     Ended,
 }
 
@@ -124,7 +130,7 @@ impl Pump {
         self.advance(py, Input::Error(error))
     }
 
-    /// Closes a step that is under way, as a coroutine does that is closed.
+    /// Close the current step, as closing a coroutine closes what it awaits.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let step = self.lock().step.take();
         match step {
@@ -136,23 +142,23 @@ impl Pump {
         }
     }
 
-    /// Begins with another step: what it is awaited for counts as the next item.
+    /// Use an awaitable as the next step. Its result is the next item.
     #[pyo3(signature = (awaitable, /))]
     fn begin(&self, awaitable: Bound<'_, PyAny>) -> PyResult<()> {
-        let step = iterator_of(awaitable)?.unbind();
+        let step = await_iterator(awaitable)?.unbind();
         let before = self.lock().step.replace(step);
         drop(before);
         Ok(())
     }
 
-    /// Sends from now on in the steps of the iterator, or no more.
+    /// Send with `direct` from now on, or with the outlet if it is `None`.
     #[pyo3(signature = (direct, /))]
     fn send_with(&self, direct: Option<Py<DirectSend>>) {
         let before = mem::replace(&mut self.lock().direct, direct);
         drop(before);
     }
 
-    /// Whether the iterator waits for something, in the middle of a step.
+    /// Whether the iterator waits for something in the middle of a step.
     #[getter]
     fn waits(&self) -> bool {
         self.lock().step.is_some()
@@ -182,11 +188,12 @@ impl Pump {
 impl Pump {
     fn advance<'py>(&self, py: Python<'py>, input: Input<'py>) -> PyResult<Bound<'py, PyAny>> {
         match self.run(py, input) {
-            Ok(Output::Waits(future)) => Ok(future),
-            Ok(Output::GivesWay) => Err(PyStopIteration::new_err(true)),
-            Ok(Output::Ended) => Err(PyStopIteration::new_err(false)),
+            Ok(Outcome::Waits(future)) => Ok(future),
+            Ok(Outcome::Paused) => Err(PyStopIteration::new_err(true)),
+            Ok(Outcome::Ended) => Err(PyStopIteration::new_err(false)),
             Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
-                // As in a coroutine (PEP 479): it would look like a result.
+                // The event loop would take it for the pump's result. A coroutine does the same
+                // (PEP 479).
                 let raised =
                     PyRuntimeError::new_err("an item or its iterator raised StopIteration");
                 raised.set_cause(py, Some(error));
@@ -196,7 +203,8 @@ impl Pump {
         }
     }
 
-    fn run<'py>(&self, py: Python<'py>, mut input: Input<'py>) -> PyResult<Output<'py>> {
+    /// Run the iterator until it waits, pauses or ends.
+    fn run<'py>(&self, py: Python<'py>, mut input: Input<'py>) -> PyResult<Outcome<'py>> {
         let buffer = self.buffer.get();
         let mut step = self.lock().step.take();
         buffer.resume();
@@ -206,9 +214,9 @@ impl Pump {
                 None => match input {
                     Input::Value(_) => match self.next_step(py) {
                         Ok(step) => step,
-                        Err(error) => return ended(py, error),
+                        Err(error) => return end_of_iteration(py, error),
                     },
-                    // Nothing waits that it could be for.
+                    // No step is under way that the exception could be thrown into.
                     Input::Error(error) => return Err(error),
                 },
             };
@@ -224,35 +232,36 @@ impl Pump {
                         self.outlet.bind(py).call_method0(interrupt)?;
                     }
                     self.flush(py)?;
-                    return Ok(Output::Waits(future));
+                    return Ok(Outcome::Waits(future));
                 }
                 Ok(PySendResult::Return(item)) => {
                     let pushed = buffer.append(&item)?;
                     if pushed.slice_is_over || pushed.full {
                         self.flush(py)?;
-                        // In lockstep the buffer is full with every event.
+                        // In lockstep every event fills the buffer. If it was sent at once, the
+                        // iterator may continue.
                         if pushed.slice_is_over || buffer.full() || !buffer.is_lockstep() {
-                            return Ok(Output::GivesWay);
+                            return Ok(Outcome::Paused);
                         }
                     }
                     input = Input::Value(py.None().into_bound(py));
                 }
-                Err(error) => return ended(py, error),
+                Err(error) => return end_of_iteration(py, error),
             }
         }
     }
 
-    /// Asks the iterator for the next item: what `async for` does.
+    /// Ask the iterator for the next item, as `async for` does.
     fn next_step<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
         let awaitable = self.anext.bind(py).call0()?;
         if self.is_generator {
             Ok(awaitable.cast_into()?)
         } else {
-            iterator_of(awaitable)
+            await_iterator(awaitable)
         }
     }
 
-    /// Sends what is pending, or has it sent.
+    /// Send everything that is pending, or wake the outlet to send it.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         let buffer = self.buffer.get();
         if buffer.is_empty() {
@@ -270,13 +279,13 @@ impl Pump {
         let direct = direct.get();
         if let Some((send, head)) = direct.take_head() {
             self.outlet.bind(py).call_method0(intern!(py, "begun"))?;
-            if !self.is_sent(py, direct.begin(&send, head.bind(py)))? {
+            if !self.finish_send(py, direct.begin(&send, head.bind(py)))? {
                 return Ok(());
             }
         }
         while !buffer.is_empty() {
             let body = buffer.take(py)?;
-            if !self.is_sent(py, direct.begin_body(&body))? {
+            if !self.finish_send(py, direct.begin_body(&body))? {
                 return Ok(());
             }
             buffer.sent();
@@ -284,12 +293,13 @@ impl Pump {
         Ok(())
     }
 
-    /// Whether all of a message was sent. If not, that is the outlet's business now.
-    fn is_sent(&self, py: Python<'_>, begun: PyResult<Option<Waiting<'_>>>) -> PyResult<bool> {
+    /// Return whether a send is complete. If it is not, pass it on to the outlet, which sends from
+    /// now on.
+    fn finish_send(&self, py: Python<'_>, begun: PyResult<Option<Waiting<'_>>>) -> PyResult<bool> {
         let outlet = self.outlet.bind(py);
         match begun {
             Ok(None) => return Ok(true),
-            Err(error) if is_for_the_loop(py, &error) => return Err(error),
+            Err(error) if ends_event_loop(py, &error) => return Err(error),
             Ok(Some(waiting)) => {
                 self.send_with(None);
                 outlet.call_method1(intern!(py, "hand_over"), waiting)?;
@@ -302,42 +312,42 @@ impl Pump {
         Ok(false)
     }
 
-    /// Held for copies only, never while Python code can run.
+    /// Lock the state. The lock is held only to copy, never while Python code can run.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Calls the server's `send` in the step of another task, as if the task of the request did.
+/// Calls the server's `send` in a step of the stream's task, as if the request's task did.
 ///
-/// `send` belongs to the request: what a middleware opens around it (a scope, a timeout, a lock)
-/// belongs to the current task, and that must be the one which goes on with a `send` that waits.
-/// asyncio has the functions for it: "Switch the current task to the *task* argument. Call the
-/// function just before executing a portion of embedded coroutine".
+/// A middleware may open a cancel scope, a timeout or a lock in its `send`. These belong to the
+/// current task, so the current task must be the one that awaits a `send` that has to wait: the
+/// request's. asyncio has functions for that: "Switch the current task to the *task* argument. Call
+/// the function just before executing a portion of embedded coroutine".
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct DirectSend {
-    /// What parts of the body are sent with.
+    /// The function that sends parts of the body.
     send: Py<PyAny>,
     body_type: Py<PyAny>,
     event_loop: Py<PyAny>,
     request: Py<PyAny>,
     stream: Py<PyAny>,
-    /// Runs a function in the context of the sends.
+    /// Runs a function in the `contextvars` context of the sends.
     run: Py<PyAny>,
     switch: Switch,
+    /// `None` once somebody has sent the head.
     head: Mutex<Option<Head>>,
 }
 
-/// What the message that starts the response is sent with, and that message; until it was sent.
+/// The ASGI message that starts the response, after the function that sends it.
 type Head = (Py<PyAny>, Py<PyAny>);
 
+/// The asyncio functions that set the current task.
 enum Switch {
-    /// `asyncio.tasks._swap_current_task(loop, task)`, since 3.12.
+    /// `asyncio.tasks._swap_current_task(loop, task)`, since Python 3.12.
     Swap(Py<PyAny>),
-    Enter {
-        enter: Py<PyAny>,
-        leave: Py<PyAny>,
-    },
+    /// `asyncio.tasks._enter_task(loop, task)` and `_leave_task(loop, task)`.
+    Enter { enter: Py<PyAny>, leave: Py<PyAny> },
 }
 
 #[pymethods]
@@ -356,7 +366,7 @@ impl DirectSend {
         let event_loop = py
             .import(intern!(py, "asyncio"))?
             .call_method0(intern!(py, "get_running_loop"))?;
-        // Looked up for every stream: some replace them.
+        // They are looked up for every stream, because some packages replace them.
         let tasks = py.import(intern!(py, "asyncio.tasks"))?;
         let switch = match tasks.getattr_opt(intern!(py, "_swap_current_task"))? {
             Some(swap) => Switch::Swap(swap.unbind()),
@@ -377,7 +387,7 @@ impl DirectSend {
         })
     }
 
-    /// The head is sent by somebody else.
+    /// Do not send the head: other code sends it.
     fn forget_head(&self) {
         drop(self.take_head());
     }
@@ -396,21 +406,21 @@ impl DirectSend {
     }
 }
 
-/// A `send` that waits, and what for.
+/// A `send` that waits, and the object that it waits for.
 type Waiting<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
 
-/// Calls `send` and goes on as far as that does without waiting.
+/// Call `send` and run it until it waits or returns.
 ///
 /// # Errors
 ///
-/// Those of `send`.
+/// Whatever `send` raises.
 #[pyfunction]
 #[pyo3(signature = (send, message, /))]
 pub(crate) fn begin_send<'py>(
     send: &Bound<'py, PyAny>,
     message: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Waiting<'py>>> {
-    let send = iterator_of(send.call1((message,))?)?;
+    let send = await_iterator(send.call1((message,))?)?;
     match send.send(&send.py().None().into_bound(send.py()))? {
         PySendResult::Return(_) => Ok(None),
         PySendResult::Next(waits_for) => Ok(Some((send.into_any(), waits_for))),
@@ -425,7 +435,7 @@ impl DirectSend {
             .take()
     }
 
-    /// Sends a part of the body, as far as that goes without waiting.
+    /// Send a part of the body until `send` waits or returns.
     fn begin_body<'py>(&self, body: &Bound<'py, PyAny>) -> PyResult<Option<Waiting<'py>>> {
         let py = body.py();
         let message = PyDict::new(py);
@@ -435,7 +445,7 @@ impl DirectSend {
         self.begin(&self.send, &message)
     }
 
-    /// Sends a message, as far as that goes without waiting.
+    /// Send an ASGI message until `send` waits or returns.
     fn begin<'py>(
         &self,
         send: &Py<PyAny>,
@@ -457,6 +467,7 @@ impl DirectSend {
         Ok(Some((send, waits_for)))
     }
 
+    /// Replace the current task.
     fn switch(&self, py: Python<'_>, from: &Py<PyAny>, to: &Py<PyAny>) -> PyResult<()> {
         match &self.switch {
             Switch::Swap(swap) => {
@@ -471,15 +482,20 @@ impl DirectSend {
     }
 }
 
-/// What an iterator raises at its end is no error.
-fn ended(py: Python<'_>, error: PyErr) -> PyResult<Output<'_>> {
+/// Return the outcome if `error` is the `StopAsyncIteration` that ends an iterator.
+///
+/// # Errors
+///
+/// Any other `error`.
+fn end_of_iteration(py: Python<'_>, error: PyErr) -> PyResult<Outcome<'_>> {
     if error.is_instance_of::<PyStopAsyncIteration>(py) {
-        Ok(Output::Ended)
+        Ok(Outcome::Ended)
     } else {
         Err(error)
     }
 }
 
+/// Resume a step as `await` does: with `send`, or with `throw` if it has one.
 fn resume<'py>(step: &Bound<'py, PyIterator>, input: Input<'py>) -> PyResult<PySendResult<'py>> {
     let py = step.py();
     let error = match input {
@@ -499,20 +515,25 @@ fn resume<'py>(step: &Bound<'py, PyIterator>, input: Input<'py>) -> PyResult<PyS
     }
 }
 
-/// What `await` iterates.
-fn iterator_of(awaitable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyIterator>> {
+/// Return the iterator that `await awaitable` runs.
+///
+/// # Errors
+///
+/// `TypeError` if the object cannot be awaited.
+fn await_iterator(awaitable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyIterator>> {
     static GENERATOR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     const ITERABLE_COROUTINE: u32 = 0x100;
     let py = awaitable.py();
     if let Some(method) = awaitable.getattr_opt(intern!(py, "__await__"))? {
-        return method.call0()?.cast_into().map_err(|error| {
-            let class = error.into_inner().get_type();
-            PyTypeError::new_err(format!(
-                "__await__() returned non-iterator of type '{class}'"
-            ))
-        });
+        return match method.call0()?.cast_into() {
+            Ok(iterator) => Ok(iterator),
+            Err(error) => Err(PyTypeError::new_err(format!(
+                "__await__() returned non-iterator of type '{}'",
+                error.into_inner().get_type().name()?
+            ))),
+        };
     }
-    // A generator that `types.coroutine` has made awaitable.
+    // `types.coroutine` marks a generator as awaitable by this flag.
     if awaitable
         .get_type()
         .is(GENERATOR.import(py, "types", "GeneratorType")?)
@@ -523,13 +544,13 @@ fn iterator_of(awaitable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyIterator>> {
             return Ok(awaitable.cast_into()?);
         }
     }
-    let class = awaitable.get_type();
     Err(PyTypeError::new_err(format!(
-        "'{class}' object can't be awaited"
+        "'{}' object can't be awaited",
+        awaitable.get_type().name()?
     )))
 }
 
-/// Whether an error is none of the stream's: it ends the loop.
-fn is_for_the_loop(py: Python<'_>, error: &PyErr) -> bool {
+/// Return whether an exception ends the event loop, so that the stream must not handle it.
+fn ends_event_loop(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }

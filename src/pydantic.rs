@@ -1,9 +1,9 @@
-//! The fast paths through pydantic: a model's serializer without the Python method around it, and
-//! a model that is filled without its validator.
+//! The fast paths through pydantic: calling a model's serializer without the Python method around
+//! it, and filling an event without its validator.
 //!
-//! Each is probed once, at import. Where one does not fit, as where an application has wrapped a
-//! method of `BaseModel` or a release of pydantic works in another way, it is not used: the plain
-//! path gives the same bytes, and a warning says what is lost.
+//! Each path is tried once, at import. It is not used if its result differs, for example because an
+//! application has wrapped a method of `BaseModel` or because pydantic has changed. The plain path
+//! gives the same bytes, and a warning says what is slower.
 
 use std::ffi::CStr;
 
@@ -16,13 +16,13 @@ use pyo3::types::{IntoPyDict, PyBytes, PyDict, PySet, PyType};
 use crate::dict_items::DictItems;
 use crate::inheritance::Base;
 
-/// What `model.model_dump(mode="json", by_alias=True)` gives, as `jsonable_encoder` calls it.
-/// `None` where `value` is no model, or one with a `model_dump` of its own.
+/// Return `model.model_dump(mode="json", by_alias=True)`, which is how `jsonable_encoder` calls it.
+/// Return `None` if `value` is not a model, or if its class defines its own `model_dump`.
 ///
 /// # Errors
 ///
-/// What the serializer raises.
-pub(crate) fn dumped<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+/// Whatever the serializer raises.
+pub(crate) fn dump<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = value.py();
     let Some(dump) = &FastPaths::of(py)?.dump else {
         return Ok(None);
@@ -39,13 +39,13 @@ pub(crate) fn dumped<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'p
     }
 }
 
-/// The bytes of what `model_dump_json()` returns, a method of a model. `None` where it is not
-/// `BaseModel`'s.
+/// Return the bytes of `model_dump_json()`, a bound method of a model, or `None` if the method is
+/// not the one of `BaseModel`.
 ///
 /// # Errors
 ///
-/// What the serializer raises.
-pub(crate) fn dumped_json<'py>(
+/// Whatever the serializer raises.
+pub(crate) fn dump_json<'py>(
     model_dump_json: &Bound<'py, PyAny>,
 ) -> PyResult<Option<Bound<'py, PyBytes>>> {
     let Some(dump) = &FastPaths::of(model_dump_json.py())?.dump_json else {
@@ -57,12 +57,12 @@ pub(crate) fn dumped_json<'py>(
     }
 }
 
-/// Probe the fast paths, before anybody replaces a method.
+/// Try the fast paths now, before other code can replace a method.
 ///
 /// # Errors
 ///
-/// Only a warning that is to be raised as an error.
-pub(crate) fn prepare(py: Python<'_>) -> PyResult<()> {
+/// Only a warning that a warning filter turns into an error.
+pub(crate) fn probe_fast_paths(py: Python<'_>) -> PyResult<()> {
     FastPaths::of(py).map(drop)
 }
 
@@ -77,22 +77,24 @@ impl FastPaths {
         static PATHS: PyOnceLock<FastPaths> = PyOnceLock::new();
         PATHS.get_or_try_init(py, || {
             let paths = Self {
-                dump: Dump::probed(py).ok(),
-                dump_json: DumpJson::probed(py).ok(),
-                setters: Setters::probed(py).ok(),
+                dump: Dump::probe(py).ok(),
+                dump_json: DumpJson::probe(py).ok(),
+                setters: Setters::probe(py).ok(),
             };
             if paths.dump.is_none() || paths.dump_json.is_none() {
                 warn(
                     py,
-                    c"pydantic's BaseModel serializes in a way that fastapi_sse_fast does not \
-                      know, or something has wrapped it: models are sent as before, but slower",
+                    c"fastapi_sse_fast does not recognize how pydantic's BaseModel is serialized; \
+                      perhaps other code has wrapped it. Models are sent correctly, but more \
+                      slowly.",
                 )?;
             }
             if paths.setters.is_none() {
                 warn(
                     py,
-                    c"pydantic's BaseModel is made in a way that fastapi_sse_fast does not know, \
-                      or something has wrapped it: events are made as before, but slower",
+                    c"fastapi_sse_fast does not recognize how pydantic's BaseModel is constructed; \
+                      perhaps other code has wrapped it. Events are created correctly, but more \
+                      slowly.",
                 )?;
             }
             Ok(paths)
@@ -112,7 +114,12 @@ struct Dump {
 }
 
 impl Dump {
-    fn probed(py: Python<'_>) -> PyResult<Self> {
+    /// Return the fast path if it gives what the method gives.
+    ///
+    /// # Errors
+    ///
+    /// Any reason not to use it.
+    fn probe(py: Python<'_>) -> PyResult<Self> {
         let options = [("by_alias", true)].into_py_dict(py)?;
         options.set_item("mode", "json")?;
         let dump = Self {
@@ -123,7 +130,7 @@ impl Dump {
         let model = sample(py)?;
         let options = dump.options.bind(py);
         let plain = model.call_method("model_dump", (), Some(options))?;
-        same(&dump.call(&model)?, &plain)?;
+        check_equal(&dump.call(&model)?, &plain)?;
         Ok(dump)
     }
 
@@ -137,12 +144,13 @@ impl Dump {
 /// `model_dump_json` as FastAPI calls it, without arguments.
 struct DumpJson {
     method: Py<PyAny>,
-    /// Before pydantic 2.11 the method's default for `by_alias` is not the serializer's.
+    /// The method's default for `by_alias`. Before pydantic 2.11 it is not the serializer's.
     options: Option<Py<PyDict>>,
 }
 
 impl DumpJson {
-    fn probed(py: Python<'_>) -> PyResult<Self> {
+    /// As [`Dump::probe`].
+    fn probe(py: Python<'_>) -> PyResult<Self> {
         let method = own_method(&base_model(py)?, "model_dump_json")?;
         let by_alias = method.getattr("__kwdefaults__")?.get_item("by_alias")?;
         let options = (!by_alias.is_none())
@@ -154,7 +162,7 @@ impl DumpJson {
         };
         let model = sample(py)?;
         let json = dump.call(&model)?.call_method0("decode")?;
-        same(&json, &model.call_method0("model_dump_json")?)?;
+        check_equal(&json, &model.call_method0("model_dump_json")?)?;
         Ok(dump)
     }
 
@@ -166,38 +174,40 @@ impl DumpJson {
     }
 }
 
-/// How an event is filled without pydantic: the setters of `BaseModel`'s own slots.
+/// The setters of the `__slots__` of `BaseModel`. They fill an event without pydantic.
 pub(crate) struct Setters {
     fields_set: Py<PyAny>,
     extra: Py<PyAny>,
     private: Py<PyAny>,
-    /// All fields of an event, absent: to copy.
+    /// All fields of an event with the value `None`. Each event gets a copy.
     defaults: Py<PyDict>,
 }
 
 impl Setters {
-    /// The setters, if they can be used.
+    /// Return the setters if they can be used.
     ///
     /// # Errors
     ///
-    /// As [`prepare`].
+    /// As [`probe_fast_paths`].
     pub(crate) fn of(py: Python<'_>) -> PyResult<Option<&Self>> {
         Ok(FastPaths::of(py)?.setters.as_ref())
     }
 
-    fn probed(py: Python<'_>) -> PyResult<Self> {
+    /// As [`Dump::probe`].
+    fn probe(py: Python<'_>) -> PyResult<Self> {
         let slots = base_model(py)?.getattr("__dict__")?;
         let setter = |name| -> PyResult<Py<PyAny>> {
             Ok(slots.get_item(name)?.getattr("__set__")?.unbind())
         };
         let model = sample(py)?;
         let class = model.get_type();
-        // What is skipped has to be pydantic's: no wrapper, and no plugin that looks on.
+        // The code that is skipped must be pydantic's own. A wrapper or a plugin must not miss the
+        // calls that it expects.
         own_method(&class, "__init__")?;
         let validate = class.getattr("__pydantic_validator__")?;
         let validator = validate.getattr("validate_python")?.getattr("__self__")?;
         let own = py.import("pydantic_core")?.getattr("SchemaValidator")?;
-        same(&validator.get_type(), &own)?;
+        check_equal(&validator.get_type(), &own)?;
         let defaults = PyDict::new(py);
         for name in model.getattr("__dict__")?.cast::<PyDict>()?.keys() {
             defaults.set_item(name, py.None())?;
@@ -210,15 +220,15 @@ impl Setters {
         };
         let filled = class.call_method1("__new__", (&class,))?;
         setters.fill(&filled, &sample_fields(py)?)?;
-        same(&filled, &model)?;
-        // Models are equal whichever fields were set, and wherever pydantic notes that.
+        check_equal(&filled, &model)?;
+        // `==` compares neither which fields were set nor where pydantic stores that.
         let (set, state) = ("model_fields_set", "__getstate__");
-        same(&filled.getattr(set)?, &model.getattr(set)?)?;
-        same(&filled.call_method0(state)?, &model.call_method0(state)?)?;
+        check_equal(&filled.getattr(set)?, &model.getattr(set)?)?;
+        check_equal(&filled.call_method0(state)?, &model.call_method0(state)?)?;
         Ok(setters)
     }
 
-    /// Fill a new event with valid fields, and return whether it was new.
+    /// Fill a new event with valid fields. Return `false` and do nothing if it is not new.
     ///
     /// # Errors
     ///
@@ -229,7 +239,7 @@ impl Setters {
         fields: &Bound<'py, PyDict>,
     ) -> PyResult<bool> {
         let py = event.py();
-        // Its own dict: setting another would cost as much as making one.
+        // The existing `__dict__` is filled, because replacing it would cost as much as a new dict.
         let attributes = event.getattr(intern!(py, "__dict__"))?;
         let attributes = attributes.cast::<PyDict>()?;
         if !attributes.is_empty() {
@@ -249,7 +259,7 @@ impl Setters {
     }
 }
 
-/// A model that exists already, to try a path with.
+/// Return a model to try a fast path with.
 fn sample(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let class = py.import("fastapi.sse")?.getattr("ServerSentEvent")?;
     class.call((), Some(&sample_fields(py)?))
@@ -259,7 +269,8 @@ fn sample_fields(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     [("id", "1"), ("event", "a")].into_py_dict(py)
 }
 
-fn same(fast: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Check that a fast path gives the same as the plain one.
+fn check_equal(fast: &Bound<'_, PyAny>, plain: &Bound<'_, PyAny>) -> PyResult<()> {
     if fast.eq(plain)? {
         Ok(())
     } else {
@@ -271,7 +282,7 @@ fn base_model(py: Python<'_>) -> PyResult<Bound<'_, PyType>> {
     Ok(py.import("pydantic")?.getattr("BaseModel")?.cast_into()?)
 }
 
-/// A method of a model's class, if it is the one that pydantic's own module defines.
+/// Return a method of a model's class if pydantic's own module defines it.
 fn own_method<'py>(class: &Bound<'py, PyType>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     let method = class.getattr(name)?;
     let home = class.py().import("pydantic.main")?.dict();
@@ -282,8 +293,8 @@ fn own_method<'py>(class: &Bound<'py, PyType>, name: &str) -> PyResult<Bound<'py
     }
 }
 
-/// The model that `method` is bound to, if it is `own`. Asked for on the class, a method would
-/// cost twice as much: there pydantic's metaclass answers.
+/// Return the model that `method` is bound to, if its function is `own`. Looking the method up on
+/// the class would cost twice as much, because that runs pydantic's metaclass.
 fn model_of<'py>(
     method: &Bound<'py, PyAny>,
     own: &Py<PyAny>,

@@ -1,8 +1,8 @@
-//! Slots: values that are found again in an encoded frame, whatever validated, copied and
-//! serialized them on the way.
+//! Slots: placeholder values that can be found in an encoded frame.
 //!
-//! A slot's text, or number, begins with one that is drawn at random for every process: no data
-//! contains it by chance.
+//! A placeholder is a string or a number, so that it passes through validation, copying and
+//! serialization like any other value. It begins with a random prefix that each process draws for
+//! itself, so no data contains it by chance.
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -14,17 +14,17 @@ use pyo3::types::{PyInt, PyString};
 
 use crate::output::Output;
 
-/// What every slot of this process begins with.
-pub(crate) struct Marks {
+/// The prefixes of all placeholders of this process.
+pub(crate) struct Prefixes {
     text: String,
-    /// Decimal digits, the first of them not zero.
+    /// Decimal digits. The first one is not zero, so that the number keeps all of them.
     digits: String,
 }
 
-impl Marks {
+impl Prefixes {
     pub(crate) fn of(py: Python<'_>) -> PyResult<&Self> {
-        static MARKS: PyOnceLock<Marks> = PyOnceLock::new();
-        MARKS.get_or_try_init(py, || {
+        static PREFIXES: PyOnceLock<Prefixes> = PyOnceLock::new();
+        PREFIXES.get_or_try_init(py, || {
             let secrets = py.import("secrets")?;
             let random: u128 = secrets.call_method1("randbits", (127,))?.extract()?;
             Ok(Self {
@@ -34,14 +34,15 @@ impl Marks {
         })
     }
 
-    pub(crate) fn is_text_of_slot(&self, text: &str) -> bool {
+    /// Return whether `text` begins as the text of a slot does.
+    pub(crate) fn is_slot_text(&self, text: &str) -> bool {
         text.starts_with(&self.text)
     }
 
     fn text_of(&self, name: &str) -> String {
         let mut text = self.text.clone();
         for byte in name.bytes() {
-            let _ = write!(text, "{byte:02x}"); // cannot fail: it is a String
+            let _ = write!(text, "{byte:02x}"); // Writing to a String cannot fail.
         }
         text.push('.');
         text
@@ -56,18 +57,18 @@ impl Marks {
     }
 }
 
-/// The text that stands for a slot until it is filled.
+/// Return the text that is the placeholder of a slot.
 ///
 /// # Errors
 ///
-/// The system has no source of randomness.
+/// Those of `secrets`, if the system has no source of randomness.
 #[pyfunction]
 #[pyo3(signature = (name, /))]
 pub(crate) fn slot_text(py: Python<'_>, name: &str) -> PyResult<String> {
-    Ok(Marks::of(py)?.text_of(name))
+    Ok(Prefixes::of(py)?.text_of(name))
 }
 
-/// The digits of the number that stands for a slot.
+/// Return the digits of the number that is the placeholder of a slot.
 ///
 /// # Errors
 ///
@@ -75,10 +76,10 @@ pub(crate) fn slot_text(py: Python<'_>, name: &str) -> PyResult<String> {
 #[pyfunction]
 #[pyo3(signature = (name, /))]
 pub(crate) fn slot_digits(py: Python<'_>, name: &str) -> PyResult<String> {
-    Ok(Marks::of(py)?.digits_of(name))
+    Ok(Prefixes::of(py)?.digits_of(name))
 }
 
-/// The name of the slot that a value is, if it is one: its text, or its number.
+/// Return the name of the slot whose placeholder `value` is, or `None` if it is not a placeholder.
 ///
 /// # Errors
 ///
@@ -86,66 +87,68 @@ pub(crate) fn slot_digits(py: Python<'_>, name: &str) -> PyResult<String> {
 #[pyfunction]
 #[pyo3(signature = (value, /))]
 pub(crate) fn slot_name(value: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
-    let marks = Marks::of(value.py())?;
+    let prefixes = Prefixes::of(value.py())?;
     if let Ok(text) = value.cast::<PyString>() {
         let text = text.to_str().unwrap_or_default();
-        return Ok(Mark::whole(text, marks)
-            .filter(|mark| mark.is_text)
-            .map(|mark| mark.name));
+        return Ok(Placeholder::from_whole(text, prefixes)
+            .filter(|placeholder| placeholder.is_text)
+            .map(|placeholder| placeholder.name));
     }
     match value.cast::<PyInt>() {
         Ok(number) if number.extract::<i64>().is_err() => {
-            // A number of more digits than Python prints is none.
+            // A number with more digits than Python converts to text is not a placeholder.
             let digits = number
                 .str()
                 .map(|digits| digits.to_string())
                 .unwrap_or_default();
-            Ok(Mark::whole(&digits, marks)
-                .filter(|mark| !mark.is_text)
-                .map(|mark| mark.name))
+            Ok(Placeholder::from_whole(&digits, prefixes)
+                .filter(|placeholder| !placeholder.is_text)
+                .map(|placeholder| placeholder.name))
         }
         _ => Ok(None),
     }
 }
 
-/// What a slot stands for.
+/// The part of a frame that a slot stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A value inside the JSON of `data`.
     Json,
-    /// The whole of a field, its name included.
+    /// All lines of `data`, with the name of the field.
     Data,
+    /// The line of `event`.
     Event,
+    /// The line of `id`.
     Id,
 }
 
-/// A slot that was found.
-pub(crate) struct Found {
+/// A slot that was found in a frame.
+pub(crate) struct FoundSlot {
     pub(crate) name: String,
     pub(crate) place: Place,
-    /// Where in the rest of the frame it stood.
+    /// The position of the slot in the text without slots.
     pub(crate) at: usize,
 }
 
-/// Take a frame apart: return its slots in order, and append everything else to `text`.
+/// Cut the slots out of a frame: return them in order, and append the rest of the frame to `text`.
 ///
 /// # Errors
 ///
-/// A slot that does not stand for a whole value.
-pub(crate) fn find(
+/// The message for a slot that is not a whole value.
+pub(crate) fn cut_out_slots(
     frame: &[u8],
-    marks: &Marks,
+    prefixes: &Prefixes,
     data_is_slot: bool,
     text: &mut Output,
-) -> Result<Vec<Found>, String> {
+) -> Result<Vec<FoundSlot>, String> {
     let mut found = Vec::new();
     for line in frame.split_inclusive(|b| *b == b'\n') {
         let mut at = 0;
-        while let Some(mark) = Mark::find(line, at, marks) {
-            let (place, from, to) = mark.place(line, data_is_slot)?;
+        while let Some(placeholder) = Placeholder::find(line, at, prefixes) {
+            let (place, from, to) = placeholder.place(line, data_is_slot)?;
             text.extend_from_slice(&line[at..from]);
-            found.push(Found {
-                name: mark.name,
+            found.push(FoundSlot {
+                name: placeholder.name,
                 place,
                 at: text.len(),
             });
@@ -156,7 +159,7 @@ pub(crate) fn find(
     Ok(found)
 }
 
-/// Where in a frame the lines of `data` are; at its end where there are none.
+/// Return the range of the `data: ` lines of a frame, or an empty range at its end.
 pub(crate) fn data_lines(frame: &[u8]) -> Range<usize> {
     let mut lines = frame.len()..frame.len();
     let mut at = 0;
@@ -170,61 +173,61 @@ pub(crate) fn data_lines(frame: &[u8]) -> Range<usize> {
     lines
 }
 
-/// A slot's text or number in a line.
-struct Mark {
+/// A placeholder in a line.
+struct Placeholder {
     name: String,
     is_text: bool,
-    /// Whether it is just as it was made, not cut short or part of a longer number.
+    /// Whether the placeholder is complete and not part of a longer number.
     is_whole: bool,
     start: usize,
     end: usize,
 }
 
-impl Mark {
-    /// One that is all of a text.
-    fn whole(text: &str, marks: &Marks) -> Option<Self> {
-        // Nearly no text is one, and most are longer than their beginning.
-        if !text.starts_with(&marks.text) && !text.starts_with(&marks.digits) {
+impl Placeholder {
+    /// Return the placeholder that is the whole text.
+    fn from_whole(text: &str, prefixes: &Prefixes) -> Option<Self> {
+        // Almost no text is a placeholder, so most texts only pay for the comparison of a prefix.
+        if !text.starts_with(&prefixes.text) && !text.starts_with(&prefixes.digits) {
             return None;
         }
-        let mark = Self::find(text.as_bytes(), 0, marks)?;
-        (mark.is_whole && mark.start == 0 && mark.end == text.len()).then_some(mark)
+        let found = Self::find(text.as_bytes(), 0, prefixes)?;
+        (found.is_whole && found.start == 0 && found.end == text.len()).then_some(found)
     }
 
-    /// The first one from `at` on.
-    fn find(line: &[u8], at: usize, marks: &Marks) -> Option<Self> {
-        let find = |mark: &str| memmem::find(&line[at..], mark.as_bytes()).map(|i| at + i);
-        let text = find(&marks.text);
-        let digits = find(&marks.digits);
+    /// Return the first placeholder from `at` on.
+    fn find(line: &[u8], at: usize, prefixes: &Prefixes) -> Option<Self> {
+        let find = |prefix: &str| memmem::find(&line[at..], prefix.as_bytes()).map(|i| at + i);
+        let text = find(&prefixes.text);
+        let digits = find(&prefixes.digits);
         let is_text = match (text, digits) {
             (Some(text), Some(digits)) => text < digits,
             (text, _) => text.is_some(),
         };
         let start = if is_text { text? } else { digits? };
-        let (radix, width, mark) = if is_text {
-            (16, 2, &marks.text)
+        let (radix, width, prefix) = if is_text {
+            (16, 2, &prefixes.text)
         } else {
-            (10, 3, &marks.digits)
+            (10, 3, &prefixes.digits)
         };
-        let body = start + mark.len();
-        let name: Vec<u8> = line[body..]
+        let name_start = start + prefix.len();
+        let name: Vec<u8> = line[name_start..]
             .chunks_exact(width)
             .map_while(|code| u8::from_str_radix(str::from_utf8(code).ok()?, radix).ok())
             .collect();
         let name = String::from_utf8(name).unwrap_or_default();
-        let made = if is_text {
-            marks.text_of(&name)
+        let expected = if is_text {
+            prefixes.text_of(&name)
         } else {
-            marks.digits_of(&name)
+            prefixes.digits_of(&name)
         };
-        let end = start + made.len();
+        let end = start + expected.len();
         let is_number = |index: usize| {
             let byte = line.get(index);
             byte.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'+' | b'-'))
         };
         Some(Self {
             is_whole: !name.is_empty()
-                && line[start..].starts_with(made.as_bytes())
+                && line[start..].starts_with(expected.as_bytes())
                 && (is_text || !(start > 0 && is_number(start - 1) || is_number(end))),
             name,
             is_text,
@@ -233,10 +236,10 @@ impl Mark {
         })
     }
 
-    /// What it stands for, and which part of the line is to be replaced.
+    /// Return the place, and the start and end of the part of the line to replace.
     fn place(&self, line: &[u8], data_is_slot: bool) -> Result<(Place, usize, usize), String> {
         if !self.is_whole {
-            return Err(self.part_of_text());
+            return Err(self.not_whole());
         }
         let (field, place) = if line.starts_with(b"data: ") {
             if !data_is_slot {
@@ -250,12 +253,13 @@ impl Mark {
         } else {
             let name = &self.name;
             return Err(format!(
-                "slot '{name}' stands neither in 'data' nor in 'event' or 'id'"
+                "slot '{name}' can only be in 'data', 'event' or 'id'"
             ));
         };
+        // As data, the placeholder is a JSON string.
         let quote = usize::from(place == Place::Data);
         if self.start != field.len() + quote || line.get(self.end + quote) != Some(&b'\n') {
-            return Err(self.part_of_text());
+            return Err(self.not_whole());
         }
         Ok((place, 0, line.len()))
     }
@@ -270,26 +274,26 @@ impl Mark {
             && !is_inside_string(&line[..self.start - 1])
             && is_at(self.end, b'"');
         if !stands_alone || !self.is_text {
-            return Err(self.part_of_text());
+            return Err(self.not_whole());
         }
         if line[self.end + 1..].trim_ascii_start().starts_with(b":") {
             return Err(format!(
-                "slot '{}' is a key; it can only be a value",
+                "slot '{}' is a key, but a slot must be a value",
                 self.name
             ));
         }
         Ok((Place::Json, self.start - 1, self.end + 1))
     }
 
-    fn part_of_text(&self) -> String {
+    fn not_whole(&self) -> String {
         format!(
-            "slot '{}' is part of a longer text; it can only be a whole value",
+            "slot '{}' is part of a longer string, but a slot must be a whole value",
             self.name
         )
     }
 }
 
-/// Whether a JSON string has begun in `json` and not ended.
+/// Return whether `json` ends inside a string.
 fn is_inside_string(json: &[u8]) -> bool {
     let mut inside = false;
     let mut bytes = json.iter();

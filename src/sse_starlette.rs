@@ -1,5 +1,7 @@
-//! Items as sse-starlette reads them: the fields of an event in an object or a dict, or anything
-//! as text. The bytes are sse-starlette's, with its order of fields and its ends of lines.
+//! Items as sse-starlette encodes them.
+//!
+//! An event is an object or a dict with the fields of an event; any other item is sent as its
+//! `str()`. The bytes are those of sse-starlette, with its order of fields and its line ends.
 
 use pyo3::Borrowed;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -19,7 +21,7 @@ use crate::wire::{Cr, CrLf, FrameWriter, Lf, LineEnd};
 const EVENT_MODULE: &str = "fastapi_sse_fast.sse_starlette.event";
 const ORIGINAL_MODULE: &str = "fastapi_sse_fast.sse_starlette._original";
 
-/// `sep`: what ends the lines of a frame.
+/// `sep`: the line end of a frame.
 #[derive(Clone, Copy)]
 pub(crate) enum Separator {
     Lf,
@@ -68,7 +70,8 @@ impl<'py> Fields<'py> {
         })
     }
 
-    /// The arguments of an event. The `sep` among them does not count: the stream has its own.
+    /// Read the fields of an event from a dict. A `sep` in it is ignored, as in sse-starlette: the
+    /// stream has its own.
     fn of_dict(dict: &Bound<'py, PyDict>) -> PyResult<Self> {
         let py = dict.py();
         let mut fields = Self::default();
@@ -76,7 +79,7 @@ impl<'py> Fields<'py> {
             let (key, value) = item?;
             let Ok(name) = key.cast::<PyString>() else {
                 return Err(PyTypeError::new_err(format!(
-                    "the keys of a dict that is an event are names of fields, not {}",
+                    "the keys of an event's dict must be field names, not {}",
                     key.repr()?
                 )));
             };
@@ -98,6 +101,7 @@ impl<'py> Fields<'py> {
         Ok(fields)
     }
 
+    /// Append the frame, or return it if it is large.
     fn write(
         &self,
         py: Python<'py>,
@@ -113,6 +117,7 @@ impl<'py> Fields<'py> {
         bytes::split_off_large(py, out, start)
     }
 
+    /// Append the frame, in sse-starlette's order: comment, id, event, data, retry.
     fn write_lines<L: LineEnd>(&self, out: &mut Output) -> PyResult<()> {
         let mut frame = FrameWriter::<L>::with_line_end(out);
         if let Some(comment) = &self.comment {
@@ -135,12 +140,13 @@ impl<'py> Fields<'py> {
     }
 }
 
-/// Append the frame of `item`, or return a large one, if it is bytes or has fields. Where it has
-/// none, [`write_text`] is for it.
+/// Append the frame of an event or of bytes, or return it if it is large. Return `None` for any
+/// other item: [`write_text`] writes it.
 ///
 /// # Errors
 ///
-/// A field has a type that cannot be written, or what the object raises. Truncate `out` then.
+/// `TypeError` for a field of a wrong type, or whatever the object raises. The caller truncates
+/// `out`.
 pub(crate) fn write_event<'py>(
     item: &Bound<'py, PyAny>,
     separator: Separator,
@@ -148,7 +154,7 @@ pub(crate) fn write_event<'py>(
 ) -> PyResult<Option<Large<'py>>> {
     let py = item.py();
     if let Ok(frame) = item.cast_exact::<PyBytes>() {
-        return Ok(Some(bytes::appended(frame, out)));
+        return Ok(Some(bytes::append(frame, out)));
     }
     let classes = Classes::of(py)?;
     let class = item.get_type();
@@ -163,7 +169,7 @@ pub(crate) fn write_event<'py>(
     }
     if item.is_instance_of::<PyBytes>() || item.is_instance_of::<PyMemoryView>() {
         let frame = py.get_type::<PyBytes>().call1((item,))?;
-        return Ok(Some(bytes::appended(&frame.cast_into()?, out)));
+        return Ok(Some(bytes::append(&frame.cast_into()?, out)));
     }
     if classes.event.is_inherited_by(&class)? {
         if class.getattr(intern!(py, "encode"))?.is(&classes.encode) {
@@ -181,11 +187,11 @@ pub(crate) fn write_event<'py>(
     Ok(None)
 }
 
-/// Append the frame whose data is `str(item)`, or return it if it is large.
+/// Append `data: <str(item)>` and a blank line, or return that frame if it is large.
 ///
 /// # Errors
 ///
-/// What `__str__` raises. Truncate `out` then.
+/// Whatever `__str__` raises. The caller truncates `out`.
 pub(crate) fn write_text<'py>(
     item: &Bound<'py, PyAny>,
     separator: Separator,
@@ -198,18 +204,18 @@ pub(crate) fn write_text<'py>(
     fields.write(item.py(), separator, out)
 }
 
-/// Append the frame of one of our events, with the separator that it was given.
+/// Append the frame of one of our events, or return it if it is large. The event has its own `sep`.
 fn write_fields<'py>(event: &Bound<'py, PyAny>, out: &mut Output) -> PyResult<Large<'py>> {
     let py = event.py();
     let separator = event.getattr(intern!(py, "_sep"))?.extract()?;
     Fields::of_event(event)?.write(py, separator, out)
 }
 
-/// Append what an event makes of itself, or return it if it is large.
+/// Append what the `encode` method of an event returns, or return it if it is large.
 fn write_encoded<'py>(event: &Bound<'py, PyAny>, out: &mut Output) -> PyResult<Large<'py>> {
     let frame = event.call_method0(intern!(event.py(), "encode"))?;
     match frame.cast_into::<PyBytes>() {
-        Ok(frame) => Ok(bytes::appended(&frame, out)),
+        Ok(frame) => Ok(bytes::append(&frame, out)),
         Err(error) => Err(PyTypeError::new_err(format!(
             "{}.encode() must return bytes, not {}",
             event.get_type().name()?,
@@ -221,7 +227,7 @@ fn write_encoded<'py>(event: &Bound<'py, PyAny>, out: &mut Output) -> PyResult<L
 struct Classes {
     event: Base,
     json_event: Py<PyType>,
-    /// `ServerSentEvent.encode`, where a subclass has no other.
+    /// `ServerSentEvent.encode`, to find out whether a subclass overrides it.
     encode: Py<PyAny>,
 }
 
@@ -272,7 +278,7 @@ fn digits<'py>(retry: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
 #[cold]
 fn unknown_field(name: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     Ok(PyTypeError::new_err(format!(
-        "an event has no field {}; a dict may have data, event, id, retry and comment",
+        "an event has no field {}: a dict can have data, event, id, retry and comment",
         name.repr()?
     )))
 }
@@ -285,7 +291,7 @@ pub(crate) fn sse_starlette_bytes<'py>(
     sep: Separator,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let encoder = ItemEncoder::sse_starlette(sep);
-    bytes::made(data.py(), |out| encoder.write(data, out))
+    bytes::build(data.py(), |out| encoder.write(data, out))
 }
 
 #[doc = stub_doc!("sse_starlette_check")]
@@ -299,5 +305,5 @@ pub(crate) fn sse_starlette_check(sep: &Bound<'_, PyAny>) -> PyResult<()> {
 #[pyfunction]
 #[pyo3(signature = (event, /))]
 pub(crate) fn sse_starlette_frame<'py>(event: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    bytes::made(event.py(), |out| write_fields(event, out))
+    bytes::build(event.py(), |out| write_fields(event, out))
 }

@@ -1,10 +1,10 @@
-//! The event-stream format: fields, line splitting and what a field refuses.
+//! The event-stream format: writing fields, and checking which values a field can carry.
 //!
-//! Pure bytes in, bytes out. What the value of a field *is* (JSON, text, a Python object) is
-//! decided elsewhere; nothing here knows Python.
+//! The code takes bytes and writes bytes. It does not depend on Python, and it does not decide what
+//! the value of a field is (JSON, text, a Python object).
 //!
-//! Source: WHATWG HTML, "Server-sent events", sections "Parsing an event stream" and
-//! "Interpreting an event stream".
+//! Quotations are from the WHATWG HTML standard, "Server-sent events", sections "Parsing an event
+//! stream" and "Interpreting an event stream".
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,21 +14,24 @@ use memchr::{memchr, memrchr};
 use crate::lines::{append_lines, has_line_break};
 use crate::output::Output;
 
-/// The keep-alive comment: a frame that every parser ignores.
+/// The keep-alive comment, `: ping` and a blank line. Every parser ignores it.
 pub const PING: &[u8] = b": ping\n\n";
 
-/// A value that a field cannot carry. The texts are FastAPI's.
+/// A value that a field cannot carry. The messages are FastAPI's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FieldError {
-    /// A line break inside `event`.
+    /// A line break in `event`: the rest would be another line.
     EventLineBreak,
-    /// A line break inside `id`.
+    /// A line break in `id`: the rest would be another line.
     IdLineBreak,
-    /// U+0000 inside `id`: a browser would ignore the whole field.
+    /// U+0000 in `id`. "If the field value does not contain U+0000 NULL, then set the last event ID
+    /// buffer to the field value. Otherwise, ignore the field."
     IdNull,
-    /// `retry` below zero.
+    /// A negative `retry`.
     RetryNegative,
-    /// `retry` that is no whole number: "If the field value consists of only ASCII digits".
+    /// A `retry` that is not a whole number. "If the field value consists of only ASCII digits,
+    /// then interpret the field value as an integer in base ten, and set the event stream's
+    /// reconnection time to that integer. Otherwise, ignore the field."
     RetryNotInteger,
 }
 
@@ -46,23 +49,23 @@ impl fmt::Display for FieldError {
 
 impl std::error::Error for FieldError {}
 
-/// What ends the lines of a frame. The compiler knows it, so none costs more for the others.
+/// The line end of a frame. It is a type parameter, so that it is a constant in the compiled code.
 pub trait LineEnd {
-    /// The end of a line.
+    /// The line end.
     const END: &'static [u8];
-    /// The end of a line, and the beginning of the next one in a comment.
+    /// The line end and the start of the next line of a comment.
     const COMMENT: &'static [u8];
-    /// The end of a line, and the beginning of the next one in the data.
+    /// The line end and the start of the next line of `data`.
     const DATA: &'static [u8];
 }
 
-/// U+000A LINE FEED: what FastAPI ends lines with.
+/// U+000A LINE FEED, the line end of FastAPI.
 pub enum Lf {}
 
 /// U+000D CARRIAGE RETURN.
 pub enum Cr {}
 
-/// Both of them: what sse-starlette ends lines with, unless it is told otherwise.
+/// U+000D U+000A, the default line end of sse-starlette.
 pub enum CrLf {}
 
 impl LineEnd for Lf {
@@ -83,10 +86,10 @@ impl LineEnd for CrLf {
     const DATA: &'static [u8] = b"\r\ndata: ";
 }
 
-/// What appends the fields of one event to `out`, then the blank line that dispatches it.
+/// Appends the frame of one event to an output: its fields, then a blank line.
 ///
-/// Fields are written in the order of the calls; FastAPI's order is comment, event, data, id,
-/// retry. When a call fails, the caller truncates `out` to where the frame began.
+/// Fields are written in the order of the calls. FastAPI's order is comment, event, data, id,
+/// retry. When a call fails, the caller truncates the output to the start of the frame.
 pub struct FrameWriter<'a, L = Lf> {
     out: &'a mut Output,
     line_end: PhantomData<L>,
@@ -106,29 +109,32 @@ impl<'a, L: LineEnd> FrameWriter<'a, L> {
         Self { out, line_end }
     }
 
-    /// Write `: <text>`, a line for every line of `text`. Parsers ignore comments.
+    /// Write `: <line>` for each line of `text`. "If the line starts with a U+003A COLON character
+    /// (:): Ignore the line."
     pub fn comment(&mut self, text: &str) {
         self.lines(L::COMMENT, text.as_bytes());
     }
 
-    /// Write `event: <name>`, the type that `addEventListener` listens for.
+    /// Write `event: <name>`, the event type that `addEventListener` listens for.
     ///
     /// # Errors
     ///
-    /// A CR or LF in `name` would begin a new field.
+    /// As [`check_event`].
     pub fn event(&mut self, name: &str) -> Result<(), FieldError> {
         check_event(name)?;
         self.line(b"event: ", name.as_bytes());
         Ok(())
     }
 
-    /// Write `data: <text>`, a line for every line of `text`; the parser joins them with LF.
+    /// Write `data: <line>` for each line of `text`. The parser joins the lines again: "Append the
+    /// field value to the data buffer, then append a single U+000A LINE FEED (LF) character to the
+    /// data buffer."
     pub fn data(&mut self, text: &[u8]) {
         self.lines(L::DATA, text);
     }
 
-    /// As [`Self::data`], for JSON that somebody else wrote. It has no line break unless it was
-    /// indented, so one look at all of it is cheaper than asking where each break is.
+    /// As [`Self::data`], for JSON that other code has written. It has no line break unless it is
+    /// indented, so asking once whether there is one is cheaper than searching for each.
     pub fn json(&mut self, json: &[u8]) {
         if has_line_break(json) {
             self.data(json);
@@ -137,11 +143,12 @@ impl<'a, L: LineEnd> FrameWriter<'a, L> {
         }
     }
 
-    /// Write `data: ` and what `write` appends, which must not contain a line break.
+    /// Write a line with `data: ` and whatever `write` appends, which must not contain a line
+    /// break.
     ///
     /// # Errors
     ///
-    /// Those of `write`.
+    /// The errors of `write`.
     pub fn data_line<E>(
         &mut self,
         write: impl FnOnce(&mut Output) -> Result<(), E>,
@@ -152,47 +159,48 @@ impl<'a, L: LineEnd> FrameWriter<'a, L> {
         Ok(())
     }
 
-    /// Write `id: <id>`, which a browser sends back as `Last-Event-ID` when it reconnects.
+    /// Write `id: <id>`, which a browser sends back in `Last-Event-ID` when it reconnects.
     ///
     /// # Errors
     ///
-    /// A NUL makes parsers ignore the field; a CR or LF would begin a new one.
+    /// As [`check_id`].
     pub fn id(&mut self, id: &str) -> Result<(), FieldError> {
         check_id(id)?;
         self.line(b"id: ", id.as_bytes());
         Ok(())
     }
 
-    /// Write `retry: <digits>`, the milliseconds before a browser reconnects: as text, since they
-    /// may be more than a machine integer holds.
+    /// Write `retry: <digits>`, the milliseconds before a browser reconnects. They are passed as
+    /// text, because a Python integer can be larger than a machine integer.
     ///
     /// # Errors
     ///
-    /// Anything but ASCII digits: parsers ignore such a field.
+    /// As [`check_retry`].
     pub fn retry(&mut self, digits: &str) -> Result<(), FieldError> {
         check_retry(digits)?;
         self.line(b"retry: ", digits.as_bytes());
         Ok(())
     }
 
-    /// Write `<prefix><value>`, a field that has to be on a single line, without the line breaks
-    /// in `value`.
+    /// Write a line with `<prefix><value>`, without the line breaks in `value`. sse-starlette
+    /// removes them where FastAPI raises an error.
     pub fn line_without_breaks(&mut self, prefix: &[u8], value: &str) {
         self.out.extend_from_slice(prefix);
         append_lines(self.out, b"", value.as_bytes());
         self.out.extend_from_slice(L::END);
     }
 
-    /// Return where in the output what was written so far ends.
+    /// Return the position in the output after the fields that were written so far.
     pub fn end_of_fields(&self) -> usize {
         self.out.len()
     }
 
-    /// Write the blank line: "If the line is empty (a blank line): Dispatch the event".
+    /// Write the blank line. "If the line is empty (a blank line): Dispatch the event".
     pub fn end(self) {
         self.out.extend_from_slice(L::END);
     }
 
+    /// Write a line with `<prefix><value>`.
     fn line<const N: usize>(&mut self, prefix: &[u8; N], value: &[u8]) {
         self.out.reserve(N + value.len() + 2 * L::END.len());
         self.out.extend_from_slice(prefix);
@@ -200,12 +208,14 @@ impl<'a, L: LineEnd> FrameWriter<'a, L> {
         self.out.extend_from_slice(L::END);
     }
 
+    /// Write a line with the prefix for each line of `value`.
+    ///
     /// "Lines must be separated by either a U+000D CARRIAGE RETURN U+000A LINE FEED (CRLF)
     /// character pair, a single U+000A LINE FEED (LF) character, or a single U+000D CARRIAGE
-    /// RETURN (CR) character": at those three and at nothing else (not U+2028, VT, FF, NEL).
-    /// What follows the last break is a line too, also when it is empty.
+    /// RETURN (CR) character." The text is split there and nowhere else (not at U+2028, VT, FF or
+    /// NEL). The text after the last line break is a line too, even if it is empty.
     ///
-    /// `prefix` has the end of a line before it: with that it is what takes the place of a break.
+    /// `prefix` begins with the line end before it, so it can replace a line break as it is.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
@@ -213,7 +223,8 @@ impl<'a, L: LineEnd> FrameWriter<'a, L> {
     )]
     fn lines(&mut self, prefix: &[u8], value: &[u8]) {
         let out = &mut *self.out;
-        // Room for a break in every 50 bytes: growing step by step would copy what is large.
+        // There is room for a line break every 50 bytes. To grow step by step would copy a large
+        // text several times.
         out.reserve(value.len() + value.len() / 8 + prefix.len() + L::END.len());
         out.extend_from_slice(&prefix[L::END.len()..]);
         append_lines(out, prefix, value);
@@ -221,7 +232,7 @@ impl<'a, L: LineEnd> FrameWriter<'a, L> {
     }
 }
 
-/// Whether `name` can be an event's type.
+/// Check that `name` can be the type of an event.
 ///
 /// # Errors
 ///
@@ -234,11 +245,11 @@ pub fn check_event(name: &str) -> Result<(), FieldError> {
     }
 }
 
-/// Whether `id` can be an event's id.
+/// Check that `id` can be the id of an event.
 ///
 /// # Errors
 ///
-/// [`FieldError::IdNull`] first, then [`FieldError::IdLineBreak`], as FastAPI checks.
+/// [`FieldError::IdNull`] or [`FieldError::IdLineBreak`]. Of both, NUL comes first, as in FastAPI.
 pub fn check_id(id: &str) -> Result<(), FieldError> {
     if memchr(0, id.as_bytes()).is_some() {
         Err(FieldError::IdNull)
@@ -249,8 +260,7 @@ pub fn check_id(id: &str) -> Result<(), FieldError> {
     }
 }
 
-/// Whether `digits` can be a reconnection time: "If the field value consists of only ASCII
-/// digits".
+/// Check that `digits` can be a reconnection time.
 ///
 /// # Errors
 ///
@@ -266,17 +276,17 @@ pub fn check_retry(digits: &str) -> Result<(), FieldError> {
     }
 }
 
-/// Why bytes are not complete events.
+/// The reason why bytes are not complete events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameError {
-    /// There are none.
+    /// There are no bytes.
     Empty,
-    /// "Event streams […] must always be encoded as UTF-8".
+    /// "Event streams in this format must always be encoded as UTF-8".
     NotUtf8,
-    /// A byte order mark is one only at the very beginning of a stream; in it, it would spoil the
-    /// name of a field.
+    /// "The UTF-8 decode algorithm strips one leading UTF-8 Byte Order Mark (BOM), if any." It does
+    /// so only at the start of a stream. Anywhere else the mark becomes part of a field name.
     ByteOrderMark,
-    /// The last event would be dispatched by whatever is sent next, or not at all.
+    /// No blank line at the end. The next event would become a part of the last one.
     NoBlankLine,
 }
 
@@ -293,12 +303,12 @@ impl fmt::Display for FrameError {
 
 impl std::error::Error for FrameError {}
 
-/// Whether `frames` can stand between any two frames of a stream: complete events, whatever their
-/// fields are ("Otherwise: The field is ignored").
+/// Check that `frames` are complete events, so that they can be sent between any two frames. Their
+/// fields are not checked, because a parser accepts any: "Otherwise: The field is ignored."
 ///
 /// # Errors
 ///
-/// What is wrong with them.
+/// The first reason why they are not.
 pub fn check_frames(frames: &[u8]) -> Result<(), FrameError> {
     let text = str::from_utf8(frames).map_err(|_| FrameError::NotUtf8)?;
     if text.is_empty() {
@@ -314,12 +324,13 @@ pub fn check_frames(frames: &[u8]) -> Result<(), FrameError> {
     }
 }
 
-/// Where to cut `text`, which goes on: behind its last line, else behind its last whole character.
+/// Return the position after the last LF in `text`, or after the last character that is certainly
+/// complete. It is where to cut a longer text.
 pub fn end_of_line_or_character(text: &[u8]) -> usize {
     if let Some(at) = memrchr(b'\n', text) {
         return at + 1;
     }
-    // A character has at most four bytes, and those behind its first begin with the bits 10.
+    // A character has at most four bytes. All but the first begin with the bits 10.
     let is_inside = |byte: &u8| byte & 0b1100_0000 == 0b1000_0000;
     let inside = text
         .iter()
@@ -328,13 +339,14 @@ pub fn end_of_line_or_character(text: &[u8]) -> usize {
         .take_while(|byte| is_inside(byte))
         .count();
     match text.len().checked_sub(inside + 1).map(|first| text[first]) {
-        // The last character may be whole; it is cut off too, which harms nobody.
+        // The last character may be complete. Then the text is cut before it all the same: it is
+        // sent with the rest.
         Some(0b1100_0000..) => (text.len() - inside - 1).max(1),
         _ => text.len(),
     }
 }
 
-/// Whether the last line of `text` is there and empty, which is what an event ends with.
+/// Return whether `text` ends with a blank line, as an event does.
 pub fn ends_with_blank_line(text: &[u8]) -> bool {
     let without_line_end = |text: &'_ [u8]| match text {
         [lines @ .., b'\r', b'\n'] | [lines @ .., b'\r' | b'\n'] => Some(lines.len()),
@@ -346,9 +358,9 @@ pub fn ends_with_blank_line(text: &[u8]) -> bool {
     })
 }
 
-/// Whether a text can be the first part of a stream: a comment, a blank line, or a field that the
-/// specification knows, perhaps torn.
-pub(crate) fn can_begin_an_event(text: &str) -> bool {
+/// Return whether `text` can begin a stream: with a comment, a blank line, or the name of a field
+/// of the standard, of which it may hold only a part.
+pub(crate) fn can_begin_event(text: &str) -> bool {
     const FIELDS: [&str; 5] = ["", "data", "event", "id", "retry"];
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match text.split_once([':', '\r', '\n']) {
@@ -402,7 +414,7 @@ mod tests {
         String::from_utf8(out.into()).unwrap()
     }
 
-    /// The rule of the specification, one character at a time and without a search.
+    /// Split `text` by the rule of the standard, one character at a time.
     fn naive_lines(text: &str) -> Vec<String> {
         let mut lines = vec![String::new()];
         let mut previous = ' ';
@@ -497,7 +509,7 @@ mod tests {
 
     #[test]
     fn the_size_of_a_large_text_is_known_before_it_is_written() {
-        // At and around the ends of what is looked at, counted and written at once.
+        // Lengths at and around the block sizes of searching, counting and writing.
         for len in [0, 1, 62, 190, 192, 4094, 4095, 4096, 4097, 8190, 8192] {
             for line_break in ["", "\r", "\n", "\r\n", "\n\r", "\r\r\n\n"] {
                 for after in ["", "x", "\r\nx\n"] {
@@ -608,7 +620,7 @@ mod tests {
             "event: a\n",
             "\u{feff}data: 1",
         ] {
-            assert!(can_begin_an_event(text), "{text:?}");
+            assert!(can_begin_event(text), "{text:?}");
         }
         for text in [
             "the",
@@ -619,7 +631,7 @@ mod tests {
             " data: 1",
             "hello\n\n",
         ] {
-            assert!(!can_begin_an_event(text), "{text:?}");
+            assert!(!can_begin_event(text), "{text:?}");
         }
     }
 

@@ -1,4 +1,7 @@
-"""Types of the compiled module: from a yielded item to the bytes on the wire."""
+"""Types of the compiled module, which encodes items and sends their frames.
+
+Names that `fastapi_sse_fast` exports are public. All other names are private.
+"""
 
 from asyncio import Task
 from collections.abc import (
@@ -41,10 +44,10 @@ __version__: str
 """The version of the package."""
 
 DEBUG: bool
-"""Whether this is a debug build, whose speed says nothing."""
+"""Whether this is a debug build. Do not measure the speed of one."""
 
 KEEPALIVE_COMMENT: bytes
-"""The frame that is sent as a ping: a comment, which every client ignores."""
+"""The frame of a ping: a comment, which every client ignores."""
 
 def format_sse_event(
     *,
@@ -54,24 +57,26 @@ def format_sse_event(
     retry: int | None = None,
     comment: str | None = None,
 ) -> bytes:
-    r"""Make the bytes of one event from data that is text already.
+    r"""Return the frame of an event whose data is text already.
 
-    As `fastapi.sse.format_sse_event`, with FastAPI's field order: comment, event, data,
-    id, retry. It refuses what would inject a line.
+    This is `fastapi.sse.format_sse_event`, with the same order of fields: comment,
+    event, data, id, retry. Unlike FastAPI's function, it raises an error for a value
+    that would add a line to the stream.
 
     Args:
-        data_str: Text of the `data` field, a line for each of its lines.
-        event: Name of the event; a single line.
-        id: Id of the event; a single line without NUL.
-        retry: Milliseconds before a client reconnects.
+        data_str: Text of the `data` field. Each line of it becomes a `data:` line.
+        event: Name of the event, on a single line.
+        id: Id of the event, on a single line and without NUL.
+        retry: Milliseconds that a client waits before it reconnects.
         comment: Text that clients ignore.
 
     Returns:
-        The frame, ending in a blank line.
+        The frame, which ends with a blank line.
 
     Raises:
-        ValueError: A line break in `event` or `id`, NUL in `id`, or a `retry` that is
-            not a non-negative integer.
+        ValueError: `event` or `id` contains a line break, `id` contains NUL, or `retry`
+            is not a non-negative integer.
+        TypeError: `data_str` or `comment` is not a `str`.
 
     Examples:
         >>> format_sse_event(event="token", data_str="Hello")
@@ -80,25 +85,26 @@ def format_sse_event(
 
 @final
 class EncodedEvent:
-    r"""An event that is already its frame: encoded once, sent any number of times.
+    r"""A pre-encoded event: it is encoded once and can be sent any number of times.
 
-    Takes the arguments of `ServerSentEvent`, with the same rules, and can be yielded in
-    any stream and by several streams at once. It is what the hot path of a token stream
-    yields.
+    It takes the arguments of `ServerSentEvent`, with the same rules. Any stream can
+    yield it, and several streams can yield the same event. Use it when you send an
+    event to many clients, or when you yield many small events, such as tokens.
 
     Args:
         data: Payload, sent as JSON.
         raw_data: Text that is sent as it is, instead of `data`.
-        event: Name that `addEventListener` listens for; a single line.
-        id: What a browser sends back as `Last-Event-ID`; a single line without NUL.
+        event: Name that `addEventListener` listens for, on a single line.
+        id: Id that a browser sends back in `Last-Event-ID`, on a single line and
+            without NUL.
         retry: Milliseconds that a browser waits before it reconnects.
-        comment: Lines that every client ignores.
-        json: How `data` is spelled; see `StreamOptions`.
+        comment: Text that every client ignores.
+        json: Spelling of the JSON of `data`; see `StreamOptions`.
 
     Raises:
         pydantic.ValidationError: As for `ServerSentEvent`.
         ValueError: `data` cannot be encoded.
-        TypeError: An unknown argument, or `data` cannot be encoded.
+        TypeError: `data` cannot be encoded, or an argument is unknown.
 
     Examples:
         >>> bytes(EncodedEvent(raw_data=" tok", event="token"))
@@ -118,16 +124,17 @@ class EncodedEvent:
     ) -> EncodedEvent: ...
     @staticmethod
     def from_bytes(frames: bytes, /) -> EncodedEvent:
-        r"""Take bytes that are complete events already, as a relay has them.
+        r"""Return an event of bytes that are complete events already.
 
-        They are sent as they are; to a `StreamSummary` they count as one event.
+        Use it to relay the events of another server. The bytes are sent as they are,
+        and a `StreamSummary` counts them as one event.
 
         Args:
-            frames: One or more events, each ending with a blank line.
+            frames: One or more events, each of which ends with a blank line.
 
         Raises:
-            ValueError: They are no complete events in UTF-8, or begin with a byte order
-                mark.
+            ValueError: The bytes are not complete events in UTF-8, or they begin with a
+                byte order mark.
 
         Examples:
             >>> EncodedEvent.from_bytes(b"data: 1\n\ndata: 2\n\n")
@@ -155,28 +162,28 @@ class EncodedEvent:
 
 @final
 class EventTemplate:
-    r"""A frame that is encoded once, with slots for what differs from event to event.
+    r"""An event that is encoded once, with slots for the values that differ.
 
-    For streams whose events are alike but for a few values, such as the tokens of a
-    chat completion: filling a slot costs a small part of encoding the whole. The frame
-    is the one that `EncodedEvent` would have made of the filled-in data.
+    Use it for streams whose events differ only in a few values, such as the tokens of a
+    chat completion. Filling a slot costs a small part of encoding the whole event. The
+    frame is the same as that of an `EncodedEvent` with the values in `data`.
 
-    A template cannot change. It can be pickled where its data can be.
+    A template cannot change. You can pickle it if you can pickle its data.
 
     Args:
-        data: Anything an event can carry, with a `Slot` wherever a value differs.
+        data: Any data of an event, with a `Slot` in place of each value that differs.
         event: Name that `addEventListener` listens for, or a `Slot`.
-        id: What a browser sends back as `Last-Event-ID`, or a `Slot`.
+        id: Id that a browser sends back in `Last-Event-ID`, or a `Slot`.
         retry: Milliseconds that a browser waits before it reconnects.
-        comment: Lines that every client ignores.
-        json: How `data` is spelled; see `StreamOptions`.
+        comment: Text that every client ignores.
+        json: Spelling of the JSON of `data`; see `StreamOptions`.
 
     Raises:
         pydantic.ValidationError: As for `ServerSentEvent`.
-        ValueError: `data` cannot be encoded, or a slot is a key, is part of a longer
-            text, is there twice, is left out of what is sent, or stands where no value
-            can be put, as in a set.
-        TypeError: An unknown argument, or `data` cannot be encoded.
+        ValueError: `data` cannot be encoded. Or a slot is a key, is part of a longer
+            string, is used twice, is missing from the encoded data, or is in a set or
+            an iterator.
+        TypeError: `data` cannot be encoded, or an argument is unknown.
 
     Examples:
         >>> token = EventTemplate({"index": 0, "text": Slot("text")})
@@ -198,14 +205,14 @@ class EventTemplate:
         r"""Return the event with all slots filled.
 
         Args:
-            *args: The value, where there is a single slot.
-            **values: A value for every slot: anything that JSON can carry; for `event`
-                and `id` a `str` or `None`.
+            *args: The value, if the template has one slot.
+            **values: A value for each slot: any data of an event, or a `str` or `None`
+                for the slot of `event` or `id`.
 
         Raises:
-            TypeError: A slot without a value, a value without a slot, or a value that
-                cannot be encoded.
-            ValueError: A value that cannot be encoded.
+            TypeError: A slot has no value, a value has no slot, or a value cannot be
+                encoded.
+            ValueError: A value cannot be encoded.
 
         Examples:
             >>> EventTemplate({"text": Slot("text")}, id=Slot("id"))(text="a", id="7")
@@ -213,14 +220,16 @@ class EventTemplate:
         """
 
     def partial(self, **values: Any) -> EventTemplate:
-        """Return a template with some of the slots filled, for one stream.
+        """Return a template with some of the slots filled.
+
+        Use it for values that are the same in all events of a stream.
 
         Args:
-            **values: Values as for a call.
+            **values: Values for some of the slots, as in a call.
 
         Raises:
-            TypeError: As for a call, but for missing values.
-            ValueError: A value that cannot be encoded, or only once, as an iterator.
+            TypeError: A value has no slot, or it cannot be encoded.
+            ValueError: A value cannot be encoded, or only once, such as an iterator.
 
         Examples:
             >>> chunk = EventTemplate({"id": Slot("id"), "text": Slot("text")})
@@ -230,7 +239,7 @@ class EventTemplate:
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """Names of the slots, in the order of the frame."""
+        """The names of the slots, in the order of the frame."""
 
     def __copy__(self) -> EventTemplate: ...
     def __deepcopy__(self, memo: Any, /) -> EventTemplate: ...
@@ -239,14 +248,14 @@ class EventTemplate:
 def encode_event(
     item: Any, /, *, json: Literal["fastapi", "compact"] = "fastapi"
 ) -> EncodedEvent:
-    r"""Make a ready frame of anything that a stream without an item type accepts.
+    r"""Return the pre-encoded event of any item that a stream can yield.
 
     Args:
-        item: An event, or data that becomes one.
-        json: How data is spelled; see `StreamOptions`.
+        item: An event, or data, which is encoded as in a stream without an item type.
+        json: Spelling of the JSON of data; see `StreamOptions`.
 
     Raises:
-        ValueError: The item cannot be encoded, or breaks a rule of its fields.
+        ValueError: The item cannot be encoded, or a field of the event is not valid.
         TypeError: The item cannot be encoded.
 
     Examples:
@@ -256,13 +265,14 @@ def encode_event(
 
 @final
 class ItemEncoder:
-    """What makes frames of the items of a stream.
+    """Encodes the items of a stream.
 
-    `ItemEncoder()` writes `json.dumps(jsonable_encoder(item))`. Events are written as
-    events by every encoder.
+    `ItemEncoder()` is for items without a type, whose JSON is that of
+    `json.dumps(jsonable_encoder(item))`. Every encoder encodes events as events.
 
     Args:
-        json: How data is spelled that no model spells itself; see `StreamOptions`.
+        json: Spelling of the JSON of data, except for the data of models; see
+            `StreamOptions`.
 
     Raises:
         ValueError: There is no such spelling.
@@ -282,17 +292,18 @@ class ItemEncoder:
         valid: type | None = None,
         json: Literal["fastapi", "compact"] = "fastapi",
     ) -> ItemEncoder:
-        """Return an encoder of items of one type.
+        """Return an encoder for items of one type.
 
         Args:
-            validate: Makes a valid value of an item, or raises a `ValidationError`.
-            serialize: Makes JSON of a valid value.
-            invalid: Makes the exception to raise for an item and its `ValidationError`.
+            validate: Returns the valid value of an item, or raises `ValidationError`.
+            serialize: Returns the JSON of a valid value.
+            invalid: Returns the exception to raise for an item and its
+                `ValidationError`.
             validate_options: Keyword arguments of `validate`.
             serialize_options: Keyword arguments of `serialize`.
-            valid: A class whose instances `validate` would return as they are, so that
-                it need not be called. Subclasses do not count.
-            json: How the data of events is spelled.
+            valid: Class whose instances need no call of `validate`, because it would
+                return them unchanged. This does not include subclasses.
+            json: Spelling of the JSON of events' data.
         """
 
     @staticmethod
@@ -301,39 +312,39 @@ class ItemEncoder:
         json: Literal["fastapi", "compact"] = "fastapi",
         no_event: Callable[[str], object] | None = None,
     ) -> ItemEncoder:
-        """Return an encoder that takes `str` and bytes for parts of the body.
+        """Return an encoder that treats `str` and bytes as parts of the body.
 
         Args:
-            json: How data is spelled.
-            no_event: Called with the first part if it is a text that no event begins
-                with.
+            json: Spelling of the JSON of data.
+            no_event: Called with the first part if it is text that cannot begin an
+                event.
         """
 
     @staticmethod
     def sse_starlette(sep: str, /) -> ItemEncoder:
-        """Return an encoder that reads items as sse-starlette does.
+        """Return an encoder that encodes items as sse-starlette does.
 
         Args:
-            sep: What ends a line.
+            sep: Line end.
 
         Raises:
-            ValueError: It is no end of a line.
+            ValueError: `sep` is not a line end.
         """
 
 @final
 class EventBuffer:
-    """Frames that wait for the next send.
+    """The frames that wait for the next send.
 
     `push` and `take` may run in different threads.
 
     Args:
-        encoder: Makes frames of items.
-        source: What the items come from, to be named in errors.
-        max_pending: Bytes from which on a producer should wait. 0 is lockstep: it
-            should wait until what was taken has been sent.
-        time_slice: Seconds after which a producer should give way in any case.
-        opening: Bytes that are taken before everything else, or alone.
-        wake: Called from `push` when something waits that did not before.
+        encoder: Encodes the items.
+        source: Iterator or generator of the items. Errors name it.
+        max_pending: Bytes from which on the producer should wait. 0 is lockstep: the
+            producer should wait until all bytes that were taken have been sent.
+        time_slice: Seconds after which the producer should let other tasks run.
+        opening: Bytes that come before all frames. They can also be taken alone.
+        wake: Called by `push` when the buffer was empty before.
     """
 
     def __new__(
@@ -347,58 +358,58 @@ class EventBuffer:
         wake: Callable[[], object] | None = None,
     ) -> EventBuffer: ...
     def push(self, item: Any, /) -> bool:
-        """Append the frame of an item and return whether the producer should give way.
+        """Append the frame of an item and return whether the producer should pause.
 
         Raises:
-            Exception: The item cannot be encoded. Nothing was appended. A note on it
-                says which item it was.
+            Exception: The item cannot be encoded. The buffer did not change. A note on
+                the exception says which item it was.
         """
 
     def take(self) -> bytes:
-        """Return what is to be sent next, in one send; nothing when nothing waits.
+        """Return the bytes of the next send, or empty bytes if nothing is pending.
 
-        Small frames are joined. A large one is returned as it was encoded, without a
-        copy, or in parts where it is so large that a client needs its time for them.
+        Small frames are joined. A large frame is returned without a copy. A frame that
+        is too large for one send is returned in several parts.
         """
 
     def sent(self) -> None:
-        """Note that all that was taken has been sent."""
+        """Record that all bytes that were taken have been sent."""
 
     def resume(self) -> None:
-        """Begin a new time slice: the producer goes on after it has given way."""
+        """Begin the next time slice of the producer."""
 
     def close(self) -> None:
-        """Drop what waits and what is pushed from now on."""
+        """Drop all pending frames and all items that are pushed from now on."""
 
     def shrink(self) -> None:
-        """Give back the space of a burst that is over."""
+        """Free the memory that a burst has needed."""
 
     @property
     def sent_events(self) -> int:
-        """How many events were sent."""
+        """The number of events that were sent."""
 
     @property
     def sent_bytes(self) -> int:
-        """How many bytes were sent."""
+        """The number of bytes that were sent."""
 
     @property
     def seconds_to_first_event(self) -> float | None:
-        """Seconds from the making of the buffer until an event was taken."""
+        """The seconds from the creation of the buffer until an event was taken."""
 
     @property
     def seconds_idle(self) -> float:
-        """Seconds since something was taken, or since the buffer was made."""
+        """The seconds since bytes were last taken, or since the buffer was created."""
 
     @property
     def mid_event(self) -> bool:
-        """Whether what was taken so far ends inside an event: in chunks of a body."""
+        """Whether the bytes that were taken end inside an event."""
 
     @property
     def full(self) -> bool:
-        """Whether a producer should wait: `max_pending` is reached, or it is closed."""
+        """Whether the producer should wait because the buffer is full or closed."""
 
     def __len__(self) -> int:
-        """Return how many bytes wait."""
+        """Return the number of pending bytes."""
 
 class _Outlet(Protocol):
     def begun(self) -> None: ...
@@ -409,21 +420,22 @@ class _Outlet(Protocol):
 
 @final
 class Pump:
-    """Drives an async iterator by hand, and sends in the same step what it yields.
+    """Runs an async iterator and sends its items in the same step of the task.
 
-    An awaitable. Its result is whether the iterator has to give way before it goes on:
-    then it is awaited again. It is `False` when the iterator has ended.
+    A pump is an awaitable. Its result is `True` if the iterator has paused to let other
+    tasks run; then await the pump again. It is `False` if the iterator has ended.
 
     Args:
-        items: The async iterator.
-        buffer: Where its items go.
-        outlet: Is told that the response has `begun`, to `wake` when something is
-            pending that the pump cannot send, to `hand_over` a send that has to wait,
-            of one that has failed, and to `interrupt_source` after a step while
-            `interrupting` is set.
+        items: Async iterator.
+        buffer: Buffer of the items.
+        outlet: Object that sends in another task. The pump calls `begun` when it sends
+            the head, `wake` when frames are pending that it cannot send itself,
+            `hand_over` with a send that has to wait, and `send_failed` with the error
+            of a send. While `interrupting` is set, it calls `interrupt_source` each
+            time the iterator begins to wait.
 
     Raises:
-        Exception: What the iterator raised, or the encoding of an item.
+        Exception: The iterator raised it, or an item could not be encoded.
     """
 
     def __new__(
@@ -441,35 +453,36 @@ class Pump:
         """Resume the iterator with an exception."""
 
     def close(self) -> None:
-        """Close the step that the iterator is in, as a coroutine does."""
+        """Close the current step, as closing a coroutine closes what it awaits."""
 
     def begin(self, awaitable: Awaitable[Any], /) -> None:
-        """Take an awaitable, such as `items.athrow(error)`, for the next step."""
+        """Use an awaitable, such as `items.athrow(error)`, as the next step."""
 
     def send_with(self, direct: DirectSend | None, /) -> None:
-        """Send in the steps of the iterator from now on, or wake the outlet instead."""
+        """Send with `direct` from now on, or with the outlet if it is `None`."""
 
     @property
     def waits(self) -> bool:
-        """Whether the iterator waits for something, in the middle of a step."""
+        """Whether the iterator waits for something in the middle of a step."""
 
     interrupting: bool
-    """Whether to ask the outlet to interrupt the iterator after each of its steps."""
+    """Whether to call `interrupt_source` each time the iterator begins to wait."""
 
 @final
 class DirectSend:
-    """Sends a response in the steps of another task than that of the request.
+    """Sends a response in the steps of the stream's task.
 
-    While it calls `send`, the task of the request is the current one: what a middleware
-    opens there belongs to the task which goes on with a send that has to wait.
+    While it calls `send`, the task of the request is the current task. A cancel scope
+    or a timeout that a middleware opens in `send` then belongs to the request's task,
+    which awaits a send that has to wait.
 
     Args:
-        send: What parts of the body are sent with.
-        head: What the message that starts the response is sent with, and that message.
-        body_type: The type of the messages behind it.
-        run: Runs a function in the context of the sends.
-        request: The task of the request.
-        stream: The task in whose steps it is called.
+        send: Sends parts of the body.
+        head: Function that sends the first ASGI message, and that message.
+        body_type: Type of all other ASGI messages.
+        run: Runs a function in the `contextvars` context of the sends.
+        request: Task of the request.
+        stream: Task that runs the iterator.
     """
 
     def __new__(
@@ -483,46 +496,52 @@ class DirectSend:
         stream: Task[Any],
     ) -> DirectSend: ...
     def forget_head(self) -> None:
-        """Do not send the head: it is being sent by somebody else."""
+        """Do not send the head, because other code sends it."""
 
 def begin_send(
     send: Callable[[Any], Awaitable[None]], message: Any, /
 ) -> tuple[Any, Any] | None:
-    """Call `send`, and go on as far as that does without waiting.
+    """Call `send` and run it until it waits or returns.
 
     Returns:
-        The iterator of a send that waits, and what for; `None` of one that is done.
+        The iterator of a send that waits and the object that it waits for, or `None` if
+        `send` has returned.
     """
 
 def fill_event(event: ServerSentEvent, fields: dict[str, Any], /) -> bool:
     """Fill a new event from keyword arguments that need no coercion.
 
     Returns:
-        Whether it was filled. If not, it was not touched and pydantic must validate.
+        Whether the event was filled. If not, it did not change, and pydantic has to
+        validate the arguments.
     """
 
 def slot_text(name: str, /) -> str:
-    """Return the text that stands for a slot while a template is made."""
+    """Return the text that is the placeholder of a slot."""
 
 def slot_digits(name: str, /) -> str:
-    """Return the digits of the number that stands for a slot."""
+    """Return the digits of the number that is the placeholder of a slot."""
 
 def slot_name(value: object, /) -> str | None:
-    """Return the name of the slot that a value is: its text, or its number."""
+    """Return the name of the slot whose placeholder a value is, if it is one."""
 
 def sse_starlette_bytes(data: object, sep: str, /) -> bytes:
-    """Return what sse-starlette sends for an item.
+    """Return the bytes that sse-starlette sends for an item.
 
     Args:
         data: The item.
-        sep: What ends a line; events have their own.
+        sep: Line end. An event may have its own.
+
+    Raises:
+        ValueError: `sep` is not a line end.
+        TypeError: The item cannot be encoded.
     """
 
 def sse_starlette_check(sep: object, /) -> None:
-    """Refuse what ends no line.
+    """Check that `sep` is a line end.
 
     Raises:
-        ValueError: `sep` is not one of the three ends of a line.
+        ValueError: `sep` is not CRLF, LF or CR.
     """
 
 def sse_starlette_frame(event: object, /) -> bytes:

@@ -1,5 +1,5 @@
-//! The fast constructor of `ServerSentEvent`: fields that need no coercion are set as pydantic
-//! would set them.
+//! The fast constructor of `ServerSentEvent`: it sets fields that need no coercion exactly as
+//! pydantic would. It does not validate; that stays with pydantic.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -7,8 +7,8 @@ use pyo3::types::PyDict;
 use super::fields::Fields;
 use crate::pydantic::Setters;
 
-/// Fill a new `ServerSentEvent` from its keyword arguments, where each is exactly what pydantic
-/// would store. Return whether it was: if not, nothing was touched and pydantic must decide.
+/// Fill a new `ServerSentEvent` from its keyword arguments if each of them is exactly what pydantic
+/// would store. Otherwise return `false` and change nothing: then pydantic has to validate.
 ///
 /// # Errors
 ///

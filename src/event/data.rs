@@ -1,4 +1,4 @@
-//! What `data=` carries: a model writes itself, everything else is plain JSON.
+//! The JSON of `data=`: that of `model_dump_json()` for a model, FastAPI's plain JSON otherwise.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -9,13 +9,15 @@ use crate::json::{self, Spelling};
 use crate::pydantic;
 use crate::wire::FrameWriter;
 
-/// What a model has made of itself.
-pub(super) enum Dump<'py> {
+/// The result of a `model_dump_json()`.
+pub(super) enum ModelJson<'py> {
+    /// JSON from pydantic's serializer.
     Json(Bound<'py, PyBytes>),
+    /// Text from any other method.
     Text(Bound<'py, PyString>),
 }
 
-impl Dump<'_> {
+impl ModelJson<'_> {
     pub(super) fn as_bytes(&self) -> PyResult<&[u8]> {
         match self {
             Self::Json(json) => Ok(json.as_bytes()),
@@ -23,6 +25,7 @@ impl Dump<'_> {
         }
     }
 
+    /// Write `data: <line>` for each line of it.
     pub(super) fn write(&self, frame: &mut FrameWriter<'_>) -> PyResult<()> {
         match self {
             Self::Json(json) => frame.json(json.as_bytes()),
@@ -32,36 +35,40 @@ impl Dump<'_> {
     }
 }
 
-/// Write what `data=` carries. A model that has `model_dump_json` writes itself, by field name;
-/// everything else is plain JSON.
+/// Write the `data: ` lines for `data`. An object with a `model_dump_json` method is encoded by it,
+/// with field names instead of aliases; everything else becomes plain JSON.
 ///
 /// # Errors
 ///
-/// What encoding it raises.
+/// Whatever encoding the data raises.
 pub(crate) fn write_data(
     data: &Bound<'_, PyAny>,
     json: Spelling,
     frame: &mut FrameWriter<'_>,
 ) -> PyResult<()> {
-    match dumped(data)? {
-        Some(dump) => dump.write(frame),
+    match dump_model(data)? {
+        Some(json) => json.write(frame),
         None => frame.data_line(|out| json::write(data, json, out)),
     }
 }
 
-/// What `data` makes of itself, if it does.
-pub(super) fn dumped<'py>(data: &Bound<'py, PyAny>) -> PyResult<Option<Dump<'py>>> {
+/// Return the result of `data.model_dump_json()`, or `None` if there is no such method.
+///
+/// # Errors
+///
+/// Whatever the method raises, or `TypeError` if it does not return text.
+pub(super) fn dump_model<'py>(data: &Bound<'py, PyAny>) -> PyResult<Option<ModelJson<'py>>> {
     if is_plain(data) {
         return Ok(None);
     }
-    let Some(dump) = json_method(data)? else {
+    let Some(method) = json_method(data)? else {
         return Ok(None);
     };
-    if let Some(json) = pydantic::dumped_json(&dump)? {
-        return Ok(Some(Dump::Json(json)));
+    if let Some(json) = pydantic::dump_json(&method)? {
+        return Ok(Some(ModelJson::Json(json)));
     }
-    match dump.call0()?.cast_into::<PyString>() {
-        Ok(text) => Ok(Some(Dump::Text(text))),
+    match method.call0()?.cast_into::<PyString>() {
+        Ok(text) => Ok(Some(ModelJson::Text(text))),
         Err(error) => Err(PyTypeError::new_err(format!(
             "model_dump_json() must return a str, not {}",
             error.into_inner().get_type().name()?
@@ -69,7 +76,7 @@ pub(super) fn dumped<'py>(data: &Bound<'py, PyAny>) -> PyResult<Option<Dump<'py>
     }
 }
 
-/// Whether `data` writes itself.
+/// Return whether `data` has a `model_dump_json` method.
 pub(crate) fn is_model(data: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(!is_plain(data) && json_method(data)?.is_some())
 }
@@ -78,7 +85,7 @@ fn json_method<'py>(data: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAn
     data.getattr_opt(intern!(data.py(), "model_dump_json"))
 }
 
-/// Whether `value` is of a builtin type that [`json`] writes without help.
+/// Return whether `value` is exactly of a builtin type that [`json`] writes without Python code.
 pub(crate) fn is_plain(value: &Bound<'_, PyAny>) -> bool {
     value.is_exact_instance_of::<PyDict>()
         || value.is_exact_instance_of::<PyString>()

@@ -1,14 +1,14 @@
-//! The fields of one event: read from Python, checked, written as a frame.
+//! The fields of one event: reading them from Python, checking them, and writing the frame.
 //!
-//! Where a field is not exactly of the expected type or breaks a rule, FastAPI's own
-//! `ServerSentEvent` decides: it coerces (`retry="5"`) or raises pydantic's error.
+//! A field that is not exactly of the expected type, or that breaks a rule, goes to FastAPI's own
+//! `ServerSentEvent`. That coerces it (`retry="5"`) or raises pydantic's error.
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyString};
 
-use super::data::dumped;
+use super::data::dump_model;
 use crate::bytes::{self, LARGE, Large};
 use crate::dict_items::DictItems;
 use crate::fallback;
@@ -16,7 +16,7 @@ use crate::json::{self, Spelling};
 use crate::output::Output;
 use crate::wire::{self, FrameWriter};
 
-/// The six fields as Python holds them; `None` where a field is absent.
+/// The six fields as Python objects. An absent field is `None`.
 pub(crate) struct Fields<'py> {
     pub(crate) data: Option<Bound<'py, PyAny>>,
     pub(crate) raw_data: Option<Bound<'py, PyAny>>,
@@ -24,12 +24,12 @@ pub(crate) struct Fields<'py> {
     pub(crate) id: Option<Bound<'py, PyAny>>,
     pub(crate) retry: Option<Bound<'py, PyAny>>,
     pub(crate) comment: Option<Bound<'py, PyAny>>,
-    /// Whether they belong to a user's subclass, whose fields may have other types: FastAPI
-    /// formats whatever they are.
+    /// Whether the event is of a subclass. Its fields may have other types, which FastAPI formats
+    /// as they are.
     pub(crate) of_subclass: bool,
 }
 
-/// Fields that are known to be writable; `data` can still fail to encode.
+/// The fields that are checked before anything is written. Encoding `data` can still fail.
 pub(crate) struct Checked<'a, 'py> {
     pub(crate) comment: Option<&'a str>,
     pub(crate) event: Option<&'a str>,
@@ -38,7 +38,7 @@ pub(crate) struct Checked<'a, 'py> {
     pub(crate) retry: Option<Bound<'py, PyString>>,
 }
 
-/// Their names in Python's one copy of each, so that comparing names is comparing pointers.
+/// Return the names of the fields as interned strings, which can be compared by identity.
 pub(crate) fn field_names(py: Python<'_>) -> [&Bound<'_, PyString>; 6] {
     [
         intern!(py, "data"),
@@ -55,7 +55,7 @@ impl<'py> Fields<'py> {
     ///
     /// # Errors
     ///
-    /// What a property of a user's subclass raises.
+    /// Whatever a property of a subclass raises.
     pub(crate) fn of_event(event: &Bound<'py, PyAny>) -> PyResult<Self> {
         let py = event.py();
         let read = |name: &Bound<'py, PyString>| event.getattr(name).map(some);
@@ -70,7 +70,12 @@ impl<'py> Fields<'py> {
         })
     }
 
-    /// As [`Self::of_event`], with what goes on a single line formatted.
+    /// As [`Self::of_event`], for an instance of a subclass. `event`, `id` and `retry` are
+    /// formatted with `format()`, because FastAPI writes them with f-strings.
+    ///
+    /// # Errors
+    ///
+    /// Whatever a property or a `__format__` raises.
     pub(super) fn of_subclass(event: &Bound<'py, PyAny>) -> PyResult<Self> {
         let mut fields = Self::of_event(event)?;
         for field in [&mut fields.event, &mut fields.id, &mut fields.retry] {
@@ -87,7 +92,12 @@ impl<'py> Fields<'py> {
         })
     }
 
-    /// Read keyword arguments or an instance's `__dict__`. `None` where there is another key.
+    /// Read keyword arguments or the `__dict__` of an instance. Return `None` if there is any other
+    /// key.
+    ///
+    /// # Errors
+    ///
+    /// `RuntimeError` if other code changes the dict at the same time.
     pub(crate) fn of_dict(dict: &Bound<'py, PyDict>) -> PyResult<Option<Self>> {
         let names = field_names(dict.py());
         let mut found = [const { None }; 6];
@@ -111,11 +121,12 @@ impl<'py> Fields<'py> {
         }))
     }
 
-    /// The fields as they are written, where each is exactly of its type and keeps its rule.
+    /// Return the fields if each is exactly of its type and valid.
     ///
     /// # Errors
     ///
-    /// What to raise where pydantic does not object: it may coerce, and has its own words.
+    /// The error to raise if pydantic accepts the fields. Callers ask pydantic first, because it
+    /// can coerce a field and has its own messages.
     fn check(&self) -> PyResult<Checked<'_, 'py>> {
         let event = text("event", self.event.as_ref(), self.of_subclass)?;
         if let Some(name) = event {
@@ -138,7 +149,7 @@ impl<'py> Fields<'py> {
         })
     }
 
-    /// As [`Self::check`], for an event that is being made.
+    /// As [`Self::check`], for an event that is being created.
     fn check_new(&self) -> PyResult<Checked<'_, 'py>> {
         if self.data.is_some() && self.raw_data.is_some() {
             let message = "Cannot set both 'data' and 'raw_data'";
@@ -147,16 +158,17 @@ impl<'py> Fields<'py> {
         self.check()
     }
 
-    /// Whether a new event could have these fields just as they are.
+    /// Return whether a new event can have these fields without coercion.
     pub(crate) fn is_valid(&self) -> bool {
         self.check_new().is_ok()
     }
 
-    /// Append the frame of an event that is being made: nothing but valid fields.
+    /// Append the frame of an event that is being created, or return it if it is large.
     ///
     /// # Errors
     ///
-    /// pydantic's `ValidationError`, or what encoding `data` raises. Truncate `out` then.
+    /// pydantic's `ValidationError`, or whatever encoding `data` raises. The caller truncates
+    /// `out`.
     pub(crate) fn write_new(
         &self,
         py: Python<'py>,
@@ -169,8 +181,9 @@ impl<'py> Fields<'py> {
         }
     }
 
-    /// Append the frame of an event that exists. Fields may have been assigned to since it was
-    /// made, so all are checked; that `raw_data` wins over `data` is FastAPI's way.
+    /// Append the frame of an existing event, or return it if it is large. All fields are checked
+    /// again, because the application may have assigned to them. If both `raw_data` and `data` are
+    /// set now, `raw_data` is sent, as in FastAPI.
     ///
     /// # Errors
     ///
@@ -197,7 +210,7 @@ impl<'py> Fields<'py> {
         self.check()?.write(py, self.data.as_ref(), json, out)
     }
 
-    /// The fields as FastAPI's event has them after validation.
+    /// Return the fields after validation by FastAPI's event.
     fn validated(&self, py: Python<'py>) -> PyResult<Self> {
         let keywords = PyDict::new(py);
         let values = [
@@ -218,12 +231,14 @@ impl<'py> Fields<'py> {
 }
 
 impl<'py> Checked<'_, 'py> {
-    /// Append the frame to `out`, or return it if it is large: then it is written straight into
-    /// the bytes that are sent.
+    /// Append the frame, or return it if it is large. The lines are `: <comment>`,
+    /// `event: <event>`, `data: <raw_data, or the JSON of data>`, `id: <id>`, `retry: <retry>` and
+    /// a blank line. Large data is written straight into the `bytes` object that is sent.
     ///
     /// # Errors
     ///
-    /// What encoding `data` raises, or a field that is not writable after all. Truncate `out` then.
+    /// Whatever encoding `data` raises, or `ValueError` for a field that was not checked. The
+    /// caller truncates `out`.
     pub(crate) fn write(
         self,
         py: Python<'py>,
@@ -240,7 +255,7 @@ impl<'py> Checked<'_, 'py> {
             frame.event(name)?;
         }
         let before = frame.end_of_fields();
-        let dump;
+        let json_of_model;
         let mut large = None;
         if let Some(text) = self.raw_data {
             if text.len() < LARGE {
@@ -249,10 +264,10 @@ impl<'py> Checked<'_, 'py> {
                 large = Some(text.as_bytes());
             }
         } else if let Some(data) = data {
-            dump = dumped(data)?;
-            match &dump {
-                Some(dump) if dump.as_bytes()?.len() < LARGE => dump.write(&mut frame)?,
-                Some(dump) => large = Some(dump.as_bytes()?),
+            json_of_model = dump_model(data)?;
+            match &json_of_model {
+                Some(text) if text.as_bytes()?.len() < LARGE => text.write(&mut frame)?,
+                Some(text) => large = Some(text.as_bytes()?),
                 None => frame.data_line(|out| json::write(data, json, out))?,
             }
         }
@@ -266,7 +281,7 @@ impl<'py> Checked<'_, 'py> {
         let Some(text) = large else {
             return bytes::split_off_large(py, out, start);
         };
-        let frame = bytes::around(py, &out[start..before], text, &out[before..])?;
+        let frame = bytes::surround(py, &out[start..before], text, &out[before..])?;
         out.truncate(start);
         Ok(Some(frame))
     }
@@ -276,7 +291,8 @@ fn some(value: Bound<'_, PyAny>) -> Option<Bound<'_, PyAny>> {
     (!value.is_none()).then_some(value)
 }
 
-/// A text as it is; a kind of `str` only where pydantic does not have a say.
+/// Return the text of a field. A subclass of `str` counts only for an event of a subclass, whose
+/// fields pydantic does not validate again.
 fn text<'a>(
     name: &str,
     value: Option<&'a Bound<'_, PyAny>>,
@@ -292,7 +308,7 @@ fn text<'a>(
     }
 }
 
-/// The digits of a reconnection time, however large it is.
+/// Return the digits of a reconnection time of any size.
 fn milliseconds<'py>(
     value: &Bound<'py, PyAny>,
     of_subclass: bool,

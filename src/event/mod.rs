@@ -1,4 +1,4 @@
-//! Events: the six fields of `ServerSentEvent`, from their Python objects to a frame.
+//! Events: the six fields of a `ServerSentEvent`, from Python objects to a frame.
 
 pub(crate) mod construct;
 mod data;

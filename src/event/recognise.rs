@@ -1,4 +1,4 @@
-//! Which items are events: instances of FastAPI's class, of ours, or of a subclass of either.
+//! Recognizing events: instances of FastAPI's class, of our class, or of a subclass of either.
 
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -34,8 +34,12 @@ impl EventTypes {
         })
     }
 
-    /// The fields of `item` if it is an event: FastAPI's, ours or a subclass of either. Their
-    /// own `isinstance` runs Python code for every item, [`Base`] tells the same.
+    /// Return the fields of `item` if it is an event. `isinstance` would run Python code of the
+    /// metaclass for each item; [`Base`] gives the same answer without it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever reading the fields raises.
     pub(crate) fn fields<'py>(&self, item: &Bound<'py, PyAny>) -> PyResult<Option<Fields<'py>>> {
         let py = item.py();
         let class = item.get_type();
@@ -52,12 +56,12 @@ impl EventTypes {
         Ok(None)
     }
 
-    /// Whether `item` has such fields, which are not read.
+    /// Return whether `item` is an event, without reading its fields.
     pub(crate) fn is_event(&self, item: &Bound<'_, PyAny>) -> PyResult<bool> {
         self.is_event_class(&item.get_type())
     }
 
-    /// Whether instances of `class` have such fields.
+    /// Return whether instances of `class` are events.
     pub(crate) fn is_event_class(&self, class: &Bound<'_, PyType>) -> PyResult<bool> {
         self.base.is_inherited_by(class)
     }

@@ -1,9 +1,10 @@
-//! The JSON of a float. Knows no Python.
+//! The JSON of a float. Does not depend on Python.
 
 use super::style::Spelling;
 use crate::output::Output;
 
-/// Write the shortest digits that make the same float; JSON has no word for what is not finite.
+/// Write the shortest digits that give the same float, or `null` for an infinity or NaN, which JSON
+/// cannot express.
 pub fn write_float(value: f64, spelling: Spelling, out: &mut Output) {
     if !value.is_finite() {
         out.extend_from_slice(b"null");
@@ -18,8 +19,8 @@ pub fn write_float(value: f64, spelling: Spelling, out: &mut Output) {
     }
 }
 
-/// Write the digits of what is nearer to zero than 1e-4, the only floats that Python lays out in
-/// another way: it writes 1e-05 for 0.00001, and 1e-07 for 1e-7.
+/// Write a float that is nearer to zero than 1e-4. Only these look different in Python: it writes
+/// `1e-05` for `0.00001` and `1e-07` for `1e-7`.
 #[cold]
 fn write_small(shortest: &str, out: &mut Output) {
     let (sign, digits) = match shortest.strip_prefix('-') {

@@ -1,4 +1,5 @@
-//! Python values as JSON. `walk` goes through them; `string`, `float` and `style` know no Python.
+//! Python values as JSON. Only `walk` handles Python objects; `string`, `float` and `style` do not
+//! depend on Python.
 
 pub mod float;
 pub mod string;

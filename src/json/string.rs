@@ -1,18 +1,19 @@
-//! The JSON of a string, and of a key with what stands beside it. Knows no Python.
+//! The JSON of a string, and of a key with its punctuation. Does not depend on Python.
 //!
-//! Most strings are short and have nothing to escape: these are copied in words, without a loop.
+//! Most strings are short and contain nothing to escape. These are copied in machine words, without
+//! a loop.
 
 use super::style::Spelling;
 use crate::output::Output;
 
-/// Write `text` quoted. What has to be escaped depends on the spelling: everything outside
-/// printable ASCII (DEL included, as in `json.dumps`), or only what JSON demands.
+/// Write `"<text>"`. The spelling decides what is escaped: everything that is not printable ASCII
+/// (DEL included, as in `json.dumps`), or only what JSON requires.
 #[inline]
 pub fn write_string(text: &str, spelling: Spelling, out: &mut Output) {
     write_between(*b"\"", text, *b"\"", spelling, out);
 }
 
-/// Write the key of a member of an object, the colon behind it and the brace or comma before.
+/// Write the key of an object's member, with the brace or comma before it and the colon after it.
 #[inline]
 pub(crate) fn write_key(text: &str, is_first: bool, spelling: Spelling, out: &mut Output) {
     match (spelling, is_first) {
@@ -23,8 +24,8 @@ pub(crate) fn write_key(text: &str, is_first: bool, spelling: Spelling, out: &mu
     }
 }
 
-/// Write `text`, escaped, between its quotes: these come with what stands beside them, so that
-/// a short text and all around it are one copy.
+/// Write `before`, the escaped `text` and `after`. `before` and `after` contain the quotes and the
+/// punctuation, so that a short text is written together with them.
 #[inline]
 fn write_between<const B: usize, const A: usize>(
     before: [u8; B],
@@ -46,12 +47,12 @@ fn write_between<const B: usize, const A: usize>(
     }
 }
 
-/// Append all three and return `true` if nothing in `bytes` has to be escaped; if it has, what
-/// was appended is to be truncated.
+/// Append all three and return `true` if nothing in `bytes` has to be escaped. Otherwise return
+/// `false`; the caller truncates whatever was appended.
 ///
-/// Most strings are short. Two words that may overlap are sooner copied than by a call of
-/// `memcpy`, and sooner looked at than byte by byte, in a loop that ends in a mispredicted branch
-/// for every string.
+/// Most strings are short. Copying them as two words, which may overlap, is cheaper than a call of
+/// `memcpy`. Checking the two words is cheaper than a loop over the bytes, which would end with a
+/// mispredicted branch for each string.
 #[inline]
 fn copy_clean<const ASCII_ONLY: bool, const B: usize, const A: usize>(
     before: [u8; B],
@@ -91,8 +92,8 @@ pub(crate) fn copy_short(bytes: &[u8], out: &mut Output) {
     }
 }
 
-/// Append all three if there are between `N` and `2 * N` `bytes`: the first `N` of them and,
-/// over their end, the last `N`. Return the two.
+/// Append all three if `bytes` has between `N` and `2 * N` bytes: its first `N` bytes and then its
+/// last `N`, which may overlap. Return these two words.
 #[inline]
 fn copy_ends<const N: usize, const B: usize, const A: usize>(
     before: [u8; B],
@@ -100,7 +101,7 @@ fn copy_ends<const N: usize, const B: usize, const A: usize>(
     after: [u8; A],
     out: &mut Output,
 ) -> Option<([u8; N], [u8; N])> {
-    /// Two words, and what stands beside a key.
+    /// Enough for two words and the punctuation of a key.
     const ROOM: usize = 24;
     const { assert!(B + 2 * N + A <= ROOM) };
     if bytes.len() > 2 * N {
@@ -126,7 +127,7 @@ fn write_escaped(mut text: &str, spelling: Spelling, out: &mut Output) {
             Spelling::Fastapi => !(' '..='~').contains(&c),
             Spelling::Compact => c < ' ',
         };
-        // Characters to escape come in runs, as in CJK text.
+        // Characters to escape often follow each other, as in CJK text, so they come first.
         if needs_escape || c == '"' || c == '\\' {
             match u16::try_from(u32::from(c)) {
                 Ok(unit @ 0x7f..) => write_unit(unit, out),
@@ -144,7 +145,7 @@ fn write_escaped(mut text: &str, spelling: Spelling, out: &mut Output) {
     }
 }
 
-/// Whether a byte is, or belongs to, a character that has to be escaped.
+/// Return whether a byte belongs to a character that has to be escaped.
 #[expect(clippy::needless_bitwise_bool, reason = "`||` would be a branch")]
 const fn is_escaped<const ASCII_ONLY: bool>(byte: u8) -> bool {
     (byte < b' ') | (byte == b'"') | (byte == b'\\') | (ASCII_ONLY & (byte > b'~'))
@@ -154,13 +155,14 @@ const fn repeated(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-/// [`is_escaped`] for any of eight bytes. The highest bit of each holds the answer.
+/// Return whether [`is_escaped`] is true for any of eight bytes. The highest bit of each byte of
+/// `found` holds the answer for it.
 #[inline]
 const fn has_escape<const ASCII_ONLY: bool>(word: u64) -> bool {
     const ONES: u64 = repeated(1);
     const HIGHEST: u64 = repeated(0x80);
-    // A byte below `n` borrows in `word - n`; one that is not ASCII is left out by `!word`.
-    // A borrow spoils only the bytes above one that counts itself.
+    // `word - n` borrows for each byte below `n`, and `!word` excludes bytes that are not ASCII.
+    // A borrow changes only the bytes above, and the byte that borrows is found anyway.
     let control = word.wrapping_sub(repeated(b' ')) & !word;
     let quote = word ^ repeated(b'"');
     let backslash = word ^ repeated(b'\\');
@@ -173,7 +175,7 @@ const fn has_escape<const ASCII_ONLY: bool>(word: u64) -> bool {
     found & HIGHEST != 0
 }
 
-/// Whether nothing in `bytes` has to be escaped.
+/// Return whether nothing in `bytes` has to be escaped.
 #[inline]
 fn is_clean<const ASCII_ONLY: bool>(bytes: &[u8]) -> bool {
     let (blocks, rest) = bytes.as_chunks::<16>();
@@ -185,14 +187,14 @@ fn is_clean<const ASCII_ONLY: bool>(bytes: &[u8]) -> bool {
         }
 }
 
-/// Of this a compiler makes SIMD, since there is no branch in it.
+/// As [`is_clean`] for a block. It has no branch, so the compiler turns it into SIMD.
 #[inline]
 fn is_clean_block<const ASCII_ONLY: bool>(block: &[u8; 16]) -> bool {
     let escaped = |any, byte: &u8| any | is_escaped::<ASCII_ONLY>(*byte);
     !block.iter().fold(false, escaped)
 }
 
-/// How many bytes from the start need no escape.
+/// Return how many bytes from the start need no escape.
 fn clean_prefix<const ASCII_ONLY: bool>(bytes: &[u8]) -> usize {
     let (blocks, _) = bytes.as_chunks::<16>();
     let clean = |block: &&[u8; 16]| is_clean_block::<ASCII_ONLY>(block);

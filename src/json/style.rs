@@ -1,20 +1,20 @@
-//! The two ways in which JSON is spelled, and the marks between its values. Knows no Python.
+//! The two spellings of JSON, and its punctuation in each. Does not depend on Python.
 
 use crate::output::Output;
 
-/// How JSON is spelled: the same values in other bytes.
+/// The spelling of JSON. The same values have different bytes in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spelling {
-    /// As `json.dumps` does when it is not told otherwise, so as FastAPI does: a space after every
-    /// comma and colon, ASCII only.
+    /// The default of `json.dumps`, which FastAPI uses: a space after each comma and colon, and
+    /// ASCII only.
     Fastapi,
-    /// As orjson and pydantic do: no spaces, and UTF-8 wherever JSON allows it.
+    /// The spelling of orjson and pydantic: no spaces, and UTF-8 wherever JSON allows it.
     Compact,
 }
 
+// Each branch writes a constant, so that the compiler knows the length of the copy.
 impl Spelling {
-    // Each is a copy of a length that the compiler knows.
-
+    /// Write the comma between two values.
     #[inline]
     pub(crate) fn write_comma(self, out: &mut Output) {
         match self {
@@ -23,7 +23,7 @@ impl Spelling {
         }
     }
 
-    /// The brace of an object, or the comma after the member before.
+    /// Write the brace that opens an object, or the comma after the member before.
     #[inline]
     pub(crate) fn write_before_key(self, is_first: bool, out: &mut Output) {
         if is_first {
@@ -33,6 +33,7 @@ impl Spelling {
         }
     }
 
+    /// Write the colon after a key.
     #[inline]
     pub(crate) fn write_colon(self, out: &mut Output) {
         match self {

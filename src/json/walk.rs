@@ -1,9 +1,9 @@
-//! A Python value → JSON, byte for byte what `json.dumps(jsonable_encoder(value))` gives; or the
-//! same values spelled more compactly.
+//! The JSON of a Python value: the bytes of `json.dumps(jsonable_encoder(value))`, or the same
+//! values in the compact spelling.
 //!
-//! Exact builtins are written here, straight into the output. Everything else (subclasses,
-//! models, dates, …) is handed to FastAPI's own encoder through [`crate::fallback`], so that
-//! there is one definition of it, and what it returns is written here again.
+//! Exact builtins are written here, straight into the output. Everything else (subclasses, models,
+//! dates, …) goes to FastAPI's own encoder through [`crate::fallback`], and the result is written
+//! here. So there is only one definition of their JSON.
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -17,14 +17,16 @@ use crate::dict_items::DictItems;
 use crate::output::Output;
 use crate::{fallback, pydantic};
 
-/// Deeper values go to Python as a whole: its recursion limit is then the only one there is.
+/// The depth up to which values are written here. Deeper values are left to Python, so that only
+/// its recursion limit applies.
 const MAX_DEPTH: usize = 96;
 
-/// Append the JSON of `value` to `out`. On an error `out` holds a torn tail to truncate.
+/// Append the JSON of `value` to `out`. After an error `out` may end with a part of it, which the
+/// caller truncates.
 ///
 /// # Errors
 ///
-/// What `jsonable_encoder` or `json.dumps` raise for a value they cannot encode.
+/// Whatever `jsonable_encoder` or `json.dumps` raises for a value that it cannot encode.
 pub(crate) fn write(
     value: &Bound<'_, PyAny>,
     spelling: Spelling,
@@ -33,7 +35,8 @@ pub(crate) fn write(
     write_at(value, 0, false, spelling, out)
 }
 
-/// As [`write`]; `is_jsonable` says whether `value` is what `jsonable_encoder` returned.
+/// As [`write`] for a value at some depth. `is_jsonable` is true for a result of
+/// `jsonable_encoder`.
 fn write_at(
     value: &Bound<'_, PyAny>,
     depth: usize,
@@ -63,9 +66,9 @@ fn write_at(
     }
 }
 
-/// Why the writer gave up on a value.
+/// The reason why the writer has stopped.
 enum Stop {
-    /// Only `jsonable_encoder` can say what the whole document looks like.
+    /// `jsonable_encoder` has to encode the whole document.
     WholeInPython,
     Raised(PyErr),
 }
@@ -80,17 +83,19 @@ struct Writer<'a, 'py> {
     root: &'a Bound<'py, PyAny>,
     spelling: Spelling,
     out: &'a mut Output,
-    /// `jsonable_encoder` has been at work: what is no builtin now is left to `json.dumps`. So is
-    /// a tuple, the value of an enum: FastAPI does not look for infinities in one.
+    /// Whether the root is a result of `jsonable_encoder`. Then anything that is not a builtin is
+    /// left to `json.dumps`. So is a tuple, which is the value of an enum here: FastAPI does not
+    /// replace infinities in it.
     is_jsonable: bool,
-    /// Python code may use its input up (a generator), so after it ran there is no starting again.
+    /// Whether Python code has encoded a value. It may have exhausted a generator, so the document
+    /// cannot be encoded again from the start.
     python_ran: bool,
 }
 
 impl<'py> Writer<'_, 'py> {
-    /// Scalars are written here, where it is inlined; what has values inside of it is not.
+    /// Write a value. Only the part for scalars is inlined into the loops.
     #[inline(always)]
-    #[expect(clippy::inline_always, reason = "it is in the loops of the writer")]
+    #[expect(clippy::inline_always, reason = "the loops of the writer call it")]
     fn value(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Result<(), Stop> {
         if let Ok(text) = value.cast_exact::<PyString>() {
             self.string(text)?;
@@ -108,6 +113,7 @@ impl<'py> Writer<'_, 'py> {
         Ok(())
     }
 
+    /// Write a value that is not an exact scalar.
     #[inline(never)]
     fn other(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Result<(), Stop> {
         if let Ok(dict) = value.cast_exact::<PyDict>() {
@@ -127,7 +133,7 @@ impl<'py> Writer<'_, 'py> {
     fn string(&mut self, text: &Bound<'py, PyString>) -> PyResult<()> {
         match text.to_str() {
             Ok(text) => write_string(text, self.spelling, self.out),
-            // A lone surrogate: legal JSON once it is escaped.
+            // UTF-8 cannot express a lone surrogate, but JSON can: it is escaped.
             Err(_) => return fallback::dump_json(text, self.spelling, self.out),
         }
         Ok(())
@@ -160,8 +166,8 @@ impl<'py> Writer<'_, 'py> {
             match self.key(&key, is_first)? {
                 Key::Written => is_first = false,
                 Key::Dropped => continue,
-                // Two such keys can become one (`UUID(…)` and its text), in the place of the
-                // first and with the value of the last.
+                // Two keys can become the same text, such as a `UUID` and its `str`. Then the
+                // member has the position of the first and the value of the last.
                 Key::Other => return Err(self.whole_in_python()),
             }
             self.value(&value, depth)?;
@@ -173,7 +179,7 @@ impl<'py> Writer<'_, 'py> {
         Ok(())
     }
 
-    /// Write a key with what stands before and behind it; see [`write_key`].
+    /// Write a key with its punctuation, as [`write_key`] does.
     #[inline]
     fn key(&mut self, key: &Bound<'py, PyAny>, is_first: bool) -> PyResult<Key> {
         let Ok(text) = key.cast_exact::<PyString>() else {
@@ -187,7 +193,7 @@ impl<'py> Writer<'_, 'py> {
         Ok(Key::Written)
     }
 
-    /// As [`Self::key`], for a key with a lone surrogate in it.
+    /// As [`Self::key`], for a key that contains a lone surrogate.
     #[cold]
     fn surrogate_key(&mut self, text: &Bound<'py, PyString>, is_first: bool) -> PyResult<Key> {
         let py = text.py();
@@ -201,7 +207,8 @@ impl<'py> Writer<'_, 'py> {
         Ok(Key::Written)
     }
 
-    /// As [`Self::key`], for what is no exact `str`: what `json.dumps` makes of it.
+    /// As [`Self::key`], for a key that is not exactly a `str`. It becomes the text that
+    /// `json.dumps` makes of it.
     #[cold]
     fn odd_key(&mut self, key: &Bound<'py, PyAny>, is_first: bool) -> PyResult<Key> {
         self.spelling.write_before_key(is_first, self.out);
@@ -217,12 +224,13 @@ impl<'py> Writer<'_, 'py> {
         if let Ok(number) = key.cast_exact::<PyInt>() {
             write_int(number, out)?;
         } else if let Ok(number) = key.cast_exact::<PyFloat>() {
-            // Only values become null: `json.dumps` spells a key's name out.
+            // FastAPI replaces infinities and NaN only in values, so a key is what `json.dumps`
+            // makes of it.
             match number.value() {
                 value if value.is_nan() => out.extend_from_slice(b"NaN"),
                 f64::INFINITY => out.extend_from_slice(b"Infinity"),
                 f64::NEG_INFINITY => out.extend_from_slice(b"-Infinity"),
-                // A key is text, which is the same in every spelling.
+                // A key is text, so the spelling does not apply to it.
                 value => write_float(value, Spelling::Fastapi, out),
             }
         } else if let Ok(flag) = key.cast_exact::<PyBool>() {
@@ -237,6 +245,7 @@ impl<'py> Writer<'_, 'py> {
         Ok(Key::Written)
     }
 
+    /// Write a value that needs Python code.
     fn python(&mut self, value: &Bound<'py, PyAny>, depth: usize) -> Result<(), Stop> {
         if self.is_jsonable {
             fallback::dump_json(value, self.spelling, self.out)?;
@@ -248,9 +257,9 @@ impl<'py> Writer<'_, 'py> {
             }
             self.python_ran = true;
         }
-        // `jsonable_encoder` dumps a model and encodes what comes of it.
+        // `jsonable_encoder` dumps a model and then encodes the result.
         match if depth < MAX_DEPTH {
-            pydantic::dumped(value)?
+            pydantic::dump(value)?
         } else {
             None
         } {
@@ -276,7 +285,7 @@ impl<'py> Writer<'_, 'py> {
 
     fn whole_in_python(&self) -> Stop {
         if self.python_ran {
-            // `needs_python_whole` had found nothing.
+            // `needs_python_whole` has found no reason before, so there is a new one.
             Stop::Raised(PyRuntimeError::new_err(
                 "data changed while it was being encoded",
             ))
@@ -286,8 +295,8 @@ impl<'py> Writer<'_, 'py> {
     }
 }
 
-/// Whether anything in `value` can only be encoded as part of the whole: see [`Key::Other`] and
-/// [`MAX_DEPTH`]. Runs no Python code.
+/// Return whether only `jsonable_encoder` can encode the whole of `value`, because of a key
+/// ([`Key::Other`]) or its depth ([`MAX_DEPTH`]). This runs no Python code.
 fn needs_python_whole(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<bool> {
     if depth > MAX_DEPTH {
         return Ok(true);
@@ -315,12 +324,13 @@ fn needs_python_whole(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<bool> 
     Ok(false)
 }
 
-/// What became of a dict's key.
+/// The result of writing a key.
 enum Key {
     Written,
-    /// FastAPI drops keys that begin with `_sa` (`SQLAlchemy`'s state).
+    /// The member is left out: FastAPI drops keys that begin with `_sa`, the state of `SQLAlchemy`.
     Dropped,
-    /// No exact builtin: what it becomes, and whether it collides, only FastAPI's encoder knows.
+    /// The key is not an exact builtin. Only FastAPI's encoder knows its text, and whether another
+    /// key has the same.
     Other,
 }
 
@@ -333,7 +343,7 @@ fn is_plain_key(key: &Bound<'_, PyAny>) -> bool {
 }
 
 fn write_bool(flag: bool, out: &mut Output) {
-    // Two copies whose lengths the compiler knows.
+    // Each branch writes a constant, so that the compiler knows the length of the copy.
     if flag {
         out.extend_from_slice(b"true");
     } else {
@@ -345,8 +355,8 @@ fn write_int(number: &Bound<'_, PyInt>, out: &mut Output) -> PyResult<()> {
     if let Ok(small) = number.extract::<i64>() {
         copy_short(itoa::Buffer::new().format(small).as_bytes(), out);
     } else {
-        // Python refuses to print more than `sys.get_int_max_str_digits()` digits, as it does
-        // for `json.dumps`.
+        // Python raises ValueError for more than `sys.get_int_max_str_digits()` digits, here as in
+        // `json.dumps`.
         out.extend_from_slice(number.str()?.to_str()?.as_bytes());
     }
     Ok(())

@@ -1,4 +1,7 @@
-//! `EventTemplate`: a frame that is encoded once, with slots for what differs between events.
+//! `EventTemplate`: a frame that is encoded once, with slots for the values that differ.
+//!
+//! A value that needs nothing but its own JSON is written straight into the frame, which this
+//! module does. For any other value the data is encoded again, which `whole` does.
 
 mod pickle;
 mod scalars;
@@ -19,35 +22,36 @@ use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, Fields, is_model, write_data};
 use crate::json::{self, Spelling, write_string};
 use crate::output::Output;
-use crate::slot::{Found, Marks, Place, find};
+use crate::slot::{FoundSlot, Place, Prefixes, cut_out_slots};
 use crate::wire::FrameWriter;
 
 #[doc = stub_doc!("EventTemplate")]
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct EventTemplate {
     slots: Vec<Slot>,
-    /// The frame without them.
+    /// The frame without the slots.
     text: Vec<u8>,
-    /// How plain data is spelled.
+    /// The spelling of plain data.
     json: Spelling,
-    /// How scalars are spelled inside of this data.
+    /// The spelling of scalars inside this data.
     scalars: Spelling,
-    /// The data, where the value of a slot may depend on what stands around it.
+    /// The data, if the JSON of a slot's value can depend on the values around it.
     data: Option<SlottedData>,
-    /// The values of its slots that are filled already.
+    /// The values of the slots that `partial` has filled.
     bound: Option<Py<PyDict>>,
 }
 
 struct Slot {
     name: Py<PyString>,
     place: Place,
-    /// Where in the text it stands.
+    /// The position in the text.
     at: usize,
-    /// Which values may be written in place; all where it is `None`.
+    /// The kinds of values that may be written in place, or `None` if any value may.
     scalars: Option<Arc<Scalars>>,
 }
 
 impl Slot {
+    /// Return the slot at another position.
     fn moved(&self, py: Python<'_>, at: usize) -> Self {
         Self {
             name: self.name.clone_ref(py),
@@ -79,13 +83,13 @@ impl EventTemplate {
     ) -> PyResult<Self> {
         if EventTypes::of(py)?.is_event(&data)? || data.is_instance_of::<EncodedEvent>() {
             return Err(PyTypeError::new_err(
-                "an EventTemplate is made of the data of an event: give it that, and event, id, \
-                 retry and comment beside it",
+                "an EventTemplate takes the data of an event, not an event: pass event, id, retry \
+                 and comment as keyword arguments",
             ));
         }
-        let marks = Marks::of(py)?;
+        let prefixes = Prefixes::of(py)?;
         let data_is_slot = match data.cast::<PyString>() {
-            Ok(text) => text.to_str().is_ok_and(|text| marks.is_text_of_slot(text)),
+            Ok(text) => text.to_str().is_ok_and(|text| prefixes.is_slot_text(text)),
             Err(_) => false,
         };
         let writes_itself = is_model(&data)?;
@@ -105,10 +109,10 @@ impl EventTemplate {
             comment,
             of_subclass: false,
         };
-        let frame = bytes::made(py, |out| fields.write_new(py, json, out))?;
+        let frame = bytes::build(py, |out| fields.write_new(py, json, out))?;
         let mut text = Output::default();
         text.reserve(frame.as_bytes().len());
-        let found = find(frame.as_bytes(), marks, data_is_slot, &mut text)
+        let found = cut_out_slots(frame.as_bytes(), prefixes, data_is_slot, &mut text)
             .map_err(PyValueError::new_err)?;
         text.check()?;
         let mut template = Self {
@@ -124,11 +128,11 @@ impl EventTemplate {
             bound: None,
         };
         let Some(slotted) = slotted else {
-            template.slots = slots(py, found, &[], true)?;
+            template.slots = checked_slots(py, found, &[], true)?;
             return Ok(template);
         };
         let is_plain = slotted.is_plain(py)?;
-        template.slots = slots(py, found, &slotted.slots(py)?, is_plain)?;
+        template.slots = checked_slots(py, found, &slotted.slots(py)?, is_plain)?;
         template.data = (!is_plain).then_some(slotted);
         Ok(template)
     }
@@ -139,11 +143,11 @@ impl EventTemplate {
         args: &Bound<'_, PyTuple>,
         values: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<EncodedEvent> {
-        let filled = bytes::made(args.py(), |out| {
+        let frame = bytes::build(args.py(), |out| {
             self.write(args, values, out)?;
             Ok(None)
         });
-        filled.map(EncodedEvent::of)
+        frame.map(EncodedEvent::of)
     }
 
     #[doc = stub_doc!("EventTemplate.partial")]
@@ -170,7 +174,8 @@ impl EventTemplate {
         text.check()?;
         self.check_known(values, self.slots.len() - slots.len())?;
         let bound = match (&self.data, values) {
-            // A dict that is nobody's but ours, of values that cannot change.
+            // The values need no copies: all of them were written in place, so they are scalars,
+            // which cannot change.
             (Some(_), Some(values)) => Some(self.with_bound(values)?.unbind()),
             _ => self.bound.as_ref().map(|bound| bound.clone_ref(py)),
         };
@@ -184,10 +189,10 @@ impl EventTemplate {
     }
 
     fn __repr__(&self) -> String {
-        format!("<EventTemplate with {}>", listed(&self.slots))
+        format!("<EventTemplate with {}>", list_slots(&self.slots))
     }
 
-    /// Itself: it cannot change.
+    /// Return the template itself, because it cannot change.
     fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }
@@ -204,7 +209,11 @@ impl EventTemplate {
         Ok((restore, slf.get().state(slf.py())?))
     }
 
-    /// What was pickled, in this process.
+    /// Return the template of a pickled state.
+    ///
+    /// # Errors
+    ///
+    /// `ValueError` if the state is not valid.
     #[staticmethod]
     #[pyo3(signature = (pieces, slots, spellings, data, bound, /))]
     fn _restore(
@@ -228,7 +237,7 @@ impl EventTemplate {
 }
 
 impl EventTemplate {
-    /// Another template of the same data.
+    /// Return another template of the same data.
     fn with(
         &self,
         py: Python<'_>,
@@ -247,18 +256,22 @@ impl EventTemplate {
     }
 
     /// Append the frame with all slots filled.
+    ///
+    /// # Errors
+    ///
+    /// `TypeError` if the values are not those of the slots, or whatever encoding a value raises.
     fn write<'py>(
         &self,
         args: &Bound<'py, PyTuple>,
         values: Option<&Bound<'py, PyDict>>,
         frame: &mut Output,
     ) -> PyResult<()> {
-        // `template(*args, **{})` has keyword arguments, but none.
+        // `template(*args, **{})` passes an empty dict instead of none.
         let values = values.filter(|values| !values.is_empty());
         let mut from = 0;
         if let ([slot], None, 1) = (&self.slots[..], values, args.len()) {
             let value = args.get_borrowed_item(0)?;
-            frame.reserve(self.text.len() + size_of(&value));
+            frame.reserve(self.text.len() + expected_size(&value));
             frame.extend_from_slice(&self.text[..slot.at]);
             if !self.fill(slot, &value, frame)? {
                 frame.truncate(0);
@@ -269,15 +282,16 @@ impl EventTemplate {
             from = slot.at;
         } else if !args.is_empty() {
             return Err(PyTypeError::new_err(format!(
-                "only the value of a single slot is positional, the template has {}",
-                listed(&self.slots)
+                "only a template with one slot takes a positional value, and only one: the \
+                 template has {}",
+                list_slots(&self.slots)
             )));
         } else {
             for slot in &self.slots {
                 let Some(value) = value_of(slot, values)? else {
                     return Err(self.missing(values));
                 };
-                frame.reserve(self.text.len() - from + size_of(&value));
+                frame.reserve(self.text.len() - from + expected_size(&value));
                 frame.extend_from_slice(&self.text[from..slot.at]);
                 if !self.fill(slot, &value, frame)?
                     && let Some(values) = values
@@ -293,13 +307,19 @@ impl EventTemplate {
         Ok(())
     }
 
-    /// Append the value of a slot, and return whether that could be done without the data.
+    /// Append the value of a slot in place. Return `false` if the data has to be encoded with the
+    /// value instead.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::write`].
     fn fill(&self, slot: &Slot, value: &Bound<'_, PyAny>, out: &mut Output) -> PyResult<bool> {
         if slot.place == Place::Json {
             return self.fill_json(slot, value, out);
         }
         if value.is_none() {
-            return Ok(true); // as in an event: the field is absent
+            // As in an event, the field is absent.
+            return Ok(true);
         }
         let mut field = FrameWriter::new(out);
         if slot.place == Place::Data {
@@ -308,7 +328,7 @@ impl EventTemplate {
         }
         let Ok(text) = value.cast::<PyString>() else {
             return Err(PyTypeError::new_err(format!(
-                "slot '{}' takes a str, not {}",
+                "slot '{}' must be a str, not {}",
                 slot.name,
                 value.get_type().name()?
             )));
@@ -321,6 +341,7 @@ impl EventTemplate {
         Ok(true)
     }
 
+    /// As [`Self::fill`], for a slot in the JSON of `data`.
     fn fill_json(&self, slot: &Slot, value: &Bound<'_, PyAny>, out: &mut Output) -> PyResult<bool> {
         if let Some(scalars) = &slot.scalars {
             if scalars.knows(scalars::TEXT)
@@ -338,7 +359,7 @@ impl EventTemplate {
         Ok(true)
     }
 
-    /// What to raise where not all slots have a value.
+    /// Return the error for slots without a value.
     fn missing(&self, values: Option<&Bound<'_, PyDict>>) -> PyErr {
         let mut missing = Vec::new();
         for slot in &self.slots {
@@ -348,10 +369,14 @@ impl EventTemplate {
                 Err(error) => return error,
             }
         }
-        PyTypeError::new_err(format!("missing {}", names_listed(missing)))
+        PyTypeError::new_err(format!("missing value for {}", list_names(missing)))
     }
 
-    /// Refuse values without a slot, once it is known how many have one.
+    /// Check that each value has a slot, given that `known` of them have one.
+    ///
+    /// # Errors
+    ///
+    /// `TypeError` for a value without a slot.
     fn check_known(&self, values: Option<&Bound<'_, PyDict>>, known: usize) -> PyResult<()> {
         let Some(values) = values else { return Ok(()) };
         if values.len() == known {
@@ -364,13 +389,15 @@ impl EventTemplate {
         let names = values.keys().into_iter().map(|name| name.to_string());
         let unknown: Vec<_> = names.filter(|name| !is_known(name)).collect();
         Err(PyTypeError::new_err(format!(
-            "no slot '{}': the template has {}",
+            "no slot{} '{}': the template has {}",
+            if unknown.len() == 1 { "" } else { "s" },
             unknown.join("', '"),
-            listed(&self.slots)
+            list_slots(&self.slots)
         )))
     }
 }
 
+/// Return the value of a slot, if there is one.
 fn value_of<'py>(
     slot: &Slot,
     values: Option<&Bound<'py, PyDict>>,
@@ -381,30 +408,31 @@ fn value_of<'py>(
     }
 }
 
-/// The slots that were found, if they are those that the data has.
+/// Return the slots of the frame, after comparing them with those of the data.
 ///
 /// # Errors
 ///
-/// `ValueError`: a slot is there twice, is left out, or stands where it cannot be filled.
-fn slots(
+/// `ValueError` if a slot is used twice, is missing from the frame, or is where it cannot be
+/// filled.
+fn checked_slots(
     py: Python<'_>,
-    found: Vec<Found>,
+    found: Vec<FoundSlot>,
     in_data: &[(String, bool)],
     is_plain: bool,
 ) -> PyResult<Vec<Slot>> {
     let mut slots: Vec<Slot> = Vec::with_capacity(found.len());
-    for Found { name, place, at } in found {
+    for FoundSlot { name, place, at } in found {
         let error = |what: &str| Err(PyValueError::new_err(format!("slot '{name}' {what}")));
         let name_in_python = PyString::intern(py, &name);
         if slots.iter().any(|slot| slot.name.is(&name_in_python)) {
-            return error("is there twice");
+            return error("is used twice");
         }
         let mut scalars = None;
         if place == Place::Json {
             let Some((_, can_learn)) = in_data.iter().find(|(known, _)| *known == name) else {
                 return error(
-                    "is of an iterator, a set or an object that encodes itself; it can only be \
-                     in a field, an attribute, a list, a tuple or a dict",
+                    "is in an iterator, a set or an object that encodes itself, but a slot must \
+                     be in a field, an attribute, a list, a tuple or a dict",
                 );
             };
             scalars = (!is_plain).then(|| Arc::new(Scalars::new(*can_learn)));
@@ -420,27 +448,27 @@ fn slots(
         let is_it = |slot: &Slot| slot.place == Place::Json && slot.name.to_string() == *name;
         if !slots.iter().any(is_it) {
             return Err(PyValueError::new_err(format!(
-                "slot '{name}' is not in what the data is encoded to"
+                "slot '{name}' is missing from the encoded data"
             )));
         }
     }
     Ok(slots)
 }
 
-/// The space that a string without escapes takes, so that its frame is allocated once.
-fn size_of(value: &Bound<'_, PyAny>) -> usize {
+/// Return the size of a string without escapes, so that its frame is usually allocated only once.
+fn expected_size(value: &Bound<'_, PyAny>) -> usize {
     match value.cast_exact::<PyString>() {
         Ok(text) => text.to_str().map_or(0, str::len) + 2,
         Err(_) => 0,
     }
 }
 
-/// `slot 'a'`, `slots 'a', 'b'` or `no slots`.
-fn listed(slots: &[Slot]) -> String {
-    names_listed(slots.iter().map(|slot| &slot.name))
+/// Return `slot 'a'`, `slots 'a', 'b'` or `no slots`.
+fn list_slots(slots: &[Slot]) -> String {
+    list_names(slots.iter().map(|slot| &slot.name))
 }
 
-fn names_listed<'a>(names: impl IntoIterator<Item = &'a Py<PyString>>) -> String {
+fn list_names<'a>(names: impl IntoIterator<Item = &'a Py<PyString>>) -> String {
     let names: Vec<_> = names.into_iter().map(|name| format!("'{name}'")).collect();
     match &names[..] {
         [] => "no slots".to_owned(),

@@ -1,4 +1,6 @@
-//! Templates as what `pickle` takes: the pieces of the frame around the slots, and the data.
+//! Pickling templates: the pieces of the frame between the slots, and the data.
+//!
+//! Placeholders are not pickled, because another process has others.
 
 use std::sync::Arc;
 
@@ -14,8 +16,8 @@ use crate::json::Spelling;
 use crate::output::Output;
 use crate::slot::{Place, data_lines};
 
-/// The arguments that restore a template: pieces, slots, `json` and the spelling of scalars, data,
-/// and the values of slots that are filled.
+/// The arguments that restore a template: pieces of the frame, slots, the spellings of plain data
+/// and of scalars, the data, and the values of the slots that are filled.
 pub(super) type State<'py> = (
     Vec<Bound<'py, PyBytes>>,
     Vec<SlotState>,
@@ -24,10 +26,13 @@ pub(super) type State<'py> = (
     Option<Bound<'py, PyDict>>,
 );
 
-/// A name, a place, and whether it learns which scalars may be written in place.
+/// The name and the place of a slot. The last item is `None` if any value may be written in place,
+/// otherwise whether the slot can learn which kinds of scalars may.
 pub(super) type SlotState = (String, Place, Option<bool>);
 
 impl EventTemplate {
+    /// Return what [`Self::restored`] takes.
+    ///
     /// # Errors
     ///
     /// `MemoryError`.
@@ -36,12 +41,12 @@ impl EventTemplate {
         let mut slots = Vec::new();
         let mut from = 0;
         for slot in &self.slots {
-            pieces.push(bytes::copied(py, &self.text[from..slot.at])?);
+            pieces.push(bytes::copy(py, &self.text[from..slot.at])?);
             from = slot.at;
             let can_learn = slot.scalars.as_ref().map(|scalars| scalars.can_learn());
             slots.push((slot.name.to_string(), slot.place, can_learn));
         }
-        pieces.push(bytes::copied(py, &self.text[from..])?);
+        pieces.push(bytes::copy(py, &self.text[from..])?);
         Ok((
             pieces,
             slots,
@@ -53,13 +58,17 @@ impl EventTemplate {
         ))
     }
 
+    /// Return the template of a state.
+    ///
     /// # Errors
     ///
-    /// `ValueError`: not what [`Self::state`] returns.
+    /// `ValueError` if [`Self::state`] cannot have returned it.
     pub(super) fn restored(py: Python<'_>, state: State<'_>) -> PyResult<Self> {
         let (pieces, names, (json, scalars), data, bound) = state;
         if pieces.len() != names.len() + 1 {
-            return Err(PyValueError::new_err("not the pieces of a template"));
+            return Err(PyValueError::new_err(
+                "invalid state of an EventTemplate: the number of pieces does not match the slots",
+            ));
         }
         let mut text = Output::default();
         let mut slots = Vec::new();
@@ -71,7 +80,8 @@ impl EventTemplate {
                     name: PyString::intern(py, &name).unbind(),
                     place,
                     at: text.len(),
-                    // Of another release of pydantic, perhaps: what was learned is forgotten.
+                    // What the slot has learned is not pickled: the state may be loaded with
+                    // another release of pydantic.
                     scalars: can_learn.map(|can_learn| Arc::new(Scalars::new(can_learn))),
                 });
             }
@@ -86,7 +96,7 @@ impl EventTemplate {
         };
         if data.is_some() && !slots.iter().all(is_in_its_place) {
             return Err(PyValueError::new_err(
-                "not the places of a template's slots",
+                "invalid state of an EventTemplate: a slot is not in its place",
             ));
         }
         Ok(Self {
@@ -129,7 +139,9 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Place {
         let mut places = PLACES.iter();
         match places.find(|(word, _)| *word == name) {
             Some((_, place)) => Ok(*place),
-            None => Err(PyValueError::new_err("not a place of a slot")),
+            None => Err(PyValueError::new_err(format!(
+                "invalid state of an EventTemplate: there is no place '{name}' for a slot"
+            ))),
         }
     }
 }

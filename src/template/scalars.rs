@@ -1,4 +1,4 @@
-//! Values without anything inside of them, which need no Python to be written.
+//! Scalars: values that contain no other values. Writing one needs no Python code.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -11,8 +11,8 @@ const REAL: u8 = 1 << 2;
 const FLAG: u8 = 1 << 3;
 const NONE: u8 = 1 << 4;
 
-/// The kind of a scalar: one whose JSON a serializer chooses by its type alone. `None` where
-/// `value` is none, or is one that is spelled in a way of its own, as infinities are.
+/// Return the kind of a scalar. A serializer writes all scalars of a kind in the same way. Return
+/// `None` for any other value, and for scalars that may be written differently, such as infinities.
 pub(super) fn kind(value: &Bound<'_, PyAny>) -> Option<u8> {
     if let Ok(text) = value.cast_exact::<PyString>() {
         text.to_str().is_ok().then_some(TEXT)
@@ -27,10 +27,12 @@ pub(super) fn kind(value: &Bound<'_, PyAny>) -> Option<u8> {
     }
 }
 
-/// The kinds of scalars that were seen to be the same JSON in a slot as in the encoded whole.
+/// The kinds of scalars that a slot may write in place. A slot learns a kind when the data was
+/// encoded with such a value and the JSON was the same as in place.
 pub(super) struct Scalars {
     known: AtomicU8,
-    /// Whether one that was seen says something about others of its kind.
+    /// Whether one value says anything about others of its kind. It does not if Python code can
+    /// look at the value, such as a serializer.
     can_learn: bool,
 }
 

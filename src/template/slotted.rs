@@ -1,4 +1,5 @@
-//! The data of a template, for what only Python can say of it: see `_slotted.py`.
+//! `SlottedData`: the data of a template. This is a thin wrapper of the Python class of that name
+//! in `_slotted.py`.
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -6,13 +7,15 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{IntoPyDict, PyDict};
 
-/// An instance of the Python class of this name.
+/// An instance of the Python class `SlottedData`.
 pub(super) struct SlottedData(Py<PyAny>);
 
 impl SlottedData {
+    /// Find the slots of `data`. `writes_itself` says whether it has a `model_dump_json` method.
+    ///
     /// # Errors
     ///
-    /// `ValueError`: data that no template can be made of.
+    /// `ValueError` if there can be no template of the data.
     pub(super) fn new(data: &Bound<'_, PyAny>, writes_itself: bool) -> PyResult<Self> {
         static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let py = data.py();
@@ -33,34 +36,36 @@ impl SlottedData {
         Self(self.0.clone_ref(py))
     }
 
-    /// What is encoded for the template.
+    /// Return the data to encode for the template, with placeholders in it.
     pub(super) fn data<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.bind(py).getattr(intern!(py, "data"))
     }
 
-    /// Whether FastAPI's encoder writes the value of each slot alone.
+    /// Return whether FastAPI's encoder writes the value of each slot regardless of the values
+    /// around it.
     pub(super) fn is_plain(&self, py: Python<'_>) -> PyResult<bool> {
         self.0.bind(py).getattr(intern!(py, "is_plain"))?.extract()
     }
 
-    /// Its slots by name: whether each can learn which scalars may be written in place.
+    /// Return the names of the slots, each with whether the slot can learn which scalars may be
+    /// written in place.
     pub(super) fn slots(&self, py: Python<'_>) -> PyResult<Vec<(String, bool)>> {
         let slots = self.0.bind(py).getattr(intern!(py, "slots"))?;
         slots.cast::<PyDict>()?.items().extract()
     }
 
-    /// A copy with values in place of their slots.
+    /// Return a copy of the data with the values in place of their slots.
     pub(super) fn filled<'py>(&self, values: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyAny>> {
         let py = values.py();
         let object = self.0.bind(py);
         object.call_method1(intern!(py, "filled"), (values,))
     }
 
-    /// Values as they are now, whatever becomes of them.
+    /// Return copies of the values, so that later changes to them have no effect.
     ///
     /// # Errors
     ///
-    /// `ValueError`: an iterator.
+    /// `ValueError` for an iterator, which can be encoded only once.
     pub(super) fn kept<'py>(&self, values: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyDict>> {
         let py = values.py();
         let kept = self

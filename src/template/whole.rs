@@ -1,6 +1,8 @@
-//! Values that a template does not write in place: they are put into a copy of its data, which is
-//! encoded. What comes of a scalar is compared with what would have been written in place, and
-//! need not be found out again.
+//! Filling slots whose values cannot be written in place.
+//!
+//! The values are put into a copy of the template's data, and the copy is encoded. If the JSON of a
+//! scalar is the same as in place, the slot learns that, so that the next scalar of this kind is
+//! written in place.
 
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -11,75 +13,76 @@ use super::{EventTemplate, Slot, scalars, value_of};
 use crate::event::write_data;
 use crate::json;
 use crate::output::Output;
-use crate::slot::{Marks, Place, data_lines, find};
+use crate::slot::{Place, Prefixes, cut_out_slots, data_lines};
 use crate::wire::FrameWriter;
 
 impl EventTemplate {
-    /// Append the frame with all slots filled, whatever they are filled with.
+    /// Append the frame with all slots filled, by encoding the data with the values.
     ///
     /// # Errors
     ///
-    /// Those of the values, and of encoding the data with them.
+    /// `TypeError` if the values are not those of the slots, or whatever encoding raises.
     pub(super) fn write_whole(
         &self,
         values: &Bound<'_, PyDict>,
         frame: &mut Output,
     ) -> PyResult<()> {
-        let given = self.given(values)?;
-        if given < self.slots.len() {
+        let known = self.count_known(values)?;
+        if known < self.slots.len() {
             return Err(self.missing(Some(values)));
         }
-        self.check_known(Some(values), given)?;
-        let lines = self.encoded(&self.with_bound(values)?)?;
+        self.check_known(Some(values), known)?;
+        let lines = self.encode_lines(&self.with_bound(values)?)?;
         self.learn(values, &lines, &[])?;
         self.write_around(&lines, Vec::new(), values, frame)?;
         Ok(())
     }
 
-    /// A template with some of the slots filled, whatever they are filled with.
+    /// Return a template with some of the slots filled, by encoding the data with the values.
     ///
     /// # Errors
     ///
-    /// As for [`Self::write_whole`], and `ValueError` for a value that can be encoded only once.
+    /// `TypeError` for a value without a slot, `ValueError` for a value that can be encoded only
+    /// once, or whatever encoding raises.
     pub(super) fn partial_whole(&self, values: &Bound<'_, PyDict>) -> PyResult<Self> {
         let py = values.py();
-        self.check_known(Some(values), self.given(values)?)?;
+        self.check_known(Some(values), self.count_known(values)?)?;
         let bound = self.with_bound(&self.slotted()?.kept(values)?)?;
-        let encoded = self.encoded(&bound)?;
+        let encoded = self.encode_lines(&bound)?;
         let mut lines = Output::default();
-        let found =
-            find(&encoded, Marks::of(py)?, false, &mut lines).map_err(PyValueError::new_err)?;
+        let found = cut_out_slots(&encoded, Prefixes::of(py)?, false, &mut lines)
+            .map_err(PyValueError::new_err)?;
         lines.check()?;
-        let mut left = Vec::new();
+        let mut unfilled = Vec::new();
         for slot in self.slots.iter().filter(|slot| slot.place == Place::Json) {
             if !values.contains(&slot.name)? {
-                left.push(slot);
+                unfilled.push(slot);
             }
         }
-        if left.len() != found.len() {
+        if unfilled.len() != found.len() {
             return Err(PyValueError::new_err(
-                "with these values, other slots are in what the data is encoded to",
+                "with these values, the encoded data has other slots than the template",
             ));
         }
-        let mut inside = Vec::new();
+        let mut in_lines = Vec::new();
         for found in found {
-            let name = |slot: &&&Slot| slot.name.to_string() == found.name;
-            let Some(slot) = left.iter().find(name) else {
+            let has_name = |slot: &&&Slot| slot.name.to_string() == found.name;
+            let Some(slot) = unfilled.iter().find(has_name) else {
                 return Err(PyValueError::new_err(format!(
-                    "a value has slot '{}' in it",
+                    "a value contains slot '{}'",
                     found.name
                 )));
             };
-            inside.push(slot.moved(py, found.at));
+            in_lines.push(slot.moved(py, found.at));
         }
-        self.learn(values, &lines, &inside)?;
+        self.learn(values, &lines, &in_lines)?;
         let mut text = Output::default();
-        let slots = self.write_around(&lines, inside, values, &mut text)?;
+        let slots = self.write_around(&lines, in_lines, values, &mut text)?;
         text.check()?;
         Ok(self.with(py, slots, text.into(), Some(bound.unbind())))
     }
 
-    /// The values of all slots that are filled, with these.
+    /// Return `values` with those of the slots that are filled already.
     pub(super) fn with_bound<'py>(
         &self,
         values: &Bound<'py, PyDict>,
@@ -92,22 +95,23 @@ impl EventTemplate {
         Ok(bound)
     }
 
+    /// Return the data, which only a template of plain data does not have.
     fn slotted(&self) -> PyResult<&SlottedData> {
-        let error = || PyRuntimeError::new_err("a template of plain data needs none of it");
+        let error = || PyRuntimeError::new_err("a template of plain data does not keep it");
         self.data.as_ref().ok_or_else(error)
     }
 
-    /// How many slots have a value.
-    fn given(&self, values: &Bound<'_, PyDict>) -> PyResult<usize> {
-        let mut given = 0;
+    /// Return how many slots have a value.
+    fn count_known(&self, values: &Bound<'_, PyDict>) -> PyResult<usize> {
+        let mut known = 0;
         for slot in &self.slots {
-            given += usize::from(values.contains(&slot.name)?);
+            known += usize::from(values.contains(&slot.name)?);
         }
-        Ok(given)
+        Ok(known)
     }
 
-    /// The lines of the data with these values.
-    fn encoded(&self, values: &Bound<'_, PyDict>) -> PyResult<Output> {
+    /// Return the `data: ` lines of the data with these values.
+    fn encode_lines(&self, values: &Bound<'_, PyDict>) -> PyResult<Output> {
         let data = self.slotted()?.filled(values)?;
         let mut lines = Output::default();
         write_data(&data, self.json, &mut FrameWriter::new(&mut lines))?;
@@ -115,24 +119,24 @@ impl EventTemplate {
         Ok(lines)
     }
 
-    /// Append the frame with other lines of data, in which there are slots, and return all slots
-    /// that are left.
+    /// Append the frame with `lines` as its `data: ` lines, and return the slots that are not
+    /// filled. `in_lines` are those in the lines.
     fn write_around(
         &self,
         lines: &[u8],
-        inside: Vec<Slot>,
+        in_lines: Vec<Slot>,
         values: &Bound<'_, PyDict>,
         out: &mut Output,
     ) -> PyResult<Vec<Slot>> {
         let data = data_lines(&self.text);
-        let mut left = Vec::new();
+        let mut unfilled = Vec::new();
         let mut copy_and_fill = |mut from: usize, place: Place, to: usize, out: &mut Output| {
             for slot in self.slots.iter().filter(|slot| slot.place == place) {
                 out.extend_from_slice(&self.text[from..slot.at]);
                 from = slot.at;
                 match value_of(slot, Some(values))? {
                     Some(value) => drop(self.fill(slot, &value, out)?),
-                    None => left.push(slot.moved(values.py(), out.len())),
+                    None => unfilled.push(slot.moved(values.py(), out.len())),
                 }
             }
             out.extend_from_slice(&self.text[from..to]);
@@ -142,27 +146,29 @@ impl EventTemplate {
         let at = out.len();
         out.extend_from_slice(lines);
         copy_and_fill(data.end, Place::Id, self.text.len(), out)?;
-        left.extend(inside.into_iter().map(|slot| Slot {
+        unfilled.extend(in_lines.into_iter().map(|slot| Slot {
             at: slot.at + at,
             ..slot
         }));
-        left.sort_by_key(|slot| slot.at);
-        Ok(left)
+        unfilled.sort_by_key(|slot| slot.at);
+        Ok(unfilled)
     }
 
-    /// Note which scalars came out as they would have been written in place.
-    fn learn(&self, values: &Bound<'_, PyDict>, lines: &[u8], left: &[Slot]) -> PyResult<()> {
+    /// Let the slots learn the kinds of their values if `lines` are the same as with all values
+    /// written in place. `unfilled` are the slots in the lines.
+    fn learn(&self, values: &Bound<'_, PyDict>, lines: &[u8], unfilled: &[Slot]) -> PyResult<()> {
         let data = data_lines(&self.text);
         let mut from = data.start;
         let mut in_place = Output::default();
         let mut learned = Vec::new();
-        let mut left = left.iter();
+        let mut unfilled = unfilled.iter();
         for slot in self.slots.iter().filter(|slot| slot.place == Place::Json) {
             in_place.extend_from_slice(&self.text[from..slot.at]);
             from = slot.at;
             let Some(value) = value_of(slot, Some(values))? else {
-                let other = left.next();
-                if other.is_some_and(|left| left.name.is(&slot.name) && left.at == in_place.len()) {
+                let is_same =
+                    |other: &Slot| other.name.is(&slot.name) && other.at == in_place.len();
+                if unfilled.next().is_some_and(is_same) {
                     continue;
                 }
                 return Ok(());

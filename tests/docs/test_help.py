@@ -54,15 +54,18 @@ def test_documentation_is_that_of_the_stub(name: str, text: str) -> None:
         ),
         (
             EventTemplate.partial,
-            ["(self, /, **values)", "for one stream", ">>>"],
+            ["(self, /, **values)", "all events of a stream", ">>>"],
         ),
-        (EventTemplate.slots, ["Names of the slots, in the order of the frame."]),
-        (EncodedEvent, ["raw_data=None", "encoded once, sent any number of times"]),
-        (EncodedEvent.from_bytes, ["(frames, /)", "as a relay has them", "Raises:"]),
+        (EventTemplate.slots, ["The names of the slots, in the order of the frame."]),
+        (EncodedEvent, ["raw_data=None", "encoded once and can be sent any number"]),
+        (
+            EncodedEvent.from_bytes,
+            ["(frames, /)", "relay the events of another", "Raises:"],
+        ),
         (fastapi_sse_fast.encode_event, ["(item, /, *, json='fastapi')", "Raises:"]),
         (
             fastapi_sse_fast.format_sse_event,
-            ["data_str=None", "ending in a blank"],
+            ["data_str=None", "ends with a blank"],
         ),
     ],
     ids=stable_id,

@@ -102,8 +102,8 @@ def test_a_separator_that_is_set_on_the_class(monkeypatch: pytest.MonkeyPatch) -
         ({"retry": 5.0}, "retry argument must be int"),
         ({"id": 5}, "id argument must be str, not <class 'int'>"),
         ({"event": b"e"}, "event argument must be str, not <class 'bytes'>"),
-        ({"dta": "a"}, "an event has no field 'dta'; a dict may have data, event"),
-        ({1: "a"}, "the keys of a dict that is an event are names of fields, not 1"),
+        ({"dta": "a"}, "an event has no field 'dta': a dict can have data, event"),
+        ({1: "a"}, "the keys of an event's dict must be field names, not 1"),
     ],
 )
 def test_a_dict_that_is_no_event(item: Any, message: str) -> None:

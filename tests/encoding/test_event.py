@@ -517,9 +517,7 @@ class Nameless(metaclass=Blank):
     ],
 )
 def test_errors_name_a_class_without_its_help(make: Any) -> None:
-    with pytest.raises(
-        TypeError, match=r"must return|takes a str|must be a str"
-    ) as caught:
+    with pytest.raises(TypeError, match=r"must return|must be a str") as caught:
         make(Nameless())
     assert str(caught.value).endswith(", not Nameless")
 
