@@ -8,7 +8,7 @@ import signal
 import pytest
 from hypothesis import HealthCheck, settings
 
-# So that a failed assertion of a helper shows its values.
+# pytest then shows the values of a failed assertion in a helper.
 pytest.register_assert_rewrite("tests.support")
 
 settings.register_profile(
@@ -22,7 +22,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # So a shell starts what is to run in the background, and servers would inherit it.
+    # A shell ignores SIGINT for commands in the background, and servers would inherit
+    # that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -1,6 +1,7 @@
-"""Freezes an application with two freezers, and runs it: its streams are the same.
+"""Check that the streams of an application are the same after freezing it.
 
-Building takes minutes, so this is a command (`make test-frozen`) and no test.
+It is frozen with PyInstaller and with cx_Freeze. Building takes minutes, so this is a
+command (`make test-frozen`) and not a test.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "frozen"
 NAME = "streams"
 UNUSED = ["hypothesis", "numpy", "pygments", "pytest", "tkinter"]
-"""What others import where it is there, and takes long to freeze."""
+"""Optional imports of other packages that take long to freeze."""
 
 
 def with_pyinstaller(app: Path, target: Path) -> None:
@@ -31,7 +32,7 @@ def with_pyinstaller(app: Path, target: Path) -> None:
 def with_cx_freeze(app: Path, target: Path) -> None:
     freeze = ["cx_Freeze", "build_exe", "--silent", "--script", str(app)]
     freeze += ["--target-name", NAME, "--build-exe", str(target)]
-    # AnyIO imports it by a name that it makes.
+    # AnyIO imports it by a computed name, which cx_Freeze cannot see.
     freeze += ["--includes", "anyio._backends._trio", "--excludes", ",".join(UNUSED)]
     run(*freeze)
 
@@ -59,7 +60,7 @@ def main() -> int:
     for name, freeze in FREEZERS.items():
         freeze(app, BUILD / name)
         with tempfile.TemporaryDirectory() as elsewhere:
-            # Away from the sources, so that nothing is found there.
+            # The copy is away from the sources, so that it cannot import from there.
             frozen = Path(shutil.copytree(BUILD / name, Path(elsewhere, NAME)))
             actual = streams_of(str(frozen / NAME))
         pairs = zip(expected, actual, strict=True)

@@ -1,9 +1,9 @@
-"""Runs the tests on every Python that is here, and on other FastAPIs and pydantics.
+"""Run the tests on every installed Python, and with older releases of FastAPI.
 
-Each combination has a virtual environment below `.venv-matrix`, kept for the next time,
-and the wheel that pip builds for it. No Python is downloaded; those that are missing
-are named. Needs a package index, so this is a command (`make test-matrix`) and no test.
-It needs nothing but Python and Rust itself.
+Each combination has a virtual environment below `.venv-matrix`, which is kept, and a
+wheel that pip builds. No Python is downloaded; the output names the missing ones. The
+script needs only Python, Rust and a package index. Because of the last, it is a command
+(`make test-matrix`) and not a test.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ FOLDER = ROOT / ".venv-matrix"
 PACKAGE = "fastapi_sse_fast"
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14", "3.14t"]
-"""The one with a `t` is free-threaded: without the GIL."""
+"""`3.14t` is the free-threaded build."""
 
 RELEASES = {
-    # The least that `pyproject.toml` and FastAPI 0.135 ask for.
+    # The oldest releases that `pyproject.toml` and FastAPI 0.135 allow.
     "oldest": [
         "anyio==4.2.0",
         "fastapi==0.135.0",
         "pydantic==2.7.0",
         "starlette==0.46.0",
     ],
-    # Each has some of the differences that `support/releases.py` lists.
+    # Each release has some of the differences in `support/releases.py`.
     "fastapi-0.135.0": ["fastapi==0.135.0"],
     "fastapi-0.140.8": ["fastapi==0.140.8"],
     "fastapi-0.143.2": ["fastapi==0.143.2"],
     "fastapi-0.150.0": ["fastapi==0.150.0"],
-    # The least that the newest FastAPI asks for.
+    # The oldest release that the newest FastAPI allows.
     "pydantic-2.9": ["pydantic==2.9.0"],
 }
-"""What is installed instead of the newest, on the Python that runs this."""
+"""Requirements that differ from the newest releases. They run on this Python."""
 
 
 class Combination(NamedTuple):
     name: str
     version: str
     python: Path | None
-    """`None` where there is no such Python here."""
+    """`None` if this Python is not installed."""
     pins: tuple[str, ...] = ()
 
     @property
@@ -58,7 +58,7 @@ class Combination(NamedTuple):
 
     @property
     def group(self) -> str:
-        """Of dependencies. `openai` and `orjson` are not for everything here."""
+        """The dependency group. `openai` and `orjson` do not run on all of these."""
         special = self.name == "oldest" or self.version.endswith("t")
         return "test-core" if special else "test"
 
@@ -89,14 +89,14 @@ def this_version() -> str:
 
 
 def find_python(version: str) -> Path | None:
-    """The one that runs this, or one of pyenv, or one on the path."""
+    """Find the Python that runs this, or one of pyenv, or one on the `PATH`."""
     if version == this_version():
         return Path(sys.executable)
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     of_pyenv = sorted(pyenv.glob(f"versions/*/bin/python{version}"), reverse=True)
     on_path = shutil.which(f"python{version}")
     for found in [*of_pyenv, Path(on_path) if on_path else None]:
-        # On the path may be a command of pyenv for a version that is switched off.
+        # pyenv has a command on the `PATH` also for versions that are not enabled.
         if found and subprocess.run([found, "-V"], capture_output=True).returncode == 0:
             return found
     return None
@@ -112,7 +112,7 @@ def combinations() -> list[Combination]:
 
 
 def run(combination: Combination, wheels: Path | None) -> Outcome:
-    """Installs what it needs and runs the tests; what they print goes into a file."""
+    """Install the requirements and run the tests, with their output in a file."""
     if combination.python is None:
         return Outcome(combination.name, [], "", "no such Python here")
     started = time.monotonic()
@@ -125,7 +125,7 @@ def run(combination: Combination, wheels: Path | None) -> Outcome:
                 [str(part) for part in command],
                 check=True,
                 cwd=ROOT,
-                # A build folder for each Python, or each would build everything anew.
+                # With one build folder, each Python would build everything again.
                 env={
                     **os.environ,
                     "CARGO_TARGET_DIR": str(FOLDER / "target" / combination.version),
@@ -163,7 +163,7 @@ def install(
         wheels = FOLDER / "wheels" / combination.version
         pip_wheel = [python, "-m", "pip", "wheel", "--quiet", "--no-deps"]
         call(*pip_wheel, "--wheel-dir", wheels, ROOT)
-    # Of several wheels pip knows the one that is for this Python.
+    # pip picks the wheel for this Python.
     chosen = combination.folder / "wheel"
     shutil.rmtree(chosen, ignore_errors=True)
     pip_download = [python, "-m", "pip", "download", "--quiet", "--no-deps"]

@@ -1,8 +1,8 @@
-"""Runs FastAPI's own tests of its event streams against this package.
+"""Run FastAPI's own tests of event streams against this package.
 
-They come from the source distribution of the installed FastAPI; only the import lines
-are changed, and how a test makes pings come sooner. Needs a package index, so this is a
-command (`make upstream-tests`) and no test.
+The tests come from the source distribution of the installed FastAPI. Only the import
+lines are changed, and the way in which a test shortens the time between pings. This
+needs a package index, so it is a command (`make upstream-tests`) and not a test.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SWAPS = [
         r"from fastapi.responses import Response\1",
     ),
     (
-        # A private constant of FastAPI, where we have an option.
+        # FastAPI has a private constant for this; this package has an option.
         r"monkeypatch\.setattr\(fastapi\.routing, \"_PING_INTERVAL\", (.*)\)",
         r"from fastapi_sse_fast import EventSourceResponse, StreamOptions\n"
         r"    options = StreamOptions(ping_interval=\1)\n"
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def selected(root: Path) -> list[Path]:
-    """The files that the tests are made of."""
+    """Return the files of the tests."""
     patterns = [*TESTS, *SUPPORT, SOURCES, "docs_src/__init__.py"]
     found = [path for pattern in patterns for path in root.glob(pattern)]
     return [

@@ -1,8 +1,8 @@
-"""Runs the tests of MCP's SDK on `fastapi_sse_fast.sse_starlette`, as installed.
+"""Run the tests of MCP's SDK on `fastapi_sse_fast.sse_starlette`.
 
-They come from the source distribution of the installed `mcp`, and are not changed:
-`install()` gives the SDK our response. Needs a package index, so this is a command
-(`make mcp-tests`) and no test.
+The tests come from the source distribution of the installed `mcp` and are not changed:
+`install()` gives the SDK our response. This needs a package index, so it is a command
+(`make mcp-tests`) and not a test.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TESTS = [
     "tests/shared/test_streamable_http.py",
     "tests/transports",
 ]
-"""Those that have to do with its two transports over HTTP."""
+"""The tests of the two transports over HTTP."""
 
 OPTIONS = ["-p", "sse_starlette_installed", "-p", "anyio", "-o", "addopts="]
-"""Instead of those of the SDK, which want its tools for examples and coverage."""
+"""Options in place of the SDK's own, which need its tools for examples."""
 
 
 def main() -> int:

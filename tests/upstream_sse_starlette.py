@@ -1,8 +1,8 @@
-"""Runs sse-starlette's own tests against `fastapi_sse_fast.sse_starlette`.
+"""Run sse-starlette's own tests against `fastapi_sse_fast.sse_starlette`.
 
-They come from the source distribution of the installed sse-starlette; only the lines
-below are changed. Needs a package index, so this is a command
-(`make sse-starlette-tests`) and no test.
+The tests come from the source distribution of the installed sse-starlette. Only the
+lines below are changed. This needs a package index, so it is a command
+(`make sse-starlette-tests`) and not a test.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from tests.support.archives import (
 
 SWAPS = [
     (r"(from|import) sse_starlette\b", r"\1 fastapi_sse_fast.sse_starlette"),
-    # The archive has no such file.
+    # The archive does not contain this file.
     ("from tests.anyio_compat", "from tests.conftest"),
-    # The logger of streams, and what it says of a clean-up that takes too long.
+    # The logger of streams, and its message for a cleanup that takes too long.
     (r'record\.name == "sse_starlette\.sse"', 'record.name == "fastapi_sse_fast"'),
     (r'"cleanup" in record\.getMessage', '"did not close" in record.getMessage'),
-    # A private method, where the server can be stopped.
+    # The test patches a private method; here it shuts the server down instead.
     (
         r'( *)monkeypatch\.setattr\(response, "_listen_for_exit_signal", (\w+)\)',
         r"\1from tests.conftest import shut_down_when\n\1shut_down_when(\2)",
     ),
-    # What cannot be iterated is refused where it is passed. These tests only look at
-    # the interval of pings.
+    # Our response refuses content that cannot be iterated. These tests only look at the
+    # interval of pings.
     (r"EventSourceResponse\(0\)", "EventSourceResponse([])"),
 ]
 
@@ -45,7 +45,7 @@ PRIVATE = {
     "test_ping_whenTimerTicks_thenSendsOneMessagePerTick": "the method of the pings",
     "test_ping_whenSendTimesOut_thenRaisesSendTimeoutError": "the method of the pings",
 }
-"""What has names that begin with an underscore, and what these are."""
+"""Tests of private names, and what these names are."""
 
 DIFFERENT = {
     "test_ping_whenConcurrentWithEvents_thenRespectsLocking": (
@@ -61,7 +61,7 @@ DIFFERENT = {
         "the same"
     ),
 }
-"""Tests of what is different on purpose, and why."""
+"""Tests of behaviour that differs on purpose, and why."""
 
 
 def main() -> int:
@@ -90,7 +90,7 @@ def main() -> int:
 
 
 def node_of(name: str, tests: Path) -> str:
-    """Returns how pytest calls a test."""
+    """Return the node id of a test."""
     function = name.partition("[")[0]
     for file in tests.glob("test_*.py"):
         class_name = ""

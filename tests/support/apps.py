@@ -22,10 +22,10 @@ from fastapi_sse_fast import StreamOptions, StreamSummary
 from .eventsource import parse
 
 MS = 0.001
-"""Seconds. Times of tests are multiples of it."""
+"""A millisecond, in seconds. Tests give times as multiples of it."""
 
 KINDS = ["async", "sync"]
-"""Of generators."""
+"""Kinds of generators."""
 
 STREAM_OPTIONS = [field.name for field in dataclasses.fields(StreamOptions)]
 
@@ -41,11 +41,11 @@ def app_of(
     """Return an application with one route, at "/".
 
     Args:
-        endpoint: What the route calls.
-        module: Whose response class it has, unless one is given: `fastapi.sse` or ours.
-        method: Of HTTP.
-        response_class: Of the route.
-        options: Of the stream and of the route, told apart by their names.
+        endpoint: Endpoint of the route.
+        module: Module of the response class: `fastapi.sse` or `fastapi_sse_fast`.
+        method: HTTP method.
+        response_class: Response class, instead of that of the module.
+        options: Options of the stream or of the route.
     """
     of_stream = {name: options.pop(name) for name in STREAM_OPTIONS if name in options}
     response_class = response_class or module.EventSourceResponse
@@ -59,7 +59,7 @@ def app_of(
 
 
 async def endless() -> AsyncIterator[int]:
-    """Count, an event a millisecond."""
+    """Yield a number every millisecond."""
     number = 0
     while True:
         yield number
@@ -68,18 +68,18 @@ async def endless() -> AsyncIterator[int]:
 
 
 async def bursts() -> AsyncIterator[int]:
-    """Yield bursts, single events and nothing for a while."""
+    """Yield bursts and single events, with pauses."""
     for number in range(12):
         yield number
         if number % 3 == 0:
-            # Once for so long that a pause of the machine does not count.
+            # One pause is so long that a pause of the machine cannot look like it.
             await anyio.sleep((80 if number == 6 else 12) * MS)
         elif number % 3 == 1:
             await anyio.lowlevel.checkpoint()
 
 
 def endless_of(kind: str, closed: list[bool]) -> Callable[[], Any]:
-    """Return a generator function of a kind of `KINDS` that notes when it is closed."""
+    """Return an endless generator function that records when it is closed."""
 
     async def items() -> AsyncIterator[int]:
         try:
@@ -101,7 +101,7 @@ def endless_of(kind: str, closed: list[bool]) -> Callable[[], Any]:
 
 
 def numbers(body: bytes) -> list[int]:
-    """Return the data of all events, which are numbers."""
+    """Return the data of all events as numbers."""
     return [int(event.data) for event in parse(body).events]
 
 
@@ -116,7 +116,7 @@ class Log:
 
 
 class Summaries(list[StreamSummary]):
-    """An `on_close` that keeps what it is given."""
+    """An `on_close` hook that keeps the summaries."""
 
     def __call__(self, summary: StreamSummary) -> None:
         self.append(summary)
@@ -140,7 +140,7 @@ def noted(name: str, log: list[str]) -> Any:
 
 @contextlib.contextmanager
 def no_collector() -> Iterator[None]:
-    """Have the garbage collector wait."""
+    """Switch the garbage collector off."""
     gc.disable()
     try:
         yield
@@ -149,11 +149,11 @@ def no_collector() -> Iterator[None]:
 
 
 class OddError(BaseException):
-    """What is no `Exception`."""
+    """An error that is not an `Exception`."""
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[tuple[str, Any]]:
-    """Return what the package has logged, and about which errors."""
+    """Return the warnings of the package, each with the class of its error."""
     return [
         (record.getMessage(), record.exc_info and record.exc_info[0])
         for record in caplog.records

@@ -1,4 +1,4 @@
-"""Source distributions of other projects, whose tests are run and not kept here."""
+"""Source distributions of other projects, to run their tests without a copy here."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 BUILD = Path("build/upstream")
 
 UNCONFIGURED = ["-c", "/dev/null", "--rootdir", "."]
-"""Has pytest not find our configuration."""
+"""Options that keep pytest from using our configuration."""
 
 
 def unpacked(project: str) -> Path:
-    """Returns the folder of the installed release's archive, from the package index."""
+    """Download the archive of the installed release and return its folder."""
     release = version(project)
     root = BUILD / f"{project.replace('-', '_')}-{release}"
     if not root.exists():
@@ -31,7 +31,7 @@ def unpacked(project: str) -> Path:
 
 
 def copy_swapped(source: Path, target: Path, swaps: Iterable[tuple[str, str]]) -> int:
-    """Copies a file with patterns replaced. Returns how often they were."""
+    """Copy a file with patterns replaced, and return the number of replacements."""
     text, swapped = source.read_text(), 0
     for pattern, replacement in swaps:
         text, count = re.subn(pattern, replacement, text)
@@ -42,6 +42,6 @@ def copy_swapped(source: Path, target: Path, swaps: Iterable[tuple[str, str]]) -
 
 
 def run_pytest(folder: Path, *arguments: str) -> int:
-    """Runs tests in a folder of their own, and returns pytest's exit code."""
+    """Run tests in a folder and return the exit code of pytest."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     return subprocess.run([*command, *arguments], check=False, cwd=folder).returncode

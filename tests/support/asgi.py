@@ -1,4 +1,4 @@
-"""Calls an ASGI application the way a server does, and keeps what it sent."""
+"""Call an ASGI application as a server does, and keep what it sends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Application = Callable[..., Any]
 
 @dataclasses.dataclass
 class Reply:
-    """What an application sent, and what it raised."""
+    """The response of an application, and the error that it raised."""
 
     status: int | None = None
     headers: list[tuple[bytes, bytes]] = dataclasses.field(default_factory=list)
@@ -46,13 +46,13 @@ def scope(path: str = "/", method: str = "GET", **more: Any) -> dict[str, Any]:
 
 
 async def receive_nothing() -> dict[str, Any]:
-    """The `receive` of a client that stays and says no more."""
+    """Receive nothing, as from a client that stays connected."""
     await anyio.sleep_forever()
     raise AssertionError
 
 
 async def send_for_ever(message: Any) -> None:
-    """The `send` to a client that takes the head of a response and nothing else."""
+    """Send to a client that reads the head of a response and nothing else."""
     if message["type"] == "http.response.body":
         await anyio.sleep_forever()
 
@@ -67,10 +67,10 @@ async def call(
     freeze_after: int | None = None,
     **more: Any,
 ) -> Reply:
-    """One request.
+    """Make a request and return its reply.
 
-    The client leaves after so many body messages, or at an event; or it takes no more
-    after so many.
+    The client can disconnect after a number of body messages or when an event is set,
+    and it can stop reading after a number of body messages.
     """
     reply = Reply()
     leave = disconnect_at or anyio.Event()
@@ -107,7 +107,7 @@ async def call(
 
 
 async def call_until(condition: Callable[[], object], app: Application) -> None:
-    """One request that is cancelled once a condition holds."""
+    """Make a request and cancel it when a condition is true."""
     with anyio.fail_after(20), anyio.CancelScope() as around:
         async with anyio.create_task_group() as tasks:
 
@@ -125,7 +125,7 @@ async def call_until(condition: Callable[[], object], app: Application) -> None:
 def fetch(
     app: Application, path: str = "/", backend: str = "asyncio", **more: Any
 ) -> Reply:
-    """`call` in a loop of its own."""
+    """Run `call` in a new event loop."""
 
     async def main() -> Reply:
         return await call(app, path, **more)

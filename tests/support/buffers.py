@@ -1,4 +1,4 @@
-"""Buffers and encoders of the Rust core, as a stream makes them."""
+"""Buffers and encoders of the Rust core, made as a stream makes them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def typed(item_type: Any) -> ItemEncoder:
 
 
 def taken(buffer: EventBuffer) -> bytes:
-    """Return all that waits, whether it leaves in one send or in several."""
+    """Take all pending bytes, in as many sends as it takes."""
     parts = []
     while body := buffer.take():
         parts.append(body)

@@ -1,4 +1,4 @@
-"""Generators that note when they are closed, and how soon that has to be."""
+"""Generators that record when they are closed, and the time limit for that."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .server import wait_until
 
 FRAME = EncodedEvent(raw_data="x" * 1000)
 SOON = 100 * MS
-"""Bound of a median, so that a pause of the machine does not count."""
+"""The limit of a median. A single pause of the machine does not change a median."""
 
 
 class Closings:
-    """Generators that note when they are closed."""
+    """Generators that record when they are closed."""
 
     def __init__(self) -> None:
         self.times: list[float] = []

@@ -1,4 +1,4 @@
-"""The same route with FastAPI's response class and with ours."""
+"""Compare a route with FastAPI's response class to the same route with ours."""
 
 from __future__ import annotations
 
@@ -51,10 +51,12 @@ def assert_equal(
 
 
 def assert_same_error(theirs: BaseException | None, ours: BaseException | None) -> None:
-    while type(theirs).__name__ == "ExceptionGroup":  # of the task group in FastAPI
+    # FastAPI raises the error in the group of its task group.
+    while type(theirs).__name__ == "ExceptionGroup":
         (theirs,) = theirs.exceptions  # type: ignore[union-attr]
     if {type(ours), type(theirs)} == {TypeError, ValueError}:
-        return  # of several wrong values not the same was found first: see test_json.py
+        # If several values are wrong, either may be found first. See `test_json.py`.
+        return
     assert type(ours) is type(theirs)
     if isinstance(theirs, ResponseValidationError):
         assert isinstance(ours, ResponseValidationError)

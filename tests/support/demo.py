@@ -1,4 +1,4 @@
-"""The demo and the examples, as processes and as files."""
+"""Run the demo and the examples, as processes or from their files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEMO = Path(fastapi_sse_fast.__file__).parent / "_demo"
 PAGE = DEMO / "page"
 REPLY = (DEMO / "reply.txt").read_text(encoding="utf-8").strip()
 DEADLINE = 20.0
-"""Seconds after which a demo that does not start or stop is killed."""
+"""Seconds after which a demo is killed if it does not start or stop."""
 
 
 class Demo(NamedTuple):
@@ -32,7 +32,7 @@ class Demo(NamedTuple):
     url: str
 
     def stop(self) -> tuple[int, str, str]:
-        """Presses Ctrl-C. Returns the exit code and the rest of what it printed."""
+        """Press Ctrl+C, and return the exit code and the rest of the output."""
         self.process.send_signal(signal.SIGINT)
         stdout, stderr = self.process.communicate(timeout=DEADLINE)
         return self.process.returncode, stdout, stderr
@@ -44,7 +44,7 @@ def running_demo() -> Iterator[Demo]:
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        # Killed, it closes its end of the pipe: then `readline` returns.
+        # A process that is killed closes its end of the pipe, so `readline` returns.
         watchdog = threading.Timer(DEADLINE, process.kill)
         watchdog.start()
         try:
@@ -62,7 +62,7 @@ def running_demo() -> Iterator[Demo]:
 
 
 def client_of(demo: Demo) -> httpx.Client:
-    # There is no certificate to check, and all to check one with take long to read.
+    # No certificate is checked, and loading those of the system takes long.
     return httpx.Client(
         base_url=demo.url, timeout=DEADLINE, trust_env=False, verify=False
     )

@@ -1,4 +1,4 @@
-"""Streams of the second drop-in, for servers in a process of their own."""
+"""Streams with `fastapi_sse_fast.sse_starlette`, for servers in another process."""
 
 from __future__ import annotations
 

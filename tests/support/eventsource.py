@@ -1,6 +1,7 @@
-"""A parser of event streams, written from the WHATWG specification.
+"""A parser of event streams, written from the WHATWG HTML standard.
 
-Section 9.2.6, "Interpreting an event stream". Bytes can be fed in pieces of any size.
+The section is 9.2.6, "Interpreting an event stream". Bytes can be fed in pieces of any
+size.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 
 class Event(NamedTuple):
-    """What a browser dispatches."""
+    """An event that a browser dispatches."""
 
     data: str
     type: str = "message"
@@ -18,7 +19,7 @@ class Event(NamedTuple):
 
 
 def is_event_stream(content_type: str) -> bool:
-    """Whether a browser takes a response of this type for an event stream."""
+    """Return whether a browser treats a response of this type as an event stream."""
     return content_type.partition(";")[0].strip().lower() == "text/event-stream"
 
 
@@ -26,7 +27,7 @@ class EventSource:
     """The state of one connection.
 
     Args:
-        last_event_id: The one of the connection before, which browsers keep.
+        last_event_id: Last event id of the previous connection, which browsers keep.
     """
 
     def __init__(self, last_event_id: str = "") -> None:
@@ -87,7 +88,7 @@ class EventSource:
 
 
 def parse(body: bytes) -> EventSource:
-    """The state after a whole body."""
+    """Return the state after parsing a whole body."""
     source = EventSource()
     source.feed(body)
     return source

@@ -1,7 +1,8 @@
-"""Processes that run a module as `python -m` does, without the time to import FastAPI.
+"""Run a module as `python -m` does, but without the time to import FastAPI.
 
-They are forked from one that has imported what servers need, but neither this package
-nor an application, and that has no threads: `python -m tests.support.forking`.
+Each process is forked from `python -m tests.support.forking`, which has imported the
+dependencies of the servers, but neither this package nor an application. It has no
+threads.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ IMPORTED = ["fastapi", "granian.cli", "hypercorn.asyncio", "hypercorn.trio", "uv
 
 
 class Forked:
-    """A process in a session of its own; used as a `subprocess.Popen` is.
+    """A process in a new session. It is used like a `subprocess.Popen`.
 
     Args:
-        arguments: A module and what it is told. In them, "{fd}" is the descriptor.
-        listener: The socket whose descriptor that is, if it needs one.
+        arguments: Module and its arguments. "{fd}" is replaced by the descriptor.
+        listener: Socket of that descriptor, if the process needs one.
 
     Attributes:
-        pid: Its number.
-        stdout: All that it prints, also to its standard error.
+        pid: Process id.
+        stdout: Standard output and standard error.
     """
 
     _lock = threading.Lock()
@@ -79,14 +80,14 @@ class Forked:
 
 
 def begun() -> socket.socket:
-    """Start the process that all of them are forked from, which ends with this one."""
+    """Start the process that forks. It ends with this one."""
     requests, its_requests = socket.socketpair()
     with its_requests:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(its_requests.fileno())],
             stdin=subprocess.DEVNULL,
             pass_fds=[its_requests.fileno()],
-            start_new_session=True,  # so that Ctrl+C is not for it
+            start_new_session=True,  # Ctrl+C must not reach it.
         )
 
     @atexit.register
@@ -98,7 +99,7 @@ def begun() -> socket.socket:
 
 
 def arguments_of_a_fork(requests: socket.socket) -> list[str]:
-    """Fork for every request, and return in the fork what it is to run."""
+    """Fork for each request, and return the arguments in the fork."""
     while True:
         request, fds, _, _ = socket.recv_fds(requests, 1 << 16, 3)
         if not request:
@@ -108,7 +109,7 @@ def arguments_of_a_fork(requests: socket.socket) -> list[str]:
             break
         for fd in fds:
             os.close(fd)
-        # A fork of the one before may be over; nobody else waits for it.
+        # Reap earlier forks that have ended. No other code waits for them.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
     requests.close()
@@ -133,7 +134,7 @@ def arguments_of_a_fork(requests: socket.socket) -> list[str]:
 
 if __name__ == "__main__":
     for module in IMPORTED:
-        with contextlib.suppress(ImportError):  # not every server is there
+        with contextlib.suppress(ImportError):  # Some servers are not installed.
             importlib.import_module(module)
     sys.argv = arguments_of_a_fork(socket.socket(fileno=int(sys.argv[1])))
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

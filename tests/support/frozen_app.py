@@ -1,6 +1,7 @@
-"""An application to be frozen: prints its streams, one a line.
+"""An application to freeze. It prints one stream per line.
 
-They are of values that Rust leaves to Python, as only Rust imports some modules.
+The values are those that Rust leaves to Python, because only Rust imports the modules
+for them.
 """
 
 from __future__ import annotations

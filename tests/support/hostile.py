@@ -1,4 +1,4 @@
-"""Every way that a value has into the core, and objects that misbehave."""
+"""Every way to pass a value to the core, and objects that misbehave."""
 
 from __future__ import annotations
 
@@ -72,14 +72,14 @@ WAYS: dict[str, Make] = {
         data=value, id=value, event=value
     ).encode(),
 }
-"""Every way that a value has into the core."""
+"""Every way to pass a value to the core."""
 
 ENCODERS = list(WAYS)[: list(WAYS).index("raw_data")]
-"""Those that make JSON of it."""
+"""The ways that encode the value as JSON."""
 
 
 def outcome(way: str, value: Any) -> bytes | BaseException:
-    """The bytes, or what was raised; a panic of ours is a failure."""
+    """Return the bytes or the error. A panic of our code fails the test."""
     try:
         return bytes(WAYS[way](value))
     except AssertionError:
@@ -93,7 +93,7 @@ def outcome(way: str, value: Any) -> bytes | BaseException:
 
 @functools.cache
 def panics_of_pydantic() -> list[type[BaseException]]:
-    """The class that pydantic panics with on a dict that changes; not that of ours."""
+    """Return the panic class of pydantic, which is not the one of our module."""
     value: dict[str, Any] = {"a": 1}
     value["b"] = MeddlingModel(meddle=value.clear)
     try:
@@ -123,7 +123,7 @@ class Faked(metaclass=Meta):
 
 
 class Proxy:
-    """Has every attribute, and is callable: itself."""
+    """Returns itself as every attribute and from every call."""
 
     def __getattr__(self, name: str) -> Any:
         return self
@@ -144,7 +144,7 @@ class Rubbish:
 
 
 class Lying(str):
-    """Says it is something else whenever it is asked."""
+    """Reports a different class each time."""
 
     __slots__ = ()
 

@@ -1,7 +1,7 @@
-"""Streams as users of sse-starlette write them; what happens is printed, as by others.
+"""Streams as users of sse-starlette write them. They print what happens.
 
-Each one says "finally" when its generator has closed. What it leaves behind is asked
-from outside: `/left` tells of queues and tasks.
+Each stream prints "finally" when its generator has closed. `/left` returns the queues
+and tasks that streams have left behind.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from fastapi_sse_fast import EventSourceResponse
 from .streams import Response, app, say
 
 ROUNDS = 50
-"""Events of a stream that ends, and those of each producer."""
+"""The number of events of a stream that ends, and of each producer."""
 
 
 def paced(number: int) -> float:
-    """Seconds after an event: mostly none, so that events come alone and together."""
+    """Return the pause after an event. Most are 0, so that there are bursts too."""
     return 0.002 if number % 10 == 9 else 0.0
 
 
-# A loop that asks whether its client is there
+# A loop that checks whether the client is connected
 
 
 @app.get("/loop", response_class=Response)
@@ -41,7 +41,7 @@ async def loop(request: Request, count: int = 10**9) -> AsyncIterator[int]:
             yield number
             await asyncio.sleep(paced(number))
     except asyncio.CancelledError:
-        raise  # as the examples do that clean up here
+        raise  # Examples clean up here.
     finally:
         say("finally")
 
@@ -58,7 +58,7 @@ class Session:
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        # As SQLAlchemy does, whatever happens to the task meanwhile.
+        # SQLAlchemy closes a session even if its task is cancelled.
         await asyncio.shield(asyncio.ensure_future(self.close()))
 
     async def close(self) -> None:
@@ -83,7 +83,7 @@ async def rows(request: Request, count: int = 10**9) -> AsyncIterator[int]:
         say("finally")
 
 
-# A queue for each client, and one who puts into all of them
+# A queue for each client, and a producer that puts into all of them
 
 WELCOME = -1
 queues: set[asyncio.Queue[int | None]] = set()
@@ -108,7 +108,7 @@ async def subscribe() -> AsyncIterator[int]:
 
 
 class Subscription:
-    """The same as an object that is its own iterator, returned by the route."""
+    """The same as an iterator object that the route returns."""
 
     def __init__(self) -> None:
         self.queue = subscribed()
@@ -146,7 +146,7 @@ async def publish(numbers: list[int | None]) -> int:
     return len(queues)
 
 
-# Several producers that send into one stream, from which the generator yields
+# Several producers that send to one memory stream, which the generator reads
 
 
 @app.get("/producers", response_class=Response)
@@ -170,7 +170,7 @@ async def producers(count: int = 10**9) -> AsyncIterator[tuple[str, int]]:
         say("finally")
 
 
-# A thread, such as that of a model or of a driver that blocks
+# A thread, such as that of a model or of a blocking driver
 
 
 @app.get("/thread", response_class=Response)
@@ -197,7 +197,7 @@ async def thread(count: int = 10**9) -> AsyncIterator[int]:
         say("finally")
 
 
-# A task of its own for each client, which the generator cancels
+# A task for each client, which the generator cancels
 
 
 @app.get("/task", response_class=Response)
@@ -223,7 +223,7 @@ async def task(count: int = 10**9) -> AsyncIterator[int]:
 
 @app.get("/left")
 async def left() -> dict[str, Any]:
-    """What streams can leave behind."""
+    """Return what streams have left behind."""
     return {
         "queues": len(queues),
         "sessions": Session.opened,
@@ -232,7 +232,7 @@ async def left() -> dict[str, Any]:
 
 
 def is_of_a_stream(task: asyncio.Task[Any]) -> bool:
-    """Whether it is no task of the server and its connections."""
+    """Return whether a task is not one of the server or its connections."""
     code = getattr(task.get_coro(), "cr_code", None)
     made_by = ("fastapi_sse_fast", "anyio", __file__)
     return code is not None and any(one in code.co_filename for one in made_by)

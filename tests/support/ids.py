@@ -1,4 +1,4 @@
-"""Names of cases that are the same in every process, as pytest-xdist wants them."""
+"""Ids of test cases that are the same in every process, as pytest-xdist requires."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from typing import Any
 
 OWN = re.compile(r" at 0x[0-9a-f]+|slot-[0-9a-f]{32}-")
-"""Addresses, and what is drawn for the slots of a process."""
+"""Addresses of objects, and the random part of slots."""
 
 
 def stable_id(value: Any) -> str:
-    """Return the text of a value, but for what is another in every process."""
+    """Return the text of a value without the parts that differ between processes."""
     return OWN.sub("", str(value))

@@ -1,6 +1,7 @@
-"""All that the tests know of the inside of the package.
+"""Everything that tests know about the internals of the package.
 
-Where that changes, this file does; no test patches or asks a private module itself.
+When the internals change, only this file has to change. No test uses a private module
+itself.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ def limits(
     last_send_timeout: float | None = None,
     least_duration: float | None = None,
 ) -> None:
-    """Change, for one test, how long streams wait for others; in seconds.
+    """Change for one test how long streams wait.
 
     Args:
-        monkeypatch: Of the test.
-        last_send_timeout: How long a client may hold up the end of its stream when the
-            server stops.
-        least_duration: How long a stream is let go on, whenever the server stops.
+        monkeypatch: Fixture of the test.
+        last_send_timeout: Seconds that a client may delay the end of its stream at
+            server shutdown.
+        least_duration: Seconds that a stream may last, even if the server shuts down.
     """
     times = {
         "last_send_timeout": last_send_timeout,
@@ -46,23 +47,23 @@ def limits(
 
 
 def open_streams() -> int:
-    """Return how many streams would be told of a shutdown."""
+    """Return the number of streams that a shutdown would end."""
     return len(_shutdown._open)
 
 
 def forget_open_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have what this test opens and does not close concern no other one."""
+    """Keep streams that this test does not close from affecting other tests."""
     for name in ("_open", "_open_in_main"):
         monkeypatch.setattr(_shutdown, name, set())
 
 
 def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take a server that does not tell how long it waits for one that does not wait."""
+    """Assume that a server whose grace period is unknown does not wait."""
     monkeypatch.setattr(_shutdown, "UNKNOWN_PATIENCE", 0.0)
 
 
 def before_handlers_change(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
-    """Have something called with a signal's number before its handler changes."""
+    """Call a function with the number of a signal before its handler changes."""
     set_handler = _shutdown._set_handler
 
     def set_handler_late(number: int, handler: Any) -> Any:
@@ -73,15 +74,15 @@ def before_handlers_change(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
 
 
 def is_of_the_package(module: str) -> bool:
-    """Return whether code of a module belongs to what runs a stream."""
+    """Return whether a module belongs to the package."""
     return module.startswith("fastapi_sse_fast.")
 
 
 @contextlib.contextmanager
 def nothing_for_the_collector() -> Iterator[None]:
-    """Fail if what ran inside left objects that only the garbage collector frees.
+    """Fail if the block leaves objects that only the garbage collector frees.
 
-    What was there before is frozen, so that it takes no time to look through.
+    Existing objects are frozen, so that looking at the others is fast.
     """
     gc.disable()
     gc.freeze()
@@ -96,9 +97,9 @@ def nothing_for_the_collector() -> Iterator[None]:
 
 
 def all_workers_wait() -> bool:
-    """Return whether AnyIO's threads on asyncio have let go of what they ran last.
+    """Return whether AnyIO's threads on asyncio have dropped the last function.
 
-    They first tell the loop of the result, so that a stream can be over before.
+    They pass its result to the event loop first, so a stream can end before that.
     """
     frames = sys._current_frames()
     workers = [each for each in threading.enumerate() if isinstance(each, WorkerThread)]
@@ -112,10 +113,10 @@ def _waits_for_work(frame: types.FrameType | None) -> bool:
 
 
 def objects_of_streams() -> int:
-    """Return how many objects of the package there are, and generators of anybody.
+    """Return the number of objects of the package, and of all generators.
 
-    But for AnyIO, whose worker threads keep one of theirs for a moment. No object is
-    asked for its class, and no class for its hash: some are made to misbehave.
+    AnyIO's generators do not count, because its worker threads keep one for a moment.
+    The code uses neither `__class__` nor `__hash__`: some objects misbehave.
     """
     objects = gc.get_objects()
     kinds = {id(kind): kind for kind in map(type, objects)}

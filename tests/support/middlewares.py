@@ -1,4 +1,4 @@
-"""What stands between a stream and its server: what applications have around `send`."""
+"""Middleware around `send` and `receive`, as applications have."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Application = Callable[..., Any]
 Wrapper = Callable[[Any, Any], Awaitable[None]]
 
 PAUSES = [None, 0.0, 2 * MS]
-"""Of a client: it takes a message at once, after a turn of the loop, after a while."""
+"""The pauses of a client: none, one iteration of the event loop, or longer."""
 
 
 def around_send(app: Application, wrap: Wrapper) -> Application:
-    """Return the application behind a middleware: `wrap(send, message)` sends."""
+    """Return the application behind a middleware that sends with `wrap(send, …)`."""
 
     async def behind(scope: Any, receive: Any, send: Any) -> None:
         await app(scope, receive, functools.partial(wrap, send))
@@ -28,7 +28,7 @@ def around_send(app: Application, wrap: Wrapper) -> Application:
 def around_receive(
     app: Application, wrap: Callable[[Any], Awaitable[Any]]
 ) -> Application:
-    """Return the application behind a middleware: `wrap(receive)` receives."""
+    """Return the application behind a middleware that receives by `wrap(receive)`."""
 
     async def behind(scope: Any, receive: Any, send: Any) -> None:
         await app(scope, functools.partial(wrap, receive), send)
@@ -37,9 +37,10 @@ def around_receive(
 
 
 def with_pause(app: Application, pause: float | None) -> Application:
-    """Return the application for a client that takes its time for every message.
+    """Return the application for a client that pauses before each ASGI message.
 
-    Without a pause, `send` never waits; with one of 0, for one turn of the loop.
+    With a pause of `None`, `send` never waits. With 0, it waits for one iteration of
+    the event loop.
     """
     if pause is None:
         return app

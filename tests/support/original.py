@@ -1,4 +1,4 @@
-"""sse-starlette itself, to compare with, where it is installed."""
+"""sse-starlette itself, for comparison, if it is installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import uvicorn
 
 
 def imported() -> ModuleType:
-    """Imports sse-starlette without the method of uvicorn's that it replaces."""
+    """Import sse-starlette, but undo its replacement of a method of uvicorn."""
     handle_exit = uvicorn.Server.handle_exit
     try:
         module: ModuleType = pytest.importorskip("sse_starlette.sse")

@@ -1,4 +1,4 @@
-"""Streams that end well and badly."""
+"""Streams that complete and streams that fail."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 
 def streams(module: ModuleType) -> FastAPI:
-    """Streams that end well and badly."""
+    """Return an application with these streams."""
     app = FastAPI()
     stream = functools.partial(app.get, response_class=module.EventSourceResponse)
 
@@ -73,7 +73,7 @@ ENDS_WELL = ["/whole", "/sync"]
 
 
 class Failure(NamedTuple):
-    """How a stream fails: the class of its error, and words of the error's text."""
+    """A way to fail: the class of the error, and a part of its message."""
 
     error: type[Exception]
     words: str

@@ -1,7 +1,7 @@
-"""The event-stream format in plain Python: what the Rust core must equal, byte for
-byte.
+"""The event-stream format in plain Python. The Rust core must give the same bytes.
 
-Written for clarity from the specification and from what FastAPI sends; slow on purpose.
+It is written from the standard and from what FastAPI sends. It is slow, because it is
+meant to be clear.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from fastapi.encoders import jsonable_encoder
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines of a text: CRLF, CR and LF end one, and nothing else does."""
+    """Return the lines of a text. Only CRLF, CR and LF end a line."""
     lines = [""]
     previous = ""
     for character in text:
         if character == "\n" and previous == "\r":
-            pass  # the second half of a CRLF
+            pass  # This is the second half of a CRLF.
         elif character in "\r\n":
             lines.append("")
         else:
@@ -36,7 +36,7 @@ def frame(
     id: str | None = None,
     retry: int | None = None,
 ) -> bytes:
-    """One event."""
+    """Return the frame of an event."""
     text = ""
     if comment is not None:
         text += "".join(f": {line}\n" for line in split_lines(comment))
@@ -52,7 +52,7 @@ def frame(
 
 
 def dumps(value: Any) -> str:
-    """The JSON of a value without an item type."""
+    """Return the JSON of a value without an item type."""
     return json.dumps(finite(jsonable_encoder(value)))
 
 

@@ -1,6 +1,6 @@
-"""What the installed FastAPI, pydantic and Python do differently from the newest ones.
+"""Differences of the installed FastAPI, pydantic and Python to the newest releases.
 
-This package behaves as the newest FastAPI does on all of them.
+On all of them this package behaves as the newest FastAPI.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ def _numbers(version: str) -> tuple[int, ...]:
 FASTAPI = _numbers(fastapi.__version__)
 
 ERRORS_IN_TEST_CLIENTS_ARE_THE_GENERATORS = FASTAPI >= (0, 136)
-"""Before, an error of AnyIO may be raised in place of the one of a stream."""
+"""Before, an error of AnyIO can replace the error of a stream."""
 
 INCLUDED_ROUTES_HAVE_ITEM_TYPES = FASTAPI >= (0, 140, 8)
 """Before, `include_router` drops the item type of a stream."""
 
 LINES_ARE_THOSE_OF_SSE = FASTAPI >= (0, 140, 12)
-"""Before, text is split by `str.splitlines`; an empty last line is lost."""
+"""Before, text is split by `str.splitlines`, which drops an empty last line."""
 
 STREAMS_HAVE_A_STATUS = FASTAPI >= (0, 140, 13)
-"""Before, `status_code` of a route of events is ignored."""
+"""Before, the `status_code` of a route with a stream is ignored."""
 
 NON_FINITE_IS_NULL = FASTAPI >= (0, 143, 3)
-"""Before, plain JSON has `NaN` and `Infinity`, which no browser parses."""
+"""Before, plain JSON can contain `NaN` and `Infinity`, which browsers reject."""
 
 TYPES_CAN_BE_COMPLETED_LATER = _numbers(pydantic.VERSION) >= (2, 10)
-"""Before, FastAPI refuses a route whose item type has open forward references."""
+"""Before, FastAPI rejects an item type with unresolved forward references."""
 
 NON_FINITE_CAN_BE_STRINGS = _numbers(pydantic.VERSION) >= (2, 8)
-"""Before, a model has no `ser_json_inf_nan="strings"`."""
+"""Before, there is no `ser_json_inf_nan="strings"`."""
 
 IDLE_THREADS_LET_GO = _numbers(importlib.metadata.version("anyio")) >= (4, 9)
-"""Before, a worker thread of AnyIO keeps what it called last until its next call."""
+"""Before, an idle worker thread of AnyIO keeps the function that it called last."""
 
 _transport: Any = vars(selector_events)["_SelectorSocketTransport"]
 _writelines = vars(_transport).get("writelines")
 LOSES_SOCKETS = (
     _writelines is not None and "_conn_lost" not in _writelines.__code__.co_names
 )
-"""Whether asyncio goes on to watch a socket that is written to after its loss.
+"""Whether asyncio keeps watching a lost socket when something is written to it.
 
-The next connection with its number is never read. So it is from CPython 3.12 on, until
-https://github.com/python/cpython/issues/136234 is fixed.
+Then a new connection with the same descriptor is never read. CPython has this bug since
+3.12: https://github.com/python/cpython/issues/136234.
 """
 
 NEEDS_TIMEOUT = pytest.mark.skipif(
@@ -63,4 +63,4 @@ NEEDS_TIMEOUT = pytest.mark.skipif(
 )
 
 FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-"""A dict is copied before it is walked, and granian does not end a failed response."""
+"""Whether there is no GIL. Then granian does not abort a failed response."""

@@ -1,4 +1,4 @@
-"""Streams that ask their request for more while they are open; those of the others."""
+"""Streams whose generators read from their request, and those of `streams.py`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from fastapi import Depends, Request
 from .streams import DEPENDENCIES, Response, app, say
 
 PAUSES = {"at-first": None, "after-an-event": 0.0, "late": 0.03}
-"""Of a generator: seconds after its first event, if it begins with one."""
+"""Seconds between the first event and the read. `None`: no event comes first."""
 
 
 async def begun(when: str) -> AsyncIterator[str]:
     pause = PAUSES[when]
     if pause is not None:
         yield "begun"
-        await anyio.sleep(pause)  # then the client is watched, or is not yet
+        await anyio.sleep(pause)  # The stream may watch the client by then.
 
 
 def digest(body: bytes) -> str:

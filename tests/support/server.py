@@ -27,7 +27,7 @@ TIMEOUT = 20.0
 
 
 def wait_until(condition: Callable[[], Any], timeout: float = TIMEOUT) -> None:
-    """Returns as soon as a condition holds."""
+    """Return as soon as a condition is true."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "condition did not come true in time"
@@ -36,8 +36,8 @@ def wait_until(condition: Callable[[], Any], timeout: float = TIMEOUT) -> None:
 
 @contextlib.contextmanager
 def serve(app: Any, **config: Any) -> Iterator[int]:
-    """uvicorn in a thread of its own. Yields its port."""
-    for optional in ("httptools", "uvloop"):  # not there on Windows
+    """Run uvicorn in a thread, and yield its port."""
+    for optional in ("httptools", "uvloop"):  # Windows has no uvloop.
         if optional in config.values():
             pytest.importorskip(optional)
     listener = socket.socket()
@@ -61,12 +61,12 @@ HTTP_AND_LOOPS: list[dict[str, Any]] = [
     {"http": "httptools", "loop": "uvloop"},
     {"http": "h11", "loop": "asyncio"},
 ]
-"""What uvicorn can be made of."""
+"""All combinations of protocols and event loops of uvicorn."""
 
 
 @contextlib.contextmanager
 def serve_all(app: Any) -> Iterator[list[int]]:
-    """Several uvicorns in threads, on different loops. Yields their ports."""
+    """Run a uvicorn per event loop in threads, and yield their ports."""
     with contextlib.ExitStack() as servers:
         yield [
             servers.enter_context(serve(app, loop=loop))
@@ -88,17 +88,17 @@ COMMANDS = {
     "gunicorn-uvloop": f"{GUNICORN} --asgi-loop uvloop",
     "daphne": "daphne --fd {fd} {app}",
 }
-"""How each server is started, on a socket of ours where it takes one."""
+"""How to start each server. Most of them take our socket."""
 
 
 class Server:
-    """A server in a process of its own, and what it prints.
+    """A server in a process, and its output.
 
     Args:
-        name: Of `COMMANDS`.
-        app: Where its application is.
-        is_forked: Whether the process has imported FastAPI before it began, which
-            takes most of its start.
+        name: Key in `COMMANDS`.
+        app: Import string of its application.
+        is_forked: Whether the process is forked from one that has imported FastAPI.
+            That makes its start much faster.
     """
 
     _process: Forked | subprocess.Popen[str]
@@ -127,9 +127,9 @@ class Server:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                start_new_session=True,  # with workers of its own
+                start_new_session=True,  # `close` kills its workers too.
             )
-        self.said: list[str] = []  # by the application
+        self.said: list[str] = []  # Lines that the application prints.
         self.log: list[str] = []
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -146,7 +146,7 @@ class Server:
     def wait_until_ready(self, path: str) -> None:
         def ready() -> bool:
             assert self._process.poll() is None, self.log
-            # A connection from before the workers listen may never be answered.
+            # A connection may never be answered if the workers do not listen yet.
             with contextlib.suppress(OSError, EOFError):
                 with Client(self.port, path, timeout=1.0) as client:
                     return bool(client.read_to_end())
@@ -161,7 +161,7 @@ class Server:
         self._process.send_signal(number)
 
     def wait(self) -> int:
-        """Waits for the end of the process. Returns its exit code."""
+        """Wait for the process to exit, and return its exit code."""
         code = self._process.wait(TIMEOUT)
         self._reader.join(TIMEOUT)
         return code
@@ -178,7 +178,7 @@ class Server:
 def serve_process(
     name: str, app: str, ready: str, *, is_forked: bool = sys.platform == "linux"
 ) -> Iterator[Server]:
-    """A server of `COMMANDS`, once a path of its application has answered."""
+    """Run a server of `COMMANDS`, and yield it once a path has answered."""
     if sys.platform == "win32":
         pytest.skip("the server is given a socket and a signal of Unix")
     if name == "granian" and releases.FREE_THREADED:
@@ -197,7 +197,7 @@ def serve_process(
 
 
 class Client:
-    """One HTTP/1.1 request over a plain socket, its body read as it comes."""
+    """An HTTP/1.1 request over a plain socket, whose body is read as it arrives."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class Client:
         self._raw += data
 
     def read_chunk(self) -> bytes:
-        """The next chunk; empty at the end of a complete body."""
+        """Return the next chunk, which is empty at the end of a complete body."""
         while b"\r\n" not in self._raw:
             self._receive()
         size_line, self._raw = self._raw.split(b"\r\n", 1)
@@ -256,21 +256,21 @@ class Client:
         return chunk
 
     def read_until(self, text: bytes) -> bytes:
-        """Reads until the body holds some text, and returns the body."""
+        """Read until the body contains some text, and return the body."""
         while text not in self.body:
             assert self.read_chunk(), f"the body ended without {text!r}"
         return self.body
 
     def read_to_end(self) -> bytes:
-        """The whole body of a response that was properly ended.
+        """Return the whole body of a response that completes.
 
         Raises:
-            EOFError: It was not: the connection broke off.
+            EOFError: The response was aborted.
         """
         parts = [self.body]
         deadline = time.monotonic() + TIMEOUT
         while chunk := self.read_chunk():
-            # Pings would keep an endless stream from the socket's timeout.
+            # With pings, an endless stream would never reach the timeout of the socket.
             assert time.monotonic() < deadline, "the response does not end"
             parts.append(chunk)
             self.body = b""
@@ -278,7 +278,7 @@ class Client:
         return self.body
 
     def read_until_broken_off(self) -> bytes:
-        """The whole body of a response that was not properly ended."""
+        """Return the whole body of a response that is aborted."""
         try:
             while self.read_chunk():
                 pass
@@ -293,14 +293,14 @@ def get(port: int, path: str = "/") -> bytes:
 
 
 PLAIN: dict[str, Any] = {"timeout": TIMEOUT, "verify": False, "trust_env": False}
-"""Of a request by httpx, which else reads all certificates before every one."""
+"""Arguments for httpx. By default it loads all certificates for each request."""
 
 BROKEN_OFF = (httpx.RemoteProtocolError, httpx.ReadError)
 
 
 @contextlib.contextmanager
 def opened(port: int, path: str = "/", **headers: str) -> Iterator[httpx.Response]:
-    """A response with its body still on the way, asked for as a page does."""
+    """Open a stream as a page does, and yield the response before its body is read."""
     headers = {"Accept-Encoding": "gzip", "Origin": "http://page", **headers}
     url = f"http://127.0.0.1:{port}{path}"
     with httpx.stream("GET", url, headers=headers, **PLAIN) as response:

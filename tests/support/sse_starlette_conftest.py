@@ -1,6 +1,6 @@
-"""The `conftest.py` of sse-starlette's tests, which its archive does not have.
+"""The `conftest.py` for sse-starlette's tests, which their archive does not contain.
 
-It is copied there; what the tests ask for is taken from how they use it.
+It is copied to the tests and defines what they use.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ async def httpx_client() -> AsyncIterator[httpx2.AsyncClient]:
 
 
 def shut_down_when(condition: Callable[[], Awaitable[None]]) -> None:
-    """Stops the server when a condition returns; the tests replace a method by it."""
+    """Shut the server down when a condition returns."""
 
     async def wait() -> None:
         await condition()
@@ -67,10 +67,10 @@ def shut_down_when(condition: Callable[[], Awaitable[None]]) -> None:
 
 
 tasks: list[asyncio.Task[None]] = []
-"""Kept, or they might be collected before they are done."""
+"""References, so that tasks are not garbage collected before they are done."""
 
 
 @contextmanager
 def collapse_excgroups() -> Iterator[None]:
-    """Does nothing: what our response raises is in no group."""
+    """Do nothing: our response never raises an exception group."""
     yield

@@ -1,4 +1,4 @@
-"""A plugin of pytest that gives the tests of another project our `sse_starlette`."""
+"""A pytest plugin that gives another project's tests our `sse_starlette`."""
 
 from fastapi_sse_fast.sse_starlette import install
 

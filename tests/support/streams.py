@@ -1,4 +1,4 @@
-"""Streams for servers in a process of their own; what happens is printed."""
+"""Streams for servers in another process. They print what happens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ app = FastAPI()
 
 
 def say(*words: object) -> None:
-    # One write, so that the lines of several threads do not mix.
+    # A single write keeps the lines of several threads apart.
     sys.stdout.write("say: " + " ".join(map(str, words)) + "\n")
     sys.stdout.flush()
 
@@ -98,7 +98,7 @@ def sync_busy() -> Iterator[EncodedEvent]:
 
 @app.get("/much", response_class=Response.with_options(send_timeout=0.3))
 async def much() -> AsyncIterator[EncodedEvent]:
-    """More than sockets hold."""
+    """Yield more bytes than the buffers of sockets hold."""
     frame = EncodedEvent(raw_data="x" * 10_000)
     for _ in range(2000):
         yield frame

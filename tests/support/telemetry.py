@@ -1,4 +1,4 @@
-"""A provider of spans that are kept, for FastAPI's telemetry."""
+"""A tracer provider for FastAPI's telemetry that keeps all spans."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opentelemetry import trace
 
 @dataclasses.dataclass
 class Record:
-    """A span, and the arguments of the endpoint that were known meanwhile."""
+    """A span, and the endpoint's arguments that were known while it was open."""
 
     name: str
     attributes: dict[str, Any]
@@ -27,7 +27,7 @@ class Record:
 
 
 class Spans(trace.TracerProvider):
-    """Keeps the spans of an application, in the order in which they began."""
+    """The spans of an application, in the order in which they began."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []

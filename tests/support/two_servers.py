@@ -1,4 +1,4 @@
-"""Two uvicorns in one loop; the second is started by a request to the first."""
+"""Two uvicorns in one event loop. A request to the first starts the second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ tasks: list[asyncio.Task[None]] = []
 
 @app.get("/second", response_class=EventSourceResponse)
 async def second() -> AsyncIterator[int]:
-    """Yields its port."""
+    """Start the second server, and yield its port."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     tasks.append(asyncio.create_task(server.serve(sockets=[listener])))

@@ -1,6 +1,6 @@
-"""Values of every kind that FastAPI's encoder knows, as recipes.
+"""Values of every kind that FastAPI's encoder knows, as functions that create them.
 
-A recipe makes a fresh value each time, because encoding uses some of them up.
+A function creates a new value each time, because encoding exhausts some of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Recipe: TypeAlias = Callable[[], Any]
 
 
 def examples(times: int) -> settings:
-    """Has a property tried on so many times the examples that the profile says."""
+    """Multiply the number of examples of the profile for a property."""
     return settings(max_examples=times * settings().max_examples)
 
 
@@ -210,10 +210,10 @@ PLAIN = st.recursive(
     ),
     max_leaves=20,
 )
-"""Builtins only: what the Rust core writes without help."""
+"""Builtins only, which the Rust core writes without Python code."""
 
 ANY = st.recursive((SCALARS | OTHERS).map(constant), containers, max_leaves=12)
-"""Everything, in any nesting."""
+"""All values, nested in any way."""
 
 LINE = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]))
 
@@ -229,4 +229,4 @@ FIELDS = st.fixed_dictionaries(
         "retry": st.integers(0, 10**25),
     },
 )
-"""Of an event: any that can be sent."""
+"""All fields of an event that can be sent."""
