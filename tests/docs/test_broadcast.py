@@ -24,7 +24,7 @@ def broadcast_module() -> dict[str, Any]:
 
 @pytest.fixture
 def broadcast(broadcast_module: dict[str, Any]) -> Iterator[int]:
-    """The port of a server of its own, with an empty channel."""
+    """Run the example on a new server, and yield its port."""
     with serve(broadcast_module["app"]) as port:
         yield port
 

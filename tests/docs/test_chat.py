@@ -1,4 +1,4 @@
-"""`examples/chat.py` as its clients see it: OpenAI's SDK, over a real socket."""
+"""`examples/chat.py` with OpenAI's SDK over a real socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..support.server import TIMEOUT, serve, wait_until
 if TYPE_CHECKING:
     import openai
     from openai.types.chat import ChatCompletionChunk
-else:  # it has no build for some Pythons
+else:  # It has no wheels for some Pythons.
     openai = pytest.importorskip("openai", exc_type=ImportError)
 
 FAST = 10_000.0
@@ -36,7 +36,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What the application says of its streams."""
+    """Capture what the application logs about its streams."""
     caplog.set_level(logging.INFO, logger="fastapi_sse_fast._demo.chat")
     return caplog
 
@@ -233,11 +233,11 @@ def test_a_reply_that_the_end_of_the_server_cuts_off_is_an_error(
             list(stream)
 
 
-# Who leaves
+# Clients that disconnect
 
 
 def closed(log: pytest.LogCaptureFixture) -> list[str]:
-    """What was said of the end of a stream, once it is over."""
+    """Wait until a stream has ended, and return what was logged about it."""
     wait_until(lambda: len(log.messages) == 2)
     return log.messages
 
@@ -264,7 +264,7 @@ def test_leaving_stops_the_model_for_the_async_client(
             ) as stream:
                 async for _ in stream:
                     break
-            # With its connections still open, so that nothing else ends the stream.
+            # The client keeps its connections open, so nothing else can end the stream.
             generated, ended = await asyncio.to_thread(closed, log)
             assert int(generated.split()[1]) < len(REPLY) / 6
             assert ended.startswith("disconnected after ")

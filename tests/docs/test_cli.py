@@ -1,4 +1,4 @@
-"""The command line as its user sees it: a process, what it prints, how it ends."""
+"""The command line as a process: its output and its exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ on_unix = pytest.mark.skipif(sys.platform == "win32", reason="stopped with SIGIN
 def run(
     *arguments: str, without: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command, where some packages are not installed."""
+    """Run a command, as if some packages were not installed."""
     command = COMMAND
     if without:
         program = (
@@ -96,7 +96,7 @@ def test_a_port_that_is_taken_is_an_error_to_who_asked_for_it() -> None:
 
 
 ROW = re.compile(r"^  (\S.*?)  +([\d.]+)(?: +([\d.]+)x)?$", re.M)
-"""A contestant, what an event costs with it, and how many times ours that is."""
+"""A contestant, its cost per event, and the ratio to our cost."""
 
 
 def test_bench_measures_what_can_be_measured() -> None:
@@ -134,9 +134,9 @@ def test_ctrl_c_ends_bench_and_its_servers() -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # of what machine it is
+        process.stdout.readline()  # It names the machine.
         process.send_signal(signal.SIGINT)
-        # Both are at their end only when no server has them any more.
+        # Reading ends when no server process has the pipes open any more.
         stdout, stderr = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
     assert re.sub(r"^Left out, .*\n\n", "", stderr) == ""

@@ -1,4 +1,4 @@
-"""The demo as its user runs it: a process, a socket, a client."""
+"""The demo as a process, with a client over a socket."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVENT_STREAM = "text/event-stream; charset=utf-8"
 def demo() -> Iterator[Demo]:
     with running_demo() as demo:
         yield demo
-        # No request of these tests made it print a traceback.
+        # It has not printed a traceback for any request.
         assert demo.stop() == (0, "", "")
 
 
@@ -124,7 +124,7 @@ def test_the_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
     for path in PAGE.iterdir():
         text = client.get(f"/{path.name}").text
         assert text == path.read_text(encoding="utf-8")
-        # But the name of SVG.
+        # The namespace of SVG is not a request.
         assert {*re.findall(r"\w+://([^/]*)", text)} <= {"www.w3.org"}
 
 
@@ -154,7 +154,7 @@ def test_a_connection_that_is_cut_loses_no_event(client: httpx.Client) -> None:
     source = EventSource()
     for cut_after in (2, 5):
         headers = {"Last-Event-ID": source.last_event_id or "0"}
-        headers["X-Forwarded-For"] = "203.0.113.1"  # as behind a proxy
+        headers["X-Forwarded-For"] = "203.0.113.1"  # A proxy adds it.
         with client.stream("GET", "/count", headers=headers) as response:
             received = response.iter_raw()
             while len(source.events) < cut_after:
@@ -186,7 +186,7 @@ def test_all_that_a_demo_has_started_ends_with_it_even_if_it_is_killed() -> None
         with client.stream("GET", "/race", params=asked) as response:
             assert next(response.iter_raw())
             demo.process.kill()
-            # They have its standard error: it is closed when the last one has ended.
+            # They have inherited standard error, which closes when the last one ends.
             demo.process.communicate(timeout=DEADLINE)
 
 
@@ -195,7 +195,7 @@ def test_all_that_a_demo_has_started_ends_with_it_even_if_it_is_killed() -> None
 
 def test_where_the_port_is_taken_the_demo_takes_another_and_says_so() -> None:
     with contextlib.ExitStack() as taken:
-        # Else by the demo of the other tests, or by another program.
+        # If this fails, the other tests' demo or another program has the port.
         with contextlib.suppress(OSError):
             taken.enter_context(socket.create_server(("127.0.0.1", 8000)))
         second = taken.enter_context(running_demo())
@@ -210,7 +210,7 @@ def test_where_the_port_is_taken_the_demo_takes_another_and_says_so() -> None:
 
 def test_ctrl_c_stops_a_demo_with_an_idle_client() -> None:
     with running_demo() as demo, client_of(demo) as client:
-        client.get("/")  # leaves its connection open
+        client.get("/")  # The connection stays open.
         assert demo.stop() == (0, "", "")
 
 

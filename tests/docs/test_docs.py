@@ -1,8 +1,8 @@
-"""The examples in docstrings, in the README and in the documentation do what they say.
+"""The examples in docstrings, in the README and in the documentation work.
 
-On a page, the Python blocks under one heading run in order in one namespace: a block
-with prompts as a doctest, others as they are. `console` blocks show what curl prints;
-here the application of that namespace is asked instead.
+The Python blocks under one heading of a page run in order in one namespace. A block
+with prompts runs as a doctest. `console` blocks show the output of curl; here the test
+calls the application of that namespace instead.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
 NOT_RUN = {"html", "javascript", "nginx", "sh", "text"}
-"""Languages of blocks that show something else than Python."""
+"""Languages of blocks that do not run."""
 
 OPTIONAL = ["openai", "sse_starlette"]
-"""What examples may import although the tests can run without it."""
+"""Packages that examples may import and that tests can run without."""
 
 
 class Block(NamedTuple):
@@ -57,7 +57,7 @@ class Section(NamedTuple):
 
 
 def sections_of(page: Path) -> Iterator[Section]:
-    """The parts of a page below its headings of the first and second level."""
+    """Yield the sections of a page below headings of the first and second level."""
     section = Section(page, "", [])
     block: Block | None = None
     fence = ""
@@ -102,7 +102,7 @@ def test_the_blocks_of_a_section_run(
         elif ">>> " in block.text:
             run_doctest(block, section.page, namespace)
         else:
-            # As if the rest of the page were empty lines: errors tell the right one.
+            # Empty lines before the block make errors show the right line of the page.
             source = "\n" * block.line + block.text
             code = compile(source, section.page, "exec", dont_inherit=True)
             exec(code, namespace)
@@ -125,7 +125,7 @@ CURL.add_argument("-w", dest="write_out", default="")
 
 
 def run_curl(block: Block, namespace: dict[str, Any]) -> None:
-    """Compares what an application answers with what curl is said to print."""
+    """Compare the response of the application with the output in the block."""
     commands = re.split(r"^\$ curl ", block.text, flags=re.M)
     assert commands.pop(0) == ""
     for text in commands:

@@ -1,4 +1,4 @@
-"""What Python says of the compiled classes and functions, and of the version."""
+"""`help()` for the compiled classes and functions, and the version."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ..support.ids import stable_id
 
 STUB = Path(fastapi_sse_fast.__file__).with_name("_core.pyi")
 
-# CPython documents these itself, with one text for the calls of all types.
+# CPython documents these itself, with the same text for all types.
 SLOTS = {"__new__", "__call__", "__len__"}
 
 
 def documented() -> dict[str, str]:
-    """The docstrings of the stub that are public, by qualified name."""
+    """Return the public docstrings of the stub by qualified name."""
     texts: dict[str, str] = {}
     for node in ast.parse(STUB.read_text()).body:
         if not isinstance(node, (ast.ClassDef, ast.FunctionDef)):

@@ -1,4 +1,4 @@
-"""What the demo's race is run by: servers, and processes that read from them."""
+"""The race of the demo: its servers, and the processes that read from them."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_every_event_of_every_stream_is_read(
     said = list(crowd.race(ports, streams=30, number=20, pause=pause))
     for package in PACKAGES:
         lines = [line for of, line in said if of == package]
-        assert "usage" in lines[0]  # before the race
-        assert [*lines[-1]] == ["usage"]  # and after it
+        assert "usage" in lines[0]  # This is before the race.
+        assert [*lines[-1]] == ["usage"]  # This is after it.
         received = [line["received"] for line in lines if "received" in line]
         assert received == sorted(received)
         assert received[-1] == 30 * 20

@@ -1,4 +1,4 @@
-"""How streams end: as in sse-starlette, or better on purpose."""
+"""The endings of streams: as in sse-starlette, or better on purpose."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _running() -> Iterator[None]:
 
 
 class Events:
-    """Events for ever, and what happens to whoever yields them."""
+    """An endless generator function that logs its end."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -61,7 +61,7 @@ async def waiting() -> AsyncIterator[int]:
 
 
 def end_by(stop: Any, response: Any, started: Any, backend: str, **more: Any) -> Reply:
-    """What a request gets that is ended by `stop()`, once it has begun."""
+    """Make a request, call `stop()` once it has begun, and return its reply."""
 
     async def main() -> Reply:
         replies: list[Reply] = []
@@ -101,7 +101,7 @@ def test_a_client_that_leaves(anyio_backend: str) -> None:
     assert not response.active
     assert log in (
         ["http.disconnect", "cancelled", "closed", "background"],
-        ["http.disconnect", "closed", "background"],  # it stood at its `yield`
+        ["http.disconnect", "closed", "background"],  # At a `yield`.
     )
 
 
@@ -152,7 +152,7 @@ def test_a_client_that_vanishes_from_a_socket() -> None:
 def test_send_that_fails_is_no_error_where_the_client_has_left(
     anyio_backend: str,
 ) -> None:
-    """sse-starlette raises an `OSError`, and what a transport in memory raises."""
+    """sse-starlette raises an `OSError`, and the error of an in-memory transport."""
 
     async def main(error: Exception) -> list[str]:
         left = anyio.Event()
@@ -182,7 +182,7 @@ def test_send_that_fails_although_the_client_is_there(anyio_backend: str) -> Non
 
     async def main() -> None:
         response = EventSourceResponse(Events()())
-        response.active = False  # as applications do to stop the pings
+        response.active = False  # Applications do so to stop the pings.
         await response(scope(), receive_nothing, send)
 
     with pytest.raises(LookupError, match="in a middleware"):
@@ -282,7 +282,7 @@ def test_a_clean_up_that_takes_too_long(
     response = EventSourceResponse(slow(), cleanup_timeout=cleanup_timeout)
     fetch(response, backend=anyio_backend, disconnect_after=1)
     assert log == ["closing", "cancelled"]
-    if anyio_backend == "asyncio":  # trio has cancelled it before
+    if anyio_backend == "asyncio":  # trio has cancelled it earlier.
         assert "did not close within" in caplog.text
 
 
@@ -294,7 +294,7 @@ def test_a_channel_is_closed_only_with_an_item_that_was_not_sent(
         with sender, receiver:
             sender.send_nowait(1)
             await call(EventSourceResponse(receiver), disconnect_after=1)
-            # It waited for the next item, which another response gets.
+            # The next item goes to another response, although this one waited for it.
             sender.send_nowait(2)
             reply = await call(EventSourceResponse(receiver), disconnect_after=1)
             assert reply.body == b"data: 2\r\n\r\n"
@@ -336,7 +336,7 @@ def test_a_get_ends_when_the_server_stops(anyio_backend: str) -> None:
     )
     reply = end_by(shutdown, response, events.started, anyio_backend)
     assert reply.error is None
-    assert not reply.complete  # it breaks off, and does not look finished
+    assert not reply.complete  # The response is aborted.
     assert events.log[-1] == "closed"
     assert ran == ["background"]
 
@@ -415,7 +415,7 @@ def test_the_status_ends_streams(anyio_backend: str) -> None:
     events = Events()
     reply = end_by(stop, EventSourceResponse(events()), events.started, anyio_backend)
     assert not reply.complete
-    # Streams that begin later end, too.
+    # Streams that begin later end too.
     reply = fetch(EventSourceResponse(waiting()), backend=anyio_backend)
     assert reply.error is None
     assert not reply.complete
@@ -480,7 +480,7 @@ def test_a_ping_never_meets_an_event(anyio_backend: str) -> None:
     sending = anyio.Lock()
 
     async def send(message: Any) -> None:
-        sending.acquire_nowait()  # raises where it is taken
+        sending.acquire_nowait()  # This raises if another send waits.
         await anyio.sleep(5 * MS)
         sending.release()
 

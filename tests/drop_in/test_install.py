@@ -1,4 +1,4 @@
-"""`install()`: the modules of sse-starlette are ours, whoever imports them."""
+"""`install()` replaces the modules of sse-starlette for all imports."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def not_installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def theirs() -> ModuleType:
-    """sse-starlette itself, imported."""
+    """Import sse-starlette itself."""
     original.imported()
     return sys.modules["sse_starlette"]
 
@@ -103,7 +103,7 @@ def stream():
 
 def test_uninstall(theirs: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     module = a_module(IMPORTS, monkeypatch)
-    uninstall()  # there is nothing to undo
+    uninstall()  # Nothing is installed.
     install()
     uninstall()
     assert module.EventSourceResponse is theirs.EventSourceResponse

@@ -1,4 +1,4 @@
-"""What items become, byte for byte."""
+"""The frames of items, byte for byte."""
 
 from __future__ import annotations
 

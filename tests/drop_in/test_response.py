@@ -1,4 +1,4 @@
-"""The response: its arguments, and what it does with them."""
+"""The response and its arguments."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def numbers(n: int = 3) -> AsyncIterator[int]:
 
 
 def test_the_signatures_are_those_of_sse_starlette() -> None:
-    """Names, order, defaults and kinds; annotations may say the same in other words."""
+    """Names, order, defaults and kinds are equal. Annotations may differ in form."""
     theirs = original.imported()
     for name in ("EventSourceResponse", "AppStatus", "SendTimeoutError"):
         assert hasattr(sse_module, name)

@@ -1,4 +1,4 @@
-"""The second drop-in on every server."""
+"""`fastapi_sse_fast.sse_starlette` on every server."""
 
 from __future__ import annotations
 

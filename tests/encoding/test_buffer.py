@@ -1,4 +1,4 @@
-"""The buffer between the generator and the socket."""
+"""The buffer between a generator and the sends."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The parser that the tests trust, on the `format-*` cases of web-platform-tests.
+"""The parser of the tests against the `format-*` cases of web-platform-tests.
 
-Then everything that a stream emits, read by that parser.
+Then the events of all kinds of streams, as this parser reads them.
 """
 
 from __future__ import annotations
@@ -39,10 +39,11 @@ LONG = b"x" * 2048
 
 @dataclasses.dataclass
 class Case:
-    """A response, and what a client makes of it.
+    """A response, and the events that a client reads from it.
 
     Args:
-        again: The body after a reconnection; `%s` in it is the `Last-Event-ID` sent.
+        again: Body after a reconnection. `%s` in it is the `Last-Event-ID` of the
+            client.
     """
 
     checks: str
@@ -187,7 +188,7 @@ CASES = {
         content_type="text/event-stream;charset=windows-1252",
     ),
 }
-"""Written anew from what the cases of that name check."""
+"""Cases that check the same as the cases of that name in web-platform-tests."""
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 10**6])
@@ -259,7 +260,7 @@ def test_all_that_a_stream_emits_is_read(breaks_off: bool, anyio_backend: str) -
 
 
 class Token(ServerSentEvent):
-    """An event of one's own."""
+    """A user's subclass of the event."""
 
     event: str | None = "token"
 
@@ -273,16 +274,16 @@ JSON = st.recursive(
     max_leaves=8,
 )
 TYPED = st.lists(st.text() | st.integers(), max_size=3)
-"""What a stream with an item type takes."""
+"""Items for a stream with an item type."""
 
 
 @dataclasses.dataclass
 class Sent:
-    """An item, and what a client is to make of it.
+    """An item, and the event that a client must read from it.
 
     Args:
-        data: The event's data; a tuple of one value where it is the JSON of that.
-        comments: What precedes it for those who look at comments.
+        data: Data of the event. A tuple holds the value of which it is the JSON.
+        comment: Text of the comment before the event.
     """
 
     item: Any

@@ -160,7 +160,7 @@ def test_what_no_template_was_pickled_to() -> None:
     ):
         with pytest.raises(ValueError, match=r"invalid state|json must be"):
             restore(*wrong)
-    # Wrong in a way that cannot be known: whatever is made, or said, is no panic.
+    # These states cannot be recognized as wrong. They must not cause a panic.
     for wrong in (
         (pieces[::-1], slots, spellings, data, bound),
         ([b"", b"", b""], slots, spellings, data, bound),

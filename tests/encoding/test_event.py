@@ -1,4 +1,4 @@
-"""`ServerSentEvent` is FastAPI's in all but speed, `EncodedEvent` is its frame."""
+"""`ServerSentEvent` behaves as FastAPI's, and `EncodedEvent` holds its frame."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ def test_construction_is_fastapis(arguments: dict[str, Any]) -> None:
 
 
 def frame_of(event: fastapi.sse.ServerSentEvent) -> bytes | None:
-    """The frame as FastAPI's router makes it; `None` if it cannot be encoded."""
+    """Return the frame that FastAPI's router sends, or `None` if it raises an error."""
     if set("\r\n") & set((event.event or "") + (event.id or "")):
-        return None  # made by a FastAPI before 0.136.3
+        return None  # FastAPI accepts it before 0.136.3.
     try:
         data = event.raw_data
         if data is None and event.data is not None:
@@ -435,7 +435,7 @@ def test_a_replaced_model_dump_json_is_honoured(
 
 
 def test_our_events_are_read_the_fast_way() -> None:
-    """Their field names are Python's one copy of each, as those of FastAPI's events."""
+    """The fast path compares field names by identity, so they must be interned."""
     ours, theirs = ServerSentEvent(id="1"), fastapi.sse.ServerSentEvent(id="1")
     assert [id(name) for name in ours.__dict__] == [
         id(name) for name in theirs.__dict__
@@ -495,7 +495,7 @@ def test_only_bytes_are_taken_for_frames() -> None:
 
 
 class Blank(type):
-    """A metaclass of classes without a name to show."""
+    """A metaclass of classes whose name cannot be shown."""
 
     def __str__(cls) -> str:
         raise ZeroDivisionError
@@ -535,7 +535,7 @@ def test_a_class_that_is_not_finished_is_no_event(
             value: Any = Before()
             try:
                 value.__class__ = cls
-            except TypeError:  # from Python 3.14 on, and without the GIL
+            except TypeError:  # Since Python 3.14, and without the GIL.
                 pytest.skip("no object gets such a class here")
             with pytest.raises(ValueError, match="not iterable") as caught:
                 encode_event(value)
@@ -547,4 +547,4 @@ def test_a_class_that_is_not_finished_is_no_event(
 
     Meta("Unfinished", (), {})
     assert len(raised) == 2
-    assert capfd.readouterr().err == ""  # no panic that was caught
+    assert capfd.readouterr().err == ""  # Rust prints a panic, even if caught.

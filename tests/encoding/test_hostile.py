@@ -1,6 +1,6 @@
-"""Objects that misbehave, values that change, and sizes beyond reason.
+"""Objects that misbehave, values that change, and extreme sizes.
 
-Whatever it is given, the Rust core returns or raises: it never panics.
+The Rust core returns a result or raises an error for any input. It never panics.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ BASES: list[Any] = [object, str, int, float, list, dict, tuple, Exception, type]
 
 
 def broken(base: Any, method: str, error: type[BaseException]) -> Any:
-    """An instance whose method raises, as soon as it has been made."""
+    """Return an instance whose method raises once the instance exists."""
     armed = False
 
     def raises(self: object, *args: Any, **kwargs: Any) -> Any:
@@ -153,7 +153,7 @@ def test_fields_of_a_subclass_that_raise(
             assert type(result) is error
 
 
-# PyO3 shows the name of an argument that it does not know, and says when it cannot.
+# PyO3 reports an unknown argument by name, and warns if that fails.
 @pytest.mark.filterwarnings("ignore:Exception ignored")
 @pytest.mark.parametrize("name", ["a", "data", "raw_data", "data_str", "é"])
 @pytest.mark.parametrize("method", ["__hash__", "__eq__", "__str__", "__repr__"])
@@ -303,7 +303,7 @@ def test_a_generator_that_is_running() -> None:
         assert isinstance(result, (bytes, BaseException))
 
 
-# Values that change, or use what they are encoded by
+# Values that change, or that use the encoder while they are encoded
 
 
 MEDDLERS: list[Make] = [Meddler, lambda meddle: MeddlingModel(meddle=meddle)]
@@ -431,7 +431,7 @@ def test_waking_may_push_into_the_same_buffer() -> None:
 # Sizes
 
 LEVELS = 250_000
-"""So many calls inside of each other would have 32 bytes each of a stack of 8 MiB."""
+"""With so many nested calls, a stack of 8 MiB has 32 bytes for each."""
 
 
 @dataclasses.dataclass
@@ -462,7 +462,7 @@ DEEP: dict[str, Make] = {
 def test_more_levels_than_fit_on_the_stack_are_an_error_and_can_be_freed(
     name: str,
 ) -> None:
-    # What is no container takes more of the stack, and of the time.
+    # Other objects than containers need more stack, and more time.
     levels = LEVELS if name in ("list", "tuple", "dict") else LEVELS // 4
     value: Any = None
     with no_collector():
@@ -470,7 +470,7 @@ def test_more_levels_than_fit_on_the_stack_are_an_error_and_can_be_freed(
             value = DEEP[name](value)
         for way in ENCODERS:
             if (name, way) == ("event", "data_template"):
-                continue  # a template takes no event, however deep
+                continue  # A template does not take events.
             result = outcome(way, value)
             assert isinstance(result, (RecursionError, ValueError)), way
         del value
@@ -486,7 +486,7 @@ def test_around_the_limits_of_depth(name: str, depth: int) -> None:
         expected: Any = reference.frame(data=reference.dumps(value))
     except Exception as error:
         expected = type(error)
-    if name != "event":  # which is no plain item
+    if name != "event":  # An event is not plain data.
         found = outcome("push", value)
         assert (found if isinstance(found, bytes) else type(found)) == expected
     every_outcome(lambda: value)
@@ -548,7 +548,7 @@ for name, make in {
 @pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="measures by /proc")
 def test_a_huge_text_is_copied_once_and_as_json_twice() -> None:
-    """64 MiB; what 512 MiB take is in docs/conformance.md."""
+    """For 64 MiB. The figures for 512 MiB are in `docs/conformance.md`."""
     run = subprocess.run(
         [sys.executable, "-c", MEMORY, "64"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""No field can bring another one along, whoever writes it."""
+"""No value of a field can add another field or event to the stream."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from ..support.ids import stable_id
 
 
 class Loose(ServerSentEvent):
-    """Fields of any type, checked by nobody but the encoder."""
+    """An event with fields of any type. Only the encoder checks them."""
 
     event: Any = None
     id: Any = None
@@ -41,7 +41,7 @@ class Loose(ServerSentEvent):
 
 
 class Changed(fastapi.sse.ServerSentEvent):
-    """Has other fields once it is made."""
+    """An event whose fields change after its creation."""
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("id", "event", "raw_data", "retry", "comment"):
@@ -124,7 +124,7 @@ MAKERS: dict[str, Callable[[dict[str, Any]], Any]] = {
         **{name: fields[name] for name in ("event", "id", "retry", "comment")},
     ),
 }
-"""Every way to make an event of fields."""
+"""Every way to encode an event with given fields."""
 
 LINE_BREAKS = ["\n", "\r", "\r\n", "\n\n"]
 LINES = [
@@ -152,7 +152,7 @@ EVIL_FIELDS = st.fixed_dictionaries(
 
 
 def judged(frame: bytes, fields: dict[str, Any]) -> None:
-    """Says of a frame in a stream that it is what the fields say, and no more."""
+    """Check that a client reads exactly these fields from a frame in a stream."""
     source = parse(b"data: before\n\n" + frame + b"data: after\n\n")
     before, *events, after = source.events
     assert before == Event("before")

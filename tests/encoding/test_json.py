@@ -25,14 +25,14 @@ from ..support.ids import stable_id
 
 
 def encode(value: Any) -> bytes:
-    """The frame of a plain item."""
+    """Return the frame of a plain item."""
     buffer = buffer_of()
     buffer.push(value)
     return taken(buffer)
 
 
 REFUSALS = (TypeError, ValueError)
-"""Which one depends on what is looked at first where several values are wrong."""
+"""Errors for a wrong value. If there are several, either may be found first."""
 
 
 def outcome(make: Any, value: Any) -> bytes | str:
@@ -104,7 +104,7 @@ def test_the_traps_of_fastapis_encoder(value: Any, text: str) -> None:
 def test_keys_that_become_one_keep_the_place_of_the_first() -> None:
     key = uuid.UUID(int=1)
     value = {key: iter(()), "between": 1, str(key): [2], "_sa": 3}
-    value[key] = (number for number in range(2))  # must be used up once only
+    value[key] = (number for number in range(2))  # It can be read only once.
     text = f'{{"{key}": [2], "between": 1}}'
     assert encode(value) == f"data: {text}\n\n".encode()
 
@@ -134,7 +134,7 @@ def test_recursion_is_bounded_by_pythons_limit(levels: int) -> None:
             value = [value]
     with pytest.raises(RecursionError):
         encode(value)
-    while value:  # taken apart by hand: freeing it in one go recurses too
+    while value:  # Freeing the whole list at once would recurse too.
         value = value.pop()
 
 
@@ -154,7 +154,7 @@ def test_integers_beyond_pythons_limit_are_its_error() -> None:
 
 
 class Meddler:
-    """Changes a dict while it is being encoded."""
+    """Calls a function while it is being encoded."""
 
     def __init__(self, meddle: Any) -> None:
         self.meddle = meddle
@@ -206,14 +206,14 @@ def test_an_odd_key_that_appears_while_encoding_is_an_error(size: int) -> None:
 
 
 class NoModel:
-    """Has what a model has, but is none."""
+    """Has the attributes of a model, but is not a model."""
 
     model_dump = BaseModel.model_dump
     __pydantic_serializer__ = None
 
 
 class Endless(BaseModel):
-    """Dumps to itself, for ever."""
+    """A model that dumps to itself, endlessly."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Events of many kibibytes: `bytes` of their own, with the bytes of small ones."""
+"""Large events, which are separate `bytes` objects with the usual frames."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def frame(
     id: str | None = None,
     retry: int | None = None,
 ) -> bytes:
-    """As in `reference.py`, but fast."""
+    """Return the frame of an event, like `reference.frame` but fast."""
     fields = {
         "": comment,
         "event": event,

@@ -1,4 +1,4 @@
-"""The fast paths through pydantic, where an application has changed it first."""
+"""The fast paths through pydantic, after an application has changed pydantic."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_unchanged_pydantic_needs_no_warning() -> None:
     ],
 )
 def test_a_method_that_was_wrapped_before_is_called(method: str, calls: str) -> None:
-    """By a tracer, say; it need not show the defaults of the function."""
+    """A tracer may wrap it. The wrapper does not have the function's defaults."""
     change = f"BaseModel.{method} = traced(BaseModel.{method})"
     warned, called = imported_after(change)
     assert warned == "serialized"
@@ -106,7 +106,7 @@ import fastapi.sse
 
 
 def test_the_fields_that_were_set_have_to_be_known() -> None:
-    """A model is equal to another whichever of them were, so this is asked for."""
+    """`==` of models ignores which fields were set, so a separate check finds this."""
     change = """
 slot = BaseModel.__dict__["__pydantic_fields_set__"]
 

@@ -1,4 +1,4 @@
-"""Templates: bytes equal to encoding the whole, whatever fills the slots."""
+"""Templates give the same bytes as encoding the whole data, for all values."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ JSON = st.recursive(
 
 
 def around(value: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Data with one hole, as a function that fills it."""
+    """Return functions that put a value into some data."""
 
     def in_list(inner: Any, before: list[Any], after: list[Any]) -> Any:
         return lambda filling: [*before, inner(filling), *after]
@@ -263,7 +263,7 @@ NUMBER = int(Slot("a", type=int))
 
 
 class Written:
-    """Data that is whatever JSON, or none, it was given."""
+    """Data whose JSON is any text, valid or not."""
 
     def __init__(self, json: str) -> None:
         self.json = json

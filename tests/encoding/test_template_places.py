@@ -1,4 +1,4 @@
-"""Slots everywhere: what fills one is what it would be in the encoded whole."""
+"""Slots in every place: a value is encoded as it would be in the whole data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ..support.values import Recipe, constant
 pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 
 Shape: TypeAlias = Callable[[Any], Any]
-"""Data with one hole, as a function that fills it."""
+"""A function that puts a value into some data."""
 
 
 def first(value: Any) -> Any:
@@ -70,7 +70,7 @@ class Extra(BaseModel):
 
 
 class Typed(BaseModel):
-    """Fields whose serializers differ from what is written of a value of no type."""
+    """Fields whose serializers write values differently than fields without a type."""
 
     text: str | None = None
     number: float | None = None
@@ -94,7 +94,7 @@ class Root(RootModel[Any]):
 
 
 class AnyConfigured(BaseModel):
-    """Of no type, so that the serializer of what is inside decides by itself."""
+    """A field without a type. The model inside decides how it is serialized."""
 
     model_config = ConfigDict(ser_json_timedelta="float", ser_json_inf_nan="constants")
 
@@ -215,7 +215,7 @@ FIELDS: dict[str, Shape] = {
     "subclass": lambda value: AsBase(inner=Derived(value=value)),
     "as any": lambda value: AsBase(inner=Base(value=1), as_any=Derived(value=value)),
 }
-"""Of models that pydantic writes without code of their own."""
+"""Shapes of models that pydantic serializes without any user code."""
 
 CODE: dict[str, Shape] = {
     "field serializer": field(Trimmed, "value"),
@@ -292,9 +292,9 @@ def test_a_value_is_written_as_in_the_whole(
     for name in around:
         shape = AROUND[name](shape)
     if isinstance(outcome(lambda: EncodedEvent(data=shape("text"))), type):
-        reject()  # an object of no known type in a model
+        reject()  # Pydantic cannot serialize this object in a model.
     template = EventTemplate(shape(Slot("slot")), json=json)
-    # All of them again: what it has learned from one must hold for the next.
+    # Each value comes twice, because the template learns from the first one.
     for recipe in recipes * 2:
 
         def whole(recipe: Recipe = recipe) -> EncodedEvent:

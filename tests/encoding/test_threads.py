@@ -1,4 +1,4 @@
-"""Threads that use one buffer, one encoder, one event and one template at once."""
+"""Threads that use the same buffer, encoder, event or template at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HIGH_WATER = 1000
 
 
 def in_threads(work: Callable[[int], None], count: int = 8) -> None:
-    """Runs it in all of them at once, often switching between them."""
+    """Run a function in all threads at once, with frequent switches between them."""
     failed: list[BaseException] = []
     together = threading.Barrier(count)
 
@@ -74,7 +74,7 @@ def test_a_buffer_that_threads_do_everything_to_at_once() -> None:
             with pytest.raises(ValueError, match="not iterable"):
                 buffer.push([key, "torn" * turn, object()])
             if turn % 7 == number % 7:
-                taken.append(buffer.take())  # parts of one thread stay in order
+                taken.append(buffer.take())  # Frames of one thread keep their order.
             buffer.resume()
             assert 0 <= len(buffer) <= 8 * 4 * turns * longest
 
@@ -99,7 +99,7 @@ def test_a_buffer_that_threads_do_everything_to_at_once() -> None:
 
 
 def test_a_buffer_is_full_or_not_whoever_fills_it() -> None:
-    """Eight threads stop at the same limit, and go on when it is gone."""
+    """Eight threads stop at the same limit and continue below it."""
     buffer = buffer_of(high_water=HIGH_WATER)
     frame = EncodedEvent(data="x")
 
@@ -110,7 +110,7 @@ def test_a_buffer_is_full_or_not_whoever_fills_it() -> None:
     for _ in range(20):
         in_threads(fill)
         assert buffer.full
-        # Each may have one on its way when another makes the buffer full.
+        # Each thread may push one more frame while another fills the buffer.
         assert HIGH_WATER <= len(buffer) <= HIGH_WATER + 8 * len(frame)
         assert len(buffer.take()) >= HIGH_WATER
         assert (len(buffer), buffer.full) == (0, False)

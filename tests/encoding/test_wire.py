@@ -54,7 +54,7 @@ def test_frames_equal_the_reference(fields: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\n\r", "\r\r\n\n"])
 def test_a_line_break_is_found_wherever_it_is(line_break: str) -> None:
-    """Text is looked at in blocks of 16 and 64 bytes."""
+    """Text is searched in blocks of 16 and 64 bytes."""
     for length in (*range(70), 113, 127, 128, 129, 200):
         for at in range(length + 1):
             text = "x" * at + line_break + "y" * (length - at)

@@ -1,7 +1,7 @@
 """The table "Differences from `fastapi.sse`" in the documentation, row by row.
 
-Every test runs the same code with both. Where one fails because FastAPI has changed,
-its row is out of date.
+Each test runs the same code with both packages. If one fails because FastAPI has
+changed, its row is out of date.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def no_collector() -> Iterator[None]:
-    """Nobody closes a generator that was only dropped."""
+    """Disable the garbage collector, which would close dropped generators."""
     gc.collect()
     gc.disable()
     try:
@@ -136,14 +136,14 @@ def test_exception_handlers_are_found() -> None:
     for endpoint in (early, late):
         assert type(reply(FASTAPI, endpoint).error).__name__ == "ExceptionGroup"
     assert reply(OURS, early).body == b"handled"
-    # Starlette's word for it, once the head is sent.
+    # Starlette raises this after the head is sent.
     error = reply(OURS, late).error
     assert isinstance(error, RuntimeError)
     assert "response already started" in str(error)
     assert isinstance(error.__cause__, LookupError)
 
 
-# Clean-up
+# Cleanup
 
 
 @pytest.mark.usefixtures("no_collector")
@@ -200,7 +200,7 @@ def test_a_generator_can_await_while_it_is_closed() -> None:
 @pytest.mark.usefixtures("no_collector")
 def test_a_sync_generator_is_closed_too() -> None:
     async def main(module: ModuleType) -> list[str]:
-        log: list[str] = []  # FastAPI's generator may be closed long after
+        log: list[str] = []  # FastAPI's generator may be closed much later.
 
         def items() -> Iterator[int]:
             try:
@@ -353,7 +353,7 @@ def test_context_variables_of_a_sync_generator_are_kept() -> None:
     def items() -> Iterator[str]:
         variable.set("set")
         for _ in range(3):
-            time.sleep(10 * MS)  # too long for all to be of one batch
+            time.sleep(10 * MS)  # No batch is as long as all of them.
             yield variable.get()
 
     theirs, ours = both(items)
@@ -393,7 +393,7 @@ def test_what_an_async_decorator_returns_is_streamed() -> None:
     assert theirs.status == 500
     assert isinstance(theirs.error, AttributeError)
     del theirs
-    gc.collect()  # of a coroutine that nobody has awaited
+    gc.collect()  # It finds a coroutine that was never awaited.
     assert (ours.status, ours.body) == (200, b"data: 1\n\n")
 
 

@@ -1,4 +1,4 @@
-"""What is imported, and by whom."""
+"""The modules that the package imports, from Python and from Rust."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def imported_by_python() -> set[str]:
 
 
 def test_python_imports_all_that_rust_imports() -> None:
-    """A frozen application has no other modules; see `make test-frozen`."""
+    """A frozen application contains only modules that Python code imports."""
     of_rust = imported_by_rust()
     assert {"fastapi_sse_fast._fallback", "secrets", "asyncio"} <= of_rust
-    of_libraries = {"asyncio.tasks"}  # which imports them itself
+    of_libraries = {"asyncio.tasks"}  # asyncio imports it.
     assert of_rust - imported_by_python() == of_libraries & of_rust

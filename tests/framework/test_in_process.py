@@ -30,7 +30,7 @@ from ..support.outcomes import ENDS_WELL, FAILS, streams
 from ..support.server import wait_until
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # newer releases prefer another client to httpx
+    warnings.simplefilter("ignore")  # Newer releases deprecate httpx here.
     import starlette.testclient
     from starlette.testclient import TestClient
 
@@ -57,7 +57,7 @@ def get_in_process(request: pytest.FixtureRequest) -> Any:
 
 @contextlib.contextmanager
 def nothing_left_behind() -> Iterator[None]:
-    """Not a thread, an open stream, or a signal handler."""
+    """Check that no thread, open stream or signal handler remains."""
 
     def handler(number: int, frame: object) -> None:
         raise AssertionError
@@ -71,7 +71,7 @@ def nothing_left_behind() -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, original)
     assert not open_streams()
-    # The workers of a loop end a moment after it; trio keeps idle ones for 10 s.
+    # The worker threads end shortly after the event loop. trio keeps them for 10 s.
     wait_until(
         lambda: all(
             thread in threads or thread.name.startswith("Trio thread")
@@ -81,7 +81,7 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def living_tasks() -> int:
-    """How many tasks the loop has, that of the caller included."""
+    """Return the number of tasks in the event loop, including the caller's."""
     if sniffio.current_async_library() == "trio":
         return trio.lowlevel.current_statistics().tasks_living
     return len(asyncio.all_tasks())
@@ -100,7 +100,7 @@ def test_bodies_in_process_are_fastapis(
 
 
 def the_one_in(error: Any) -> Any:
-    while hasattr(error, "exceptions"):  # of the task group in FastAPI
+    while hasattr(error, "exceptions"):  # FastAPI has a task group.
         (error,) = error.exceptions
     return error
 
@@ -115,14 +115,14 @@ def test_errors_in_process_are_fastapis(
             get_in_process(streams(module), path, anyio_backend)
         errors.append(caught.value)
     theirs, ours = errors
-    # Ours is never in a group.
+    # Our error is never in an exception group.
     assert [type(ours)] == [FAILS[path].error]
     assert FAILS[path].words in str(ours)
     if not releases.ERRORS_IN_TEST_CLIENTS_ARE_THE_GENERATORS:
-        return  # there is nothing to compare with
+        return  # FastAPI's error is unknown then.
     theirs = the_one_in(theirs)
     assert [type(theirs)] == [type(ours)]
-    if path == "/invalid":  # FastAPI may name another endpoint that is gone by now
+    if path == "/invalid":  # FastAPI may name an endpoint of an earlier test.
         assert ours.errors() == theirs.errors()
     else:
         assert ours.args == theirs.args

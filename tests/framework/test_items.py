@@ -1,4 +1,4 @@
-"""Items and events, typed and untyped, against FastAPI's own."""
+"""Items and events, with and without a type, compared with `fastapi.sse`."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Point:
 
 
 class Attributes:
-    """No model, but read by its attributes."""
+    """Not a model. FastAPI reads its attributes."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -156,7 +156,7 @@ def test_untyped_items(recipes: list[values.Recipe]) -> None:
     assert_same_error(theirs.error, ours.error)
     if theirs.error is None:
         assert ours.body == theirs.body
-    else:  # FastAPI loses what was yielded just before an error, see the docs
+    else:  # FastAPI can lose items that come just before an error.
         assert ours.body.startswith(theirs.body)
 
 
@@ -265,7 +265,7 @@ def test_openapi_of_items(item_type: Any, items: list[Any]) -> None:
 
 
 class Noted(BaseModel):
-    """Counts how often it is validated as an item."""
+    """Records each validation."""
 
     n: int
 
@@ -300,7 +300,7 @@ def test_validators_of_a_model_see_every_item() -> None:
 
 def test_items_are_validated_where_pydantic_would() -> None:
     wrong: Any = "x"
-    # An instance is taken as it is, valid or not; unless the model says otherwise.
+    # pydantic does not validate instances, unless the model's configuration says so.
     for class_ in (Plain, Sub):
         with pytest.warns(UserWarning, match="Pydantic serializer warnings"):
             reply = assert_equal(

@@ -1,4 +1,4 @@
-"""What a server logs of streams."""
+"""What a server logs about streams."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ LOG_CONFIG = {
 def complaints(
     app: Any, paths: list[str], caplog: pytest.LogCaptureFixture
 ) -> list[tuple[str, Any]]:
-    """Which loggers complain of requests to uvicorn, and about which errors.
+    """Return the loggers that log errors for requests to uvicorn, and the errors.
 
-    The client leaves streams of paths that say so.
+    The client disconnects from the stream of `/left`.
     """
     with serve(app, log_level="info", log_config=LOG_CONFIG) as port:
         for path in paths:
@@ -117,7 +117,7 @@ def test_what_is_no_failure_is_not_logged(caplog: pytest.LogCaptureFixture) -> N
 def test_text_that_is_no_event_is_told_of_once_for_each_route(
     parts: list[Any], is_told: bool, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who comes from sse-starlette yields text, which is a part of the body here."""
+    """sse-starlette sends text as data, and this package as a part of the body."""
 
     async def items() -> AsyncIterator[Any]:
         for part in parts:

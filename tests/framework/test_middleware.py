@@ -28,7 +28,7 @@ from ..support.server import BROKEN_OFF, TIMEOUT, Client, opened, serve, wait_un
 
 
 class Pure:
-    """Middleware that changes messages on their way."""
+    """Middleware that changes ASGI messages."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -43,7 +43,7 @@ class Pure:
 
 
 class OwnResponse(BaseHTTPMiddleware):
-    """Middleware whose response stands around that of the application."""
+    """Middleware that wraps the response of the application in its own."""
 
     async def dispatch(self, request: Any, call_next: Any) -> Any:
         response = await call_next(request)
@@ -119,7 +119,7 @@ def test_events_arrive_one_by_one_through_middleware(stack: str) -> None:
 
 
 def test_an_error_in_mid_stream_through_middleware(stack: str) -> None:
-    """What has its own response around ours ends that, as it does for any stream."""
+    """A middleware with its own response completes it, as for any stream."""
     app = FastAPI(middleware=STACKS[stack])
 
     @app.get("/async", response_class=EventSourceResponse)
@@ -212,7 +212,7 @@ def test_a_preflight_request_is_answered_by_middleware() -> None:
 
 
 def test_a_body_middleware_hides_an_abort_as_it_always_does() -> None:
-    """Known of Starlette's: its own response around ours ends cleanly."""
+    """Starlette's `BaseHTTPMiddleware` completes its own response."""
 
     async def items() -> AsyncIterable[int]:
         yield 1
@@ -227,5 +227,5 @@ def test_a_body_middleware_hides_an_abort_as_it_always_does() -> None:
 
         reply = fetch(app)
         assert reply.complete
-        if module is fastapi_sse_fast:  # FastAPI's is lost with some releases of AnyIO
+        if module is fastapi_sse_fast:  # Some releases of AnyIO lose FastAPI's.
             assert isinstance(reply.error, LookupError)

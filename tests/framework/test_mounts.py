@@ -1,4 +1,4 @@
-"""Applications within applications."""
+"""Mounted applications."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..support.server import Client, get, serve, wait_until
 
 
 def nested(layout: str, log: list[str]) -> Any:
-    """An application with streams at /sub, somewhere inside."""
+    """Return an application that has streams below `/sub`."""
     router = APIRouter(dependencies=[noted("router", log)])
     response_class = EventSourceResponse.with_options(
         on_close=lambda summary: log.append(summary.reason),

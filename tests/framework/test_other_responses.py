@@ -1,4 +1,4 @@
-"""Events on routes with another response: what is missing is said in a sentence."""
+"""Events on routes with another response class: the error says what is missing."""
 
 from __future__ import annotations
 

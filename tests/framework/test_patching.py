@@ -1,4 +1,4 @@
-"""Where the package is joined to FastAPI, and where it keeps out."""
+"""Where the package replaces code of FastAPI, and where it does not."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_importing_warns_of_nothing() -> None:
         run_python("import fastapi_sse_fast")
 
 
-# What a later release may change, or an application has wrapped
+# Changes by later releases, and wrappers of applications
 
 CHANGES = """
 import builtins, functools, sys
@@ -165,7 +165,7 @@ import fastapi, fastapi._compat, fastapi.routing, starlette.requests
 from fastapi.dependencies import models
 
 def hide(class_, hidden):
-    # From us alone: FastAPI itself would have renamed what it uses.
+    # Only this package must not see it: FastAPI would use its new name.
     get = class_.__getattribute__
     def getattribute(self, name):
         caller = sys._getframe(1).f_globals["__name__"]
@@ -266,7 +266,7 @@ PLAIN = b'data: {"a": [1, null, "\\u00fc"]}\n\ndata: raw\nretry: 5\n\n'
 
 
 def streamed_after(change: str) -> list[str]:
-    """Return what is printed by an application that has changed something first."""
+    """Return the output of an application that makes a change before the import."""
     typed, plain, *printed = run_python(CHANGES + change + STREAM).splitlines()
     assert (typed, plain) == (repr(TYPED), repr(PLAIN))
     return printed
@@ -345,7 +345,7 @@ def test_where_fastapi_is_unknown_it_streams_by_itself(change: str) -> None:
 
 
 def test_a_route_that_passes_the_seam_by_is_told() -> None:
-    """Nothing would say so if FastAPI called a function that is not replaced."""
+    """Otherwise FastAPI could call a function that is not replaced, without a sign."""
     change = """
 def get_route_handler(self):
     return handler_of(self)

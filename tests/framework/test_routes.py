@@ -190,7 +190,7 @@ def sync_numbers(n: int = 2) -> Iterable[Item]:
 
 
 def checked(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """As libraries do that retry, cache or ask for a permission."""
+    """Wrap an endpoint as libraries do that retry, cache or check permissions."""
 
     @functools.wraps(endpoint)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -218,7 +218,7 @@ def mapped(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_a_token(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """Has a parameter more than the endpoint."""
+    """Wrap an endpoint in a function with one more parameter."""
 
     @functools.wraps(endpoint)
     async def wrapper(*args: Any, token: str, **kwargs: Any) -> Any:
@@ -303,7 +303,7 @@ def test_a_decorator_may_refuse(kind: str) -> None:
     def refused(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(endpoint)
         async def wrapper() -> Any:
-            await anyio.sleep(0.2)  # longer than the head waits for an event
+            await anyio.sleep(0.2)  # This is longer than `error_window`.
             raise HTTPException(403, "not yours")
 
         return wrapper
@@ -377,7 +377,7 @@ def test_a_decorator_that_returns_no_stream_is_told_so() -> None:
 
 
 def test_what_can_be_iterated_is_not_awaited() -> None:
-    """As a cursor of a database can be both."""
+    """The cursor of a database can be both iterable and awaitable."""
 
     class Cursor:
         def __aiter__(self) -> AsyncIterator[int]:
@@ -416,12 +416,12 @@ def test_a_parameter_may_have_any_name(name: str) -> None:
 
 
 def test_an_error_in_parameters_names_the_same_place() -> None:
-    """Also of what is no function, which has none."""
+    """This includes endpoints that are not functions, which have no place."""
     endpoints: list[Any] = [numbers, sync_numbers, View(), View().plain]
     for endpoint in endpoints:
         texts = []
         for module in MODULES:
-            # FastAPI knows endpoints by their `id`, which another one may have had.
+            # FastAPI caches endpoints by `id`, which an earlier one may have had.
             getattr(fastapi.routing, "_endpoint_context_cache", {}).clear()
             app = app_of(endpoint, module=module)
             seen: list[str] = []
@@ -492,7 +492,7 @@ def test_what_dependencies_set_is_in_the_response_once(kind: str) -> None:
         (b"set-cookie", b"b=2; Path=/; SameSite=lax"),
         (b"x-accel-buffering", b"yes"),
     ]
-    assert set(ours.headers) < set(theirs.headers)  # theirs has the defaults too
+    assert set(ours.headers) < set(theirs.headers)  # Theirs adds the defaults.
 
 
 # Endpoints without `yield`
@@ -598,7 +598,7 @@ def test_an_error_in_a_subclass_is_its_own() -> None:
 
 @pytest.mark.parametrize("declared", ["annotation", "argument"])
 def test_a_response_model_that_would_not_apply_is_refused(declared: str) -> None:
-    """It may be there to keep something from the client."""
+    """The model may be there to hide fields from the client."""
 
     class Secret(Item):
         password: str

@@ -1,4 +1,4 @@
-"""What FastAPI's telemetry tells of a route: the same as with `fastapi.sse`."""
+"""FastAPI's telemetry reports the same for a route as with `fastapi.sse`."""
 
 from __future__ import annotations
 

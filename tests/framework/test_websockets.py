@@ -1,4 +1,4 @@
-"""WebSockets beside streams, and streams that deny one."""
+"""WebSockets in the same application, and streams that deny a WebSocket."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..support.asgi import receive_nothing
 from ..support.server import opened, serve
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # newer releases prefer another client to httpx
+    warnings.simplefilter("ignore")  # Newer releases deprecate httpx here.
     import starlette.testclient
     from starlette.testclient import TestClient
 

@@ -1,4 +1,4 @@
-"""The same behaviour on every server, each in a process of its own."""
+"""The same behaviour on every server, each in another process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ READY = "/numbers?n=1"
 
 @pytest.fixture(scope="module", params=list(COMMANDS))
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """One process for all tests of this file; what it has said is theirs to clear."""
+    """Run a server for all tests of this file. Each test clears its output."""
     with serve_process(request.param, APP, READY) as server:
         yield server
     assert "never retrieved" not in "".join(server.log)
@@ -38,7 +38,7 @@ def test_streams_errors_and_disconnects(
     server: Server, request: pytest.FixtureRequest
 ) -> None:
     if server.name == "gunicorn" and releases.LOSES_SOCKETS:
-        # Only if a generator that never waits sends once more before it hears of that.
+        # It happens only if a generator sends after the disconnect.
         reason = "gunicorn writes by writelines, and the next client gets no answer"
         request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
     port = server.port
@@ -53,13 +53,13 @@ def test_streams_errors_and_disconnects(
         assert client.status == 200
         assert client.read_to_end() == b'data: "\\"late\\""\n\n'
 
-    # daphne answers an error by a second response, always, and this is refused: the
-    # first one stays open, whoever sends it, and no error is logged any more.
+    # daphne sends a second response for an error, which fails. The first one stays
+    # open, for any application, and later errors are not logged.
     breaks_off = server.name != "daphne"
     ends = (EOFError, ConnectionResetError) if breaks_off else TimeoutError
     for path, last in [("/broken", b"data: 2\n\n"), ("/invalid", b'{"n":2}\n\n')]:
         del server.said[:]
-        # Once a second it looks for errors.
+        # daphne looks for errors once a second.
         with Client(port, path, timeout=TIMEOUT if breaks_off else 1.5) as client:
             client.read_until(last)
             with pytest.raises(ends):
@@ -74,7 +74,7 @@ def test_streams_errors_and_disconnects(
         expected = ["generator", "dependency", "closed disconnected"]
         assert server.said == expected, server.log
 
-    # What is logged comes through the same pipe: it was before the last "closed".
+    # The log comes through the same pipe, so it is complete by now.
     log = "".join(server.log)
     errors = ["LookupError: mid-stream", "ResponseValidationError: 1 validation error"]
     for error in errors if breaks_off else errors[:1]:
@@ -82,7 +82,7 @@ def test_streams_errors_and_disconnects(
 
 
 def test_the_head_does_not_wait_for_an_event(server: Server) -> None:
-    """gunicorn keeps it until there are bytes of the body, whoever sends it."""
+    """gunicorn holds the head of any response until there is a body."""
     del server.said[:]
     if "gunicorn" in server.name:
         with pytest.raises(TimeoutError):
@@ -95,7 +95,7 @@ def test_the_head_does_not_wait_for_an_event(server: Server) -> None:
 
 
 def test_a_generator_waits_for_a_client_that_does_not_read(server: Server) -> None:
-    """daphne does not: it keeps all of the stream in memory, whoever sends it."""
+    """With daphne it does not: daphne keeps any response in memory."""
     if server.name == "hypercorn-trio":
         pytest.skip("it shields what it sends: its client is not dropped")
     del server.said[:]
@@ -117,7 +117,7 @@ def test_a_client_that_leaves_an_idle_stream_is_noticed_at_once(server: Server) 
         times.append(time.perf_counter() - left)
         wait_until(lambda: len(server.said) == 3)
         del server.said[:]
-    # Of most, so that a pause of the machine does not count; a few ms are usual.
+    # A few milliseconds are usual. The median ignores pauses of the machine.
     assert statistics.median(times) < 0.1, times
 
 

@@ -1,4 +1,4 @@
-"""Streams side by side on one HTTP/2 connection, as hypercorn serves them."""
+"""Several streams on one HTTP/2 connection, with hypercorn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVENTS = 50
 def serve(
     app: Any, backend: str, *, keep_alive_timeout: float = TIMEOUT
 ) -> Iterator[int]:
-    """hypercorn in a thread of its own. Yields its port."""
+    """Run hypercorn in a thread, and yield its port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen()
@@ -64,7 +64,7 @@ def serve(
 
 
 class Connection:
-    """Requests over one connection, and what has come back for each of them."""
+    """Requests over one connection, and the responses."""
 
     def __init__(self, port: int) -> None:
         self._protocol = H2Connection(H2Configuration(client_side=True))
@@ -82,7 +82,7 @@ class Connection:
         self._socket.close()
 
     def get(self, path: str) -> int:
-        """Sends a request. Returns the identifier of its stream."""
+        """Send a request, and return the identifier of its stream."""
         stream = self._protocol.get_next_available_stream_id()
         self.body[stream] = b""
         headers = [(":method", "GET"), (":scheme", "http"), (":authority", "test")]
@@ -118,7 +118,7 @@ class Connection:
             self.receive()
 
     def read_to_end(self, stream: int) -> bytes:
-        """The body of a stream that was properly ended."""
+        """Return the body of a stream that completes."""
         while stream not in self.ended:
             self.receive()
         assert self.ended[stream] == "END_STREAM"
@@ -129,7 +129,7 @@ class Connection:
 
 
 class App(FastAPI):
-    """Streams of every kind, and what became of them."""
+    """Streams of all kinds, and how they have ended."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ def test_an_error_before_the_first_event_is_the_response(anyio_backend: str) -> 
 
 
 def test_an_error_in_mid_stream_is_no_end(anyio_backend: str) -> None:
-    """hypercorn ends such a stream by nothing at all: no RST_STREAM either."""
+    """hypercorn sends nothing at the end of such a stream, not even RST_STREAM."""
     app = App()
     with serve(app, anyio_backend) as port, Connection(port) as connection:
         other = connection.get("/endless")
@@ -229,7 +229,7 @@ def test_an_error_in_mid_stream_is_no_end(anyio_backend: str) -> None:
         connection.read_until(broken, b"data: 1\n\n")
         wait_until(lambda: app.summaries)
         length = len(connection.body[other])
-        while len(connection.body[other]) < length + 1000:  # the other one goes on
+        while len(connection.body[other]) < length + 1000:  # It continues.
             connection.receive()
         assert app.summaries.reasons == ["error"]
         assert connection.ended.get(broken) != "END_STREAM"

@@ -25,7 +25,7 @@ SUBSCRIPTIONS = ["/subscribe", "/subscribe-object"]
 
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """One process for all tests of this file; what it has said is theirs to clear."""
+    """Run a server for all tests of this file. Each test clears its output."""
     with serve_process(request.param, APP, READY) as server:
         yield server
     log = "".join(server.log)
@@ -35,7 +35,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
 
 
 def left(server: Server) -> dict[str, Any]:
-    """What its streams have left behind, as a new connection sees it."""
+    """Return what streams have left behind on the server."""
     url = f"http://127.0.0.1:{server.port}/left"
     found: dict[str, Any] = httpx.get(url, **PLAIN).json()
     return found
@@ -89,14 +89,14 @@ def test_clients_that_vanish_end_their_generators(server: Server, path: str) -> 
     wait_until(lambda: closed(server) == 5)
     assert server.said.count("finally") == 5
     assert left(server) == NOTHING
-    # Who asks whether its client is there may hear of it before the stream does.
+    # A generator that checks for a disconnect can notice it before the stream.
     assert {*reasons(server)} <= {"closed disconnected", "closed finished"}
 
 
 def subscribe(
     server: Server, path: str, count: int, stack: contextlib.ExitStack
 ) -> list[Client]:
-    """Clients that have subscribed; one has when it is welcomed."""
+    """Return clients that have subscribed, as their first event confirms."""
     clients = [stack.enter_context(Client(server.port, path)) for _ in range(count)]
     for client in clients:
         client.read_until(b"data: %d\n\n" % WELCOME)
@@ -134,11 +134,11 @@ def test_the_server_stops_beside_all_of_them(name: str) -> None:
                 client.read_until(b"data: ")
             del server.said[:]
             server.terminate()
-            # Not earlier, or a stream could end by its client's leaving.
+            # The clients must not disconnect earlier.
             server.wait()
     count = len(ENDLESS) + len(SUBSCRIPTIONS)
     if name == "daphne":
-        # It cancels all of them, and waits only until the first has closed.
+        # daphne cancels all streams and waits only for the first to close.
         assert 1 <= server.said.count("finally") <= count
         assert {*reasons(server)} <= {"closed cancelled"}
     else:

@@ -1,4 +1,4 @@
-"""Generators that ask their request for more, on every server."""
+"""Generators that read from their request, on every server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SERVERS = [name for name in COMMANDS if "uvloop" not in name]
 
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """One process for all tests of this file; what it has said is theirs to clear."""
+    """Run a server for all tests of this file. Each test clears its output."""
     with serve_process(request.param, APP, READY) as server:
         yield server
     assert "never retrieved" not in "".join(server.log)
@@ -70,13 +70,13 @@ def test_a_generator_that_asks_whether_its_client_is_there_ends(server: Server) 
         with Client(server.port, "/asks") as client:
             client.read_until(b"data: 3\n\n")
         wait_until(lambda: len(server.said) == 3)
-        # Who hears of it first, the stream or its generator, is not said.
+        # Either the stream or its generator can notice the disconnect first.
         assert server.said[:2] == ["generator", "dependency"], server.log
         assert server.said[2] in ("closed disconnected", "closed finished")
 
 
 def test_a_dependency_asks_whether_the_client_is_there(server: Server) -> None:
-    """It cancels a `receive` by that, when no stream shares it yet."""
+    """The dependency cancels a `receive` before a stream shares it."""
     del server.said[:]
     with Client(server.port, "/asked") as client:
         try:

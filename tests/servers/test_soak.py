@@ -1,4 +1,4 @@
-"""The soak finds what it looks for. (`make soak` is the soak itself.)"""
+"""The soak test finds leaks. `make soak` runs the soak test itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOISE = [0, 900, 300, 1000, 200, 800, 100, 600, 0]
 
 
 def grown(by: float) -> Growth:
-    """Of memory that grows by so many bytes a stream, beside some noise."""
+    """Return the growth of memory with a leak of some bytes per stream, and noise."""
     sizes = [
         round(1e6 + by * streams + noise)
         for streams, noise in zip(STREAMS, NOISE, strict=True)
@@ -51,7 +51,7 @@ def test_too_little_says_nothing() -> None:
 
 
 def soaked(leaks: list[str], patience: float) -> tuple[str, Watch]:
-    """The faults of a short soak in which every stream leaves something behind."""
+    """Return the faults of a short soak in which every stream leaks."""
     faults = Faults()
     watches = []
 
@@ -65,7 +65,7 @@ def soaked(leaks: list[str], patience: float) -> tuple[str, Watch]:
 
 
 def test_what_streams_leave_behind_is_found() -> None:
-    # What is left for ever needs no patience to be found.
+    # These leaks are permanent, so there is no need to wait.
     leaks = ["object", "cycle", "future", "task", "thread", "file"]
     faults, _ = soaked(leaks, patience=0)
     for pattern in [

@@ -1,4 +1,4 @@
-"""Streams over sockets of every server in this process: complete, in order, unmixed."""
+"""Streams over sockets of servers in this process: complete and in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers in a process of their own that are told to stop, or to start again."""
+"""Servers in another process that are shut down or reloaded."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ APP = "tests.support.streams:app"
 READY = "/numbers?n=1"
 
 
-# Few that fill all buffers on the way: a client on a busy machine has to get through
-# them in the 0.5 s that the server gives it.
+# Only few streams fill all buffers, because on a busy machine their clients have to
+# read everything in the 0.5 s that the server gives them.
 SHUTDOWN_PATHS = ["/busy", "/sync-busy", *["/idle", "/paced", *["/sync"] * 5] * 4]
 
 
-# hypercorn's trio worker has no handler for SIGTERM, and that of daphne cancels all
-# requests. See below for both.
+# hypercorn's trio worker has no handler for SIGTERM, and daphne's handler cancels all
+# requests. Separate tests below cover both.
 STOPPABLE = [name for name in COMMANDS if name not in ("hypercorn-trio", "daphne")]
 
 
 def stopped(name: str, streams: int) -> tuple[int, float]:
-    """A server is told to stop beside open streams.
+    """Shut a server down while streams are open.
 
-    Returns its exit code and the seconds that it took.
+    Return its exit code and the seconds that it took.
     """
 
     def opened(number: int) -> Client:
@@ -51,7 +51,8 @@ def stopped(name: str, streams: int) -> tuple[int, float]:
 
     with (
         serve_process(name, APP, READY) as server,
-        # All read at the same time: the server drops who takes nothing for 0.5 s.
+        # All clients read at once: the server drops a client that reads nothing
+        # for 0.5 s.
         concurrent.futures.ThreadPoolExecutor(streams or 1) as pool,
     ):
         clients = list(pool.map(opened, range(streams)))
@@ -70,17 +71,17 @@ def stopped(name: str, streams: int) -> tuple[int, float]:
 
 @pytest.mark.parametrize("name", STOPPABLE)
 def test_sigterm_ends_open_streams_and_the_server(name: str) -> None:
-    """Twice as many sync streams as there are threads for them, among others."""
+    """There are twice as many sync streams as threads, among other streams."""
     code_without, _ = stopped(name, 0)
     code, elapsed = stopped(name, 120)
     assert code == code_without
-    assert elapsed < 10  # a bound for a busy machine; 1 s is usual, and 30 for gunicorn
+    assert elapsed < 10  # 1 s is usual. gunicorn would wait for 30 s.
 
 
 def said_when_stopped_while_opening(name: str, path: str) -> list[str]:
-    """What a server says that is told to stop before the stream of a path begins.
+    """Shut a server down before a stream begins, and return its output.
 
-    It would keep the server for ever.
+    The stream would keep the server running for ever.
     """
     with (
         serve_process(name, APP, READY) as server,
@@ -105,7 +106,7 @@ def test_sigterm_while_a_dependency_is_opened(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in STOPPABLE if "uvicorn" in name])
 def test_a_stream_that_begins_after_sigterm_ends_too(name: str) -> None:
-    """Nothing was open, so nobody but the server's handler was called."""
+    """No stream was open, so only the server's own handler was called."""
     said = said_when_stopped_while_opening(name, "/returned")
     assert said[-2:] == ["generator", "closed shutdown"]
 
@@ -120,12 +121,12 @@ def test_sigterm_lets_a_stream_go_on_for_its_grace(name: str) -> None:
             assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
         server.wait()
         elapsed = time.perf_counter() - started
-    assert 0.3 <= elapsed < 10  # a bound for a busy machine; 0.3 + 0.5 s are usual
+    assert 0.3 <= elapsed < 10  # 0.8 s are usual.
     assert server.said[-2:] == ["generator", "closed shutdown"]
 
 
 def test_sigterm_ends_two_servers_in_one_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second takes our handler for the one to restore, and passes the signal on."""
+    """The second restores our handler at its end and passes the signal on to it."""
     monkeypatch.setitem(COMMANDS, "two", "tests.support.two_servers {fd}")
     with (
         serve_process("two", APP, READY) as server,
@@ -162,7 +163,7 @@ def test_sigterm_ends_the_streams_of_all_workers(
         serve_process("workers", APP, READY) as server,
         contextlib.ExitStack() as stack,
     ):
-        # granian does not tell a worker to stop that was still starting.
+        # granian does not stop a worker that is still starting.
         wait_until(lambda: sum(started in line for line in server.log) == 2)
         clients = [stack.enter_context(Client(server.port, "/idle")) for _ in range(20)]
         for client in clients:
@@ -176,7 +177,7 @@ def test_sigterm_ends_the_streams_of_all_workers(
 
 @pytest.mark.parametrize("path", ["/idle", "/paced", "/busy", "/sync"])
 def test_sigterm_cancels_the_streams_of_daphne(path: str) -> None:
-    """Its handler does so at once, and waits until their generators have closed."""
+    """daphne cancels them at once, and waits until their generators have closed."""
     with serve_process("daphne", APP, READY) as server:
         with Client(server.port, path) as client:
             client.read_until(b"data: ")
@@ -189,7 +190,7 @@ def test_sigterm_cancels_the_streams_of_daphne(path: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT])
 def test_gunicorn_that_stops_quickly_ends_its_streams(number: signal.Signals) -> None:
-    """Its main process sends SIGQUIT to the workers for both."""
+    """The main process sends SIGQUIT to its workers for both signals."""
     with serve_process("gunicorn", APP, READY) as server:
         with Client(server.port, "/idle") as client:
             client.read_until(b"data: 1\n\n")
@@ -203,7 +204,7 @@ def test_gunicorn_that_stops_quickly_ends_its_streams(number: signal.Signals) ->
 def test_workers_of_hypercorn_end_their_streams(
     workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are told by a flag. The main process kills those that are not the first."""
+    """A flag tells them. The main process kills all workers but the first."""
     command = f"hypercorn {{app}} --bind fd://{{fd}} --workers {workers}"
     monkeypatch.setitem(COMMANDS, "workers", command)
     with serve_process("workers", APP, READY) as server:
@@ -226,13 +227,13 @@ WITH_MAX_REQUESTS = {
 def test_a_worker_that_has_had_its_requests_ends_its_streams(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gets no signal, and would wait, and then cut what is open."""
+    """The worker gets no signal. It would wait, and then abort open streams."""
     monkeypatch.setitem(COMMANDS, "limited", WITH_MAX_REQUESTS[name])
     with serve_process("limited", APP, READY) as server:
         with Client(server.port, "/idle") as client:
             client.read_until(b"data: 1\n\n")
             for _ in range(4):
-                # The last ones may meet a server that takes no more.
+                # The server may refuse the last requests.
                 with contextlib.suppress(OSError, EOFError):
                     with Client(server.port, READY, timeout=0.5) as another:
                         another.read_to_end()
@@ -251,8 +252,8 @@ def test_hypercorn_on_trio_is_stopped_by_sigint(
     with serve_process("trio", APP, READY) as server:
         with Client(server.port, "/idle") as client:
             client.read_until(b"data: 1\n\n")
-            # While the server is not idle trio raises KeyboardInterrupt in whatever it
-            # does, such as this send, and hypercorn takes it for an error of ours.
+            # If the server is busy, trio raises KeyboardInterrupt in the code that
+            # runs, such as this send, and hypercorn treats it as an error of ours.
             time.sleep(100 * MS)
             server.send_signal(signal.SIGINT)
             assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
@@ -263,7 +264,7 @@ def test_hypercorn_on_trio_is_stopped_by_sigint(
 def test_sigterm_cuts_the_streams_of_hypercorn_on_trio(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It has no handler for it, and must still die of it."""
+    """It has no handler for SIGTERM, so the signal must still kill it."""
     monkeypatch.setitem(COMMANDS, "trio", HYPERCORN_ON_TRIO)
     with serve_process("trio", APP, READY) as server:
         with Client(server.port, "/idle") as client:

@@ -1,4 +1,4 @@
-"""Streams that are stopped at every single step of the loop."""
+"""Streams that are ended at each step of the event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..support.internals import limits, open_streams
 
 
 def steps() -> Iterator[int]:
-    """Numbers of steps of the loop; of many not every one, for threads take a while."""
+    """Yield numbers of steps. They become sparser, because threads take many steps."""
     number = 0
     while number < 1_000_000:
         yield number
@@ -41,7 +41,7 @@ def test_a_stream_can_be_stopped_at_any_step(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whenever that is, all that has begun is ended, once and in order."""
+    """Everything that has begun is ended, once and in order."""
     limits(monkeypatch, least_duration=0)
     log: list[str] = []
     summaries = Summaries()
@@ -61,7 +61,7 @@ def test_a_stream_can_be_stopped_at_any_step(
                 yield number
                 await anyio.lowlevel.checkpoint()
         except BaseException:
-            with anyio.CancelScope(shield=True):  # for trio
+            with anyio.CancelScope(shield=True):  # trio cancels every `await`.
                 await anyio.lowlevel.checkpoint()
             raise
         finally:
@@ -72,7 +72,7 @@ def test_a_stream_can_be_stopped_at_any_step(
         try:
             for number in range(5):
                 yield number
-                time.sleep(MS / 2)  # hundreds of steps of the loop
+                time.sleep(MS / 2)  # The loop runs hundreds of steps meanwhile.
         finally:
             log.append("generator closed")
 
@@ -119,7 +119,7 @@ def test_a_stream_can_be_stopped_at_any_step(
         log.clear()
         met.append(anyio.run(main, number, backend=anyio_backend))
         begun = [name for name in log if name in ends]
-        # What was begun last is ended first, and `on_close` is called after all.
+        # The order of ending is the reverse, and `on_close` comes last.
         ended = [name for name in log if name not in ends]
         over = ["over"] if "over" in log else []
         assert ended == [*(ends[name] for name in reversed(begun)), *over], number
@@ -134,7 +134,7 @@ def test_a_stream_can_be_stopped_at_any_step(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_task_can_be_cancelled_at_any_step_and_again(kind: str) -> None:
-    """As `asyncio` does it, without a scope."""
+    """The test cancels the task itself, without a cancel scope."""
     log: list[str] = []
     logs = set()
 
@@ -145,7 +145,7 @@ def test_a_task_can_be_cancelled_at_any_step_and_again(kind: str) -> None:
                 yield number
                 await asyncio.sleep(0)
         except (asyncio.CancelledError, GeneratorExit):
-            await asyncio.sleep(0)  # which nothing interrupts a second time
+            await asyncio.sleep(0)  # No second cancellation may interrupt it.
             await asyncio.sleep(0)
             log.append("interrupted")
             raise
@@ -173,7 +173,7 @@ def test_a_task_can_be_cancelled_at_any_step_and_again(kind: str) -> None:
             await task
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    # A thread begins after an unknown number of steps, so that is waited for as well.
+    # A thread begins after an unknown number of steps. `None` waits for that.
     for first in (*range(20), None):
         for second in range(5):
             log.clear()

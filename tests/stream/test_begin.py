@@ -1,4 +1,4 @@
-"""How a stream begins: its head, the window for early errors, the retry line."""
+"""The start of a stream: its head, `error_window` and the `retry` line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_head_does_not_wait_for_a_late_first_event() -> None:
 def test_a_head_without_an_event_is_followed_by_an_empty_body(
     anyio_backend: str,
 ) -> None:
-    """By ASGI a server need not send the head alone, and daphne does not."""
+    """ASGI allows servers to wait for the body with the head, and daphne does."""
     begun = anyio.Event()
     messages: list[Any] = []
 
@@ -143,7 +143,7 @@ def test_retry_of_an_empty_stream() -> None:
 def test_the_retry_line_is_not_the_inside_of_an_event(
     what: str, anyio_backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What comes first after it need not be an event of the generator."""
+    """The first event after it does not always come from the generator."""
     pinged = anyio.Event()
 
     def ping() -> ServerSentEvent:

@@ -1,4 +1,4 @@
-"""Responses that an endpoint returns: their content, their headers, their body."""
+"""Responses that an endpoint returns: their content, headers and body."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ..support.apps import KINDS, MS, noted
 from ..support.asgi import fetch
 from ..support.server import TIMEOUT, Client, serve, wait_until
 
-# What they are
+# Content and headers
 
 
 class Item(BaseModel):
@@ -77,7 +77,7 @@ def test_another_media_type() -> None:
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
 
 
-# What they stream
+# Items
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_wrapped_body_is_closed_before_dependencies(
         ),
         dependencies=[noted("dependency", log)],
     )(items if kind == "async" else sync_items)
-    gc.disable()  # which would close it too, some time
+    gc.disable()  # The garbage collector would close it too.
     try:
         reply = fetch(app, backend=anyio_backend)
     finally:

@@ -1,4 +1,4 @@
-"""The task of a request is cancelled, once or again and again."""
+"""Cancellation of the task of a request, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from ..support.asgi import (
 def test_cancelling_all_tasks_before_the_generator_begins(
     reason: str, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The generator's task never runs then. The request ends, and not as if it had.
+    """The generator's task never runs. The request must end, but not complete.
 
-    What cancels all tasks of a loop, as a server that stops, may leave out its own.
+    Code that cancels all tasks of an event loop may exclude its own task.
     """
     started: list[bool] = []
 
@@ -55,7 +55,7 @@ def test_cancelling_all_tasks_before_the_generator_begins(
     left_out: set[Any] = set()
 
     async def send(message: Any) -> None:
-        """The head comes in the step in which the stream has made its tasks."""
+        """Cancel at the head: the stream has created its tasks in the same step."""
         messages.append(message)
         if reason == "error":
             left_out.add(asyncio.current_task())
@@ -129,13 +129,13 @@ def test_a_busy_stream_can_be_cancelled(anyio_backend: str, kind: str) -> None:
 
 
 class SlowToClose:
-    """An application whose stream takes its time to close.
+    """An application with a stream that closes slowly.
 
     Attributes:
-        log: What has been closed.
-        begun: Set when the generator goes on after an event.
+        log: Names of everything that has closed.
+        begun: Set when the generator continues after an event.
         closing: Set when the generator begins to close.
-        app: Its stream is at "/".
+        app: The application. Its stream is at "/".
     """
 
     def __init__(self, kind: str, *, pause: float, **options: Any) -> None:
@@ -207,7 +207,7 @@ def test_cancelling_more_than_once(kind: str, cancels: int) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ending", ["disconnected", "max_duration"])
 def test_cancelling_while_the_generator_closes(ending: str, kind: str) -> None:
-    # On a busy machine a thread may take some time to start.
+    # The duration is long, because a thread can start late on a busy machine.
     slow = SlowToClose(
         kind, pause=MS, max_duration=100 * MS if ending == "max_duration" else None
     )
@@ -262,7 +262,7 @@ def test_a_request_that_is_cancelled_is_no_error_to_log(
             time.sleep(MS)
 
     app = app_of(items if kind == "async" else sync_items)
-    for _ in range(5):  # the order of tasks is random on trio
+    for _ in range(5):  # The order of tasks is random on trio.
         goes_on.clear()
         anyio.run(call_until, goes_on.is_set, app, backend=anyio_backend)
     assert logged(caplog) == []

@@ -1,4 +1,4 @@
-"""Generators that hang, raise or go on while they are closed."""
+"""Generators that hang, raise or yield while they are closed."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_a_generator_that_hangs_after_an_error_is_given_up(
     anyio_backend: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The error is in what it yielded, so it is not over."""
+    """The error is in an item, so the generator has to be closed."""
     if (kind, anyio_backend) == ("sync", "trio"):
         pytest.skip("trio waits for threads")
     release = threading.Event()
@@ -164,14 +164,14 @@ def test_a_generator_that_hangs_after_an_error_is_given_up(
 
     reply = anyio.run(main, backend=anyio_backend)
     assert isinstance(reply.error, ValueError)
-    # Also where closing takes longer than `error_window`.
+    # This holds even if closing takes longer than `error_window`.
     assert reply.status == (200 if began else 500)
     assert reply.complete == (not began)
     assert [error for _, error in logged(caplog)] == [None]
 
 
 def test_a_generator_that_hangs_after_a_bad_item_is_given_up() -> None:
-    """Also where events are pending, and no ping would wake anybody."""
+    """Events are pending, and there are no pings that would wake a task."""
 
     async def items() -> AsyncIterator[object]:
         try:
@@ -205,7 +205,7 @@ def test_an_error_of_a_generator_that_was_given_up_is_logged(
 
     async def main() -> None:
         reply = await call(app_of(items, close_timeout=10 * MS), disconnect_after=1)
-        assert reply.error is None  # nobody waits for it any more
+        assert reply.error is None  # The request has ended before.
         while len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(MS)
 
@@ -213,7 +213,7 @@ def test_an_error_of_a_generator_that_was_given_up_is_logged(
     assert [error for _, error in logged(caplog)] == [None, LookupError]
 
 
-# Raising, or going on
+# Raising, or yielding
 
 
 def test_an_error_while_closing_reaches_the_server(anyio_backend: str) -> None:
@@ -313,7 +313,7 @@ def test_closing_that_fails_has_last_words_and_no_farewell(
     summaries = Summaries()
     app = app_of(
         items if kind == "async" else sync_items,
-        # So long that on a busy machine a thread has begun.
+        # The duration is long, because a thread can start late.
         max_duration=100 * MS if end == "max_duration" else None,
         on_error=on_error,
         on_close=summaries,

@@ -1,4 +1,4 @@
-"""Context variables of a stream: of its dependencies, of its generator, of a send."""
+"""Context variables that dependencies, the generator and middleware set."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_context_variables_are_visible_in_every_step(anyio_backend: str) -> None
     def sync_items() -> Iterator[str]:
         yield VARIABLE.get()
         VARIABLE.set("set by the generator")
-        time.sleep(10 * MS)  # the next item comes from another batch
+        time.sleep(10 * MS)  # The next item is in another batch.
         yield ""
         yield VARIABLE.get()
 
@@ -51,9 +51,9 @@ def test_context_variables_are_visible_in_every_step(anyio_backend: str) -> None
 
 
 def in_spans(app: Application, pause: float | None) -> Application:
-    """Return the application behind a middleware with a span around every send.
+    """Return the application behind a middleware with a span around each send.
 
-    That of OpenTelemetry does so: the current span is a context variable.
+    OpenTelemetry does this. Its current span is a context variable.
     """
     spans = itertools.count(1)
 
@@ -88,7 +88,7 @@ def test_a_context_variable_can_be_set_and_reset_around_a_send(
 def test_a_generator_does_not_see_what_is_set_around_a_send(
     pause: float | None,
 ) -> None:
-    """Or the spans of a tracer that it opens meanwhile would get a wrong parent."""
+    """Otherwise spans that the generator opens would get the wrong parent."""
     found: list[int] = []
 
     async def items() -> AsyncIterator[int]:

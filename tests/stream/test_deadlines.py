@@ -1,6 +1,6 @@
-"""By when a stream ends and why, its timer, and deadlines while a loop stands still.
+"""The deadlines of a stream: their reasons, their timer, and a blocked event loop.
 
-The only tests of private modules of the stream; they go where those go.
+These are the only tests of private modules of the stream. They move with the modules.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fastapi_sse_fast._stream.limits import Limits
 from ..support.apps import MS, Summaries, app_of, logged, numbers
 from ..support.asgi import fetch, receive_nothing, scope
 
-# Why a stream ends and by when, on a clock that is made up
+# Reasons and deadlines, with a made-up clock
 
 
 LIMITS = Limits(least_duration=0.1, last_send_timeout=0.5)
@@ -49,7 +49,7 @@ def test_the_first_reason_counts() -> None:
         # One that has just begun may go on for `least_duration`.
         (math.inf, 1000.02, 0.0, 1000.1, "shutdown"),
         (math.inf, 1000.02, 3.0, 1003.02, "shutdown"),
-        # It would end before anyway.
+        # `max_duration` is earlier.
         (4.0, 1003.0, 5.0, 1004.0, "max_duration"),
         (60.0, 1003.0, 5.0, 1008.0, "shutdown"),
     ],
@@ -60,7 +60,7 @@ def test_when_and_why_it_is_ended(
     end = ending(lives)
     if stopped_at is not None:
         end.shut_down(stopped_at, grace=grace)
-        end.shut_down(stopped_at + 1, grace=grace)  # the second Ctrl+C
+        end.shut_down(stopped_at + 1, grace=grace)  # A second Ctrl+C.
     assert end.ends_at == pytest.approx(ends_at)
     assert end.ends_for == ends_for
 
@@ -70,9 +70,9 @@ def test_when_and_why_it_is_ended(
     [
         (1010.0, None, 1070.0, "send_timeout"),
         (1010.0, 1020.0, 1020.5, "shutdown"),
-        # A send that begins after the end has as long.
+        # A send that begins after the end has the same time.
         (1030.0, 1020.0, 1030.5, "shutdown"),
-        # A stop does not give a client more time than it has.
+        # A shutdown does not extend the time of a client.
         (1010.0, 1069.9, 1070.0, "shutdown"),
     ],
 )
@@ -87,7 +87,7 @@ def test_how_long_a_client_may_hold_up_a_send(
     assert end.reason == reason
 
 
-# The alarm and the sleep of asyncio, by themselves
+# The alarm and the sleep of asyncio
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.0001, 0.0004, 0.0006, 0.002])
@@ -135,7 +135,7 @@ def test_a_deadline_that_has_moved_on_is_noticed_when_the_timer_fires() -> None:
         alarm = AsyncioAlarm(loop)
         alarm.look_with(look)
         alarm.set(loop.time() + 5 * MS)
-        alarm.set(loop.time() + 10_000)  # costs nothing, and changes nothing
+        alarm.set(loop.time() + 10_000)  # The timer does not change.
         await looked.wait()
         assert len(looks) >= 2
         assert looks[-1] >= deadline
@@ -144,7 +144,7 @@ def test_a_deadline_that_has_moved_on_is_noticed_when_the_timer_fires() -> None:
     asyncio.run(main())
 
 
-# A loop that stood still
+# A blocked event loop
 
 
 def test_a_loop_that_stood_still_sees_its_sockets_before_a_deadline_is_missed() -> None:
@@ -162,7 +162,7 @@ def test_a_loop_that_stood_still_sees_its_sockets_before_a_deadline_is_missed() 
         alarm.look_with(look)
         alarm.set(loop.time() + 5 * MS)
         time.sleep(50 * MS)  # noqa: ASYNC251
-        # What has come meanwhile takes a few turns of the loop to arrive.
+        # Data on the sockets takes a few iterations of the loop to arrive.
         for _ in range(3):
             await asyncio.sleep(0)
         events.append("arrived")
@@ -174,7 +174,7 @@ def test_a_loop_that_stood_still_sees_its_sockets_before_a_deadline_is_missed() 
 
 
 def runs(backend: str) -> range:
-    """How often to try something: under trio the order of tasks is random."""
+    """Return how often to repeat a test. trio orders tasks at random."""
     return range(5 if backend == "trio" else 1)
 
 
@@ -182,7 +182,7 @@ def runs(backend: str) -> range:
 def test_a_loop_that_stood_still_drops_no_client(
     late: float, anyio_backend: str
 ) -> None:
-    """Nobody could see that the client went on reading."""
+    """The blocked loop could not see that the client was reading."""
     send_timeout = 60 * MS
 
     async def items() -> AsyncIterator[int]:
@@ -209,7 +209,7 @@ def test_a_loop_that_stood_still_drops_no_client(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(app, scope(), receive_nothing, send)
             await waits.wait()
-            await anyio.sleep(2 * MS)  # for the deadline to be set
+            await anyio.sleep(2 * MS)  # The deadline is set by then.
             time.sleep(2 * send_timeout)  # noqa: ASYNC251
             await anyio.sleep(late)
             goes_on.set()

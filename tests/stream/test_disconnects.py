@@ -1,4 +1,4 @@
-"""Clients that leave."""
+"""Clients that disconnect."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_client_that_leaves_closes_the_generator_then_the_dependencies(
     gone = threading.Event()
 
     def pause() -> None:
-        gone.wait(5)  # a thread cannot be interrupted, but it looks up after a while
+        gone.wait(5)  # A thread cannot be interrupted.
 
     async def resource() -> AsyncIterator[None]:
         yield
@@ -117,11 +117,11 @@ def test_a_client_that_leaves_closes_the_generator_then_the_dependencies(
     assert log.lines == ["generator", "dependency"]
 
 
-# How soon that is noticed
+# Delay
 
 
 async def send_nowhere(message: object) -> None:
-    """The `send` to a client that takes everything."""
+    """Send to a client that reads everything."""
 
 
 @pytest.mark.parametrize("spec_version", ["2.0", "2.3", "2.4", "2.5", None])
@@ -190,11 +190,11 @@ def test_a_disconnect_is_noticed_soon_on_a_real_socket(leave: Any) -> None:
         assert statistics.median(times) < SOON
 
 
-# What they interrupt
+# Interrupted code
 
 
 def test_a_send_that_waits_is_cancelled_when_the_client_leaves_with_it() -> None:
-    """The disconnect is known before the request's task can go on with the send."""
+    """The disconnect arrives before the request's task can continue the send."""
     log = Log()
 
     async def items() -> AsyncIterator[int]:
@@ -222,7 +222,7 @@ def test_a_send_that_waits_is_cancelled_when_the_client_leaves_with_it() -> None
             try:
                 await anyio.sleep_forever()
             finally:
-                await asyncio.sleep(0)  # which only a cancellation lets it do
+                await asyncio.sleep(0)  # Only a cancellation gets it here.
                 log("send")
 
         await asyncio.wait_for(app_of(items)(scope(), receive, send), 5)
@@ -236,7 +236,7 @@ def test_a_send_that_waits_is_cancelled_when_the_client_leaves_with_it() -> None
 def test_a_client_that_leaves_interrupts_what_the_generator_awaits(
     pause: float | None, depth: int
 ) -> None:
-    """However deep that is; and its clean-up can await."""
+    """The depth does not matter, and the cleanup can await."""
     log: list[str] = []
 
     async def waiting(levels: int) -> None:

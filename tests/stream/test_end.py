@@ -1,4 +1,4 @@
-"""How a stream ends, in which order, and what `on_close` is told of it."""
+"""The end of a stream: the order of cleanup, and the summary for `on_close`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ..support.internals import limits
 from ..support.middlewares import around_send
 from ..support.server import get, serve, wait_until
 
-# Clean-up, in order, however it ends
+# The order of cleanup, for each ending
 
 
 class Item(BaseModel):
@@ -45,10 +45,10 @@ class Ending(NamedTuple):
     """A way for a stream to end.
 
     Attributes:
-        reason: What `on_close` is told.
-        complete: Whether the response is.
+        reason: Reason in the summary.
+        complete: Whether the response is complete.
         background: Whether background tasks run.
-        status: Of the response.
+        status: Status of the response.
     """
 
     reason: str
@@ -168,7 +168,7 @@ def test_background_tasks_run_after_the_stream() -> None:
 def test_max_duration_ends_a_stream(
     farewell: ServerSentEvent | None, anyio_backend: str
 ) -> None:
-    """A farewell says that this was all for now; without one the response is torn."""
+    """A final event completes the response. Without one it is aborted."""
     closed = []
 
     async def items() -> AsyncIterator[int]:
@@ -243,7 +243,7 @@ def test_what_on_close_is_told() -> None:
 
 
 def test_the_first_event_is_not_later_than_the_end() -> None:
-    """The clock of uvloop, which this loop has, has whole milliseconds."""
+    """The clock of uvloop counts whole milliseconds, as this one does."""
     coarse = asyncio.new_event_loop()
     coarse.time = lambda: time.monotonic() // MS * MS  # type: ignore[method-assign]
     summaries = Summaries()
@@ -342,7 +342,7 @@ def test_on_close_is_called_whoever_returns_the_response(
         raise LookupError
 
     class Answering:
-        """Middleware that answers when FastAPI's stack is unwound."""
+        """Middleware that responds after FastAPI has raised."""
 
         def __init__(self, app: Any) -> None:
             self.app = app
@@ -387,7 +387,7 @@ def test_a_middleware_that_goes_on_after_the_last_message() -> None:
     assert log == ["audited", "finished"]
 
 
-@pytest.mark.parametrize("size", [20_000, 300_000])  # each is sent by itself
+@pytest.mark.parametrize("size", [20_000, 300_000])  # Large: each has its own send.
 @pytest.mark.parametrize("ending", ["max_duration", "shutdown"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_a_finished_generator_has_yielded_is_sent_although_time_is_up(

@@ -1,4 +1,4 @@
-"""Errors in mid-stream: of the generator, of what it yields, and of hooks."""
+"""Errors in mid-stream: of the generator, of items, of hooks and of the server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..support.apps import KINDS, MS, OddError, Summaries, app_of, logged
 from ..support.asgi import call, fetch, receive_nothing, scope
 from ..support.server import Client, serve
 
-# Of the generator
+# Errors of the generator
 
 
 def test_errors_on_every_backend(anyio_backend: str) -> None:
@@ -105,7 +105,7 @@ def test_an_interrupt_in_a_generator_stops_the_loop_and_completes_nothing(
     task = loop.create_task(call(app))
     with pytest.raises(error):
         loop.run_until_complete(task)
-    # As in a notebook, whose loop goes on.
+    # The event loop of a notebook continues after such an error.
     reply = loop.run_until_complete(task)
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
@@ -114,7 +114,7 @@ def test_an_interrupt_in_a_generator_stops_the_loop_and_completes_nothing(
     assert isinstance(reply.error, RuntimeError)
 
 
-# Of what it yields
+# Errors of items
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="errors have no notes there")
@@ -228,7 +228,7 @@ def test_a_stream_whose_generator_yields_itself(kind: str, anyio_backend: str) -
     items: Any = async_items() if kind == "async" else sync_items()
     reply = fetch(EventSourceResponse(items), backend=anyio_backend)
     assert reply.body.startswith(b"data: 1\n\n")
-    # A generator that is asked for more while it waits at a `yield` has more.
+    # A sync generator may be iterated again at its own `yield`, an async one not.
     assert reply.complete == (kind == "sync")
     if kind == "async":
         assert isinstance(reply.error, ValueError)
@@ -280,7 +280,7 @@ def test_on_error_is_not_asked_before_the_head() -> None:
     assert asked == []
 
 
-# Of hooks
+# Errors of hooks
 
 
 def test_hooks_that_fail_are_logged_and_hide_nothing(
@@ -385,7 +385,7 @@ def test_what_is_no_exception_is_raised_from_anywhere(
     app = app_of(items, ping_interval=5 * MS, **options)
 
     def odd_errors(error: BaseException) -> list[BaseException]:
-        parts = getattr(error, "exceptions", None)  # of trio's nursery
+        parts = getattr(error, "exceptions", None)  # trio's nursery has a group.
         return [error] if parts is None else [e for p in parts for e in odd_errors(p)]
 
     async def main() -> None:
@@ -396,7 +396,7 @@ def test_what_is_no_exception_is_raised_from_anywhere(
     assert [type(error) for error in odd_errors(caught.value)] == [OddError]
 
 
-# Of the server
+# Errors of the server
 
 
 def test_of_two_errors_one_is_raised_and_one_is_logged(
@@ -432,7 +432,7 @@ def test_on_error_is_not_called_when_its_event_would_reach_nobody(
             yield object()
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.sleep(30 * MS)  # the client leaves
+                await anyio.sleep(30 * MS)  # The client disconnects.
 
     app = app_of(items, on_error=asked.append)
     reply = fetch(app, backend=anyio_backend, disconnect_after=1)

@@ -1,4 +1,4 @@
-"""Events on their way: complete, in order, and not later than they could be."""
+"""Delivery of events: complete, in order and without delay."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_an_event_is_not_held_back_for_later_ones(kind: str) -> None:
 
 
 def test_an_event_before_blocking_work_is_not_held_back() -> None:
-    """An async generator that blocks the loop: bad manners, but common with models."""
+    """The generator blocks the event loop. With models this is a common mistake."""
     times = []
 
     async def items() -> AsyncIterator[int]:
@@ -88,7 +88,7 @@ def test_an_event_before_blocking_work_is_not_held_back() -> None:
 def test_nothing_gets_into_an_event_that_comes_in_parts(
     caplog: pytest.LogCaptureFixture, anyio_backend: str
 ) -> None:
-    """Such as a relay of what another server sends."""
+    """A relay of another server's stream yields such parts."""
 
     async def chunks(*, fails: bool = False) -> AsyncIterator[str]:
         for chunk in ["data: Hel", "lo", "\n", "\ndata: {", "}\r\n\r", "\n"]:
@@ -112,7 +112,7 @@ def test_nothing_gets_into_an_event_that_comes_in_parts(
         assert not reply.complete
         body = reply.body.replace(b": ping\n\n", b"")
         assert body == b"data: Hello\n\ndata: {}\r\n\r\ndata: never"
-        assert b": ping\n\ndata: never" in reply.body  # where it can be, it is
+        assert b": ping\n\ndata: never" in reply.body  # Between events there are pings.
     assert "that of farewell is not sent" in caplog.text
     assert "that of on_error is not sent" in caplog.text
 
@@ -139,6 +139,6 @@ def test_no_part_of_a_large_event_ends_inside_a_character(
     assert reply.complete
     assert len(reply.chunks) > 2
     for chunk in reply.chunks:
-        chunk.decode()  # raises where it is cut
+        chunk.decode()  # This raises if a character is cut.
     expected = data if kind != "compact" else f'["{data}"]'
     assert reply.body.decode() == f"data: {expected}\n\n"

@@ -1,4 +1,4 @@
-"""Nothing of a stream is left behind, and nothing is left to the garbage collector."""
+"""A stream leaves no objects behind, not even for the garbage collector."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_error_in_a_cycle_is_collected() -> None:
             state: dict[str, Any] = {}
             reply = await call(app, state=state)
             assert reply.error is not None
-            state["error"] = reply.error  # the scope holds it, it holds the scope
+            state["error"] = reply.error  # Error and scope refer to each other.
             errors.append(weakref.ref(reply.error))
 
     asyncio.run(main())
@@ -110,7 +110,7 @@ def test_what_a_stream_took_is_free_without_the_collector(
             await app(scope(), receive, send)
 
     async def main() -> None:
-        await stream()  # what is made once
+        await stream()  # The first one fills caches.
         await asyncio.sleep(5 * MS)
         with nothing_for_the_collector():
             for _ in range(3):

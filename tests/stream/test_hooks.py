@@ -1,4 +1,4 @@
-"""What hooks and generators are told of their stream, and what they can do with it."""
+"""`EventStream` and `StreamSummary`, as hooks and generators use them."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_stream_can_be_ended_while_it_opens(
     )
     assert fetch(response, backend=anyio_backend).error is None
     assert summaries.reasons == [how]
-    # Not by the loop either.
+    # The event loop has not logged an error either.
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -224,7 +224,7 @@ def test_a_stream_knows_its_route(anyio_backend: str) -> None:
     assert routes == ["/v1/items/{item_id}/events", "/", None]
 
 
-# The server stops
+# Server shutdown
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -260,7 +260,7 @@ def test_a_generator_can_end_by_itself_in_the_grace(
     assert reply.complete
     assert told == [True]
     assert summaries.reasons == ["finished"]
-    assert not summaries[0].stream.is_shutting_down  # as it is over
+    assert not summaries[0].stream.is_shutting_down  # It has ended.
 
 
 def test_on_shutdown_can_wake_a_generator_and_is_called_once(
@@ -361,7 +361,7 @@ def test_a_stream_can_be_ended_from_any_thread(
     thread.start()
     reply = fetch(app, backend=anyio_backend)
     thread.join()
-    opened[0].end()  # it is over, and its loop is closed
+    opened[0].end()  # It has ended, and its event loop is closed.
     assert reply.error is None
     assert reply.complete == (farewell is not None)
     assert reply.body == b"data: 1\n\n" + (b"event: bye\n\n" if farewell else b"")

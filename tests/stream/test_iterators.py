@@ -1,4 +1,4 @@
-"""Iterators of every kind: what they need to have, and whether they are closed."""
+"""Iterators of all kinds: the methods that they need, and whether they are closed."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_an_async_iterator_class() -> None:
     assert body == b"data: 2\n\ndata: 1\n\ndata: 0\n\n"
 
 
-# Any `__anext__`
+# Kinds of `__anext__`
 
 
 class Counting:
-    """Counts to five, in one of many ways.
+    """An iterator that counts to five.
 
     Attributes:
-        closed: How often it was.
+        closed: How many times it was closed.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Counting:
         """Return the next number.
 
         Raises:
-            StopAsyncIteration: That was the last one.
+            StopAsyncIteration: There are no more numbers.
         """
         if self._number == 5:
             raise StopAsyncIteration
@@ -102,7 +102,7 @@ class WithAwait(Counting):
 
 
 class WithAwaitThatRaisesAtOnce(Counting):
-    """`StopAsyncIteration` comes from the call, not from what is awaited."""
+    """`__anext__()` raises `StopAsyncIteration` itself, not its awaitable."""
 
     def __anext__(self) -> Any:
         number = self.count()
@@ -195,7 +195,7 @@ def test_whatever_can_be_awaited_can_come_from_anext(
 
 @pytest.mark.parametrize("turns", [0, 1, 3])
 def test_an_iterator_written_in_c_can_be_awaited(turns: int) -> None:
-    """That of a list makes its task wait for so many turns; its value is `None`."""
+    """An iterator of a list makes the task wait once per item, and returns `None`."""
 
     class Turns(Counting):
         def __anext__(self) -> Any:
@@ -239,7 +239,7 @@ def plain_generator() -> Any:
 def test_what_cannot_be_awaited_is_an_error(
     make: Callable[[], Any], before: int
 ) -> None:
-    """As it is in an `async for`."""
+    """The error is the same as in an `async for`."""
 
     class Items(Counting):
         def __anext__(self) -> Any:
@@ -294,7 +294,7 @@ def test_a_client_that_leaves_interrupts_any_anext(
 
 
 class Shared:
-    """Events for several streams, one after the other."""
+    """An iterator whose events go to several streams."""
 
     def __init__(self) -> None:
         self.closed = 0

@@ -1,4 +1,4 @@
-"""Loops: several at once, with other tasks, in debug mode, ended beside a stream."""
+"""Event loops: several at once, with other kinds of tasks, and in debug mode."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_two_loops_in_two_threads() -> None:
 def test_a_loop_that_ends_beside_a_stream_is_no_error_to_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """`asyncio.run` cancels all of its tasks, also the stream's own."""
+    """`asyncio.run` cancels all tasks, including the stream's own."""
     closed: list[bool] = []
     tasks = []
 
@@ -60,7 +60,7 @@ def test_a_loop_that_ends_beside_a_stream_is_no_error_to_log(
 
 
 def test_a_loop_that_is_closed_under_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    forget_open_streams(monkeypatch)  # this one is open for ever
+    forget_open_streams(monkeypatch)  # This stream stays open.
     closed = []
 
     async def items() -> AsyncIterator[int]:
@@ -89,7 +89,7 @@ HAS_EAGER_TASKS = pytest.mark.skipif(
 
 
 def problems(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what anybody has logged; a slow step, in debug mode, is no problem."""
+    """Return all log messages, except about slow steps in debug mode."""
     return [
         record.getMessage()
         for record in caplog.records
@@ -100,12 +100,12 @@ def problems(caplog: pytest.LogCaptureFixture) -> list[str]:
 def run_with(
     factory: Any, app: Application, *, debug: bool = False, **more: Any
 ) -> Reply:
-    """One request, in a loop that makes its tasks in another way."""
+    """Make a request in an event loop with a task factory."""
 
     async def main() -> Reply:
         loop = asyncio.get_running_loop()
         loop.set_task_factory(factory)
-        # The request is a task of that kind too.
+        # The request is such a task too.
         reply = await loop.create_task(call(app, **more))
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return reply
@@ -118,7 +118,7 @@ def eager(*args: Any, **kwargs: Any) -> Any:
 
 
 def wrapping(loop: Any, coroutine: Any, **kwargs: Any) -> Any:
-    """Make tasks as Sentry does: around a coroutine of its own."""
+    """Create tasks as Sentry does, around its own coroutine."""
 
     async def wrapped() -> Any:
         return await coroutine
@@ -127,7 +127,7 @@ def wrapping(loop: Any, coroutine: Any, **kwargs: Any) -> Any:
 
 
 class OtherTask(asyncio.Task):  # type: ignore[type-arg]
-    """A class of tasks of somebody's own."""
+    """A user's class of tasks."""
 
 
 def subclassing(loop: Any, coroutine: Any, **kwargs: Any) -> Any:
@@ -188,7 +188,7 @@ def test_streams_of_other_tasks_end_as_all_do(
     found = numbers(reply.body)
     assert found == list(range(len(found)))
     assert endless or len(found) == 5
-    # A thread that was not there in time has nothing to close.
+    # A generator whose thread starts too late never begins.
     assert begun == [True] or (kind, end) == ("sync", "max_duration")
     assert closed == begun
     assert summaries.reasons == [end]
@@ -225,7 +225,7 @@ def test_a_max_duration_that_is_over_at_once_with_eager_tasks(
         assert reply.error is None
         assert not reply.complete
         assert summaries.reasons == ["max_duration"]
-        # A thread that was not there in time has nothing to close.
+        # A generator whose thread starts too late never begins.
         assert closed == [True] or (kind == "sync" and closed == [])
     assert problems(caplog) == []
 

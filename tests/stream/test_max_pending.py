@@ -1,4 +1,4 @@
-"""How far a generator runs ahead of its client: `max_pending` bytes, or not at all."""
+"""`max_pending`: how far a generator runs ahead of its client."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_generator_waits_at_max_pending() -> None:
         await app(scope(), receive_nothing, send_for_ever)
 
     anyio.run(main)
-    # The first went out by itself, then ten fill the buffer and one is over.
+    # The first is sent alone, ten fill the buffer, and one more is yielded.
     assert produced <= 12
 
 
@@ -43,8 +43,8 @@ def test_the_loop_turns_whenever_the_buffer_was_full(anyio_backend: str) -> None
         while True:
             yield frame
 
-    # Only in a turn of the loop does a server notice that its client has gone. Without
-    # one it would send for all of the generator's time, to nobody.
+    # A server notices a disconnect only when the event loop runs. Otherwise the stream
+    # would send without a client for a whole time slice of the generator.
     app = app_of(items, max_pending=1000)
     reply = fetch(app, disconnect_after=10, backend=anyio_backend)
     assert reply.error is None

@@ -1,4 +1,4 @@
-"""How options are set, inherited and refused."""
+"""Setting, inheriting and rejecting options."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_time_beyond_all_clocks_is_refused() -> None:
         EventSourceResponse.with_options(ping_interval=10**400)
 
 
-# Where they come from
+# Sources of options
 
 
 def test_options_are_inherited_and_replaced() -> None:
@@ -213,7 +213,7 @@ def test_whole_options_are_taken_everywhere() -> None:
     response = EventSourceResponse([1], options=options, max_pending=8)
     assert Mine.options == made.options == response.options
     assert response.options == StreamOptions(retry=5, max_pending=8)
-    # They are all options, and not those that differ from the defaults.
+    # `options` replaces all options, also those with the default value.
     quiet = EventSourceResponse.with_options(ping_interval=None)
     assert quiet.with_options(options).options == options
 
@@ -357,7 +357,7 @@ def test_the_spelling_of_json(json: Any, text: str) -> None:
     event = f"data: {text}\n\n".encode()
     assert fetch(app, "/plain").body == event * 2 + bytes(item)
     assert fetch(returned).body == fetch(once).body == event * 2 + bytes(item)
-    # pydantic's own spelling is always compact.
+    # pydantic always uses the compact spelling.
     assert fetch(app, "/typed").body == 'data: {"a":"é"}\n\n'.encode() + event
 
 

@@ -1,4 +1,4 @@
-"""Pings: what they are, and when they are sent."""
+"""Pings: their content, and when they are sent."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_pings_that_meet_events_are_no_timeout(anyio_backend: str) -> None:
 def test_pings_come_in_time_when_the_head_did_not_wait_for_its_whole_window(
     first: float, anyio_backend: str
 ) -> None:
-    """The window may be longer than the time between pings."""
+    """`error_window` can be longer than `ping_interval`."""
     pinged = anyio.Event()
     waited: list[float] = []
 

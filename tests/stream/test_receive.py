@@ -1,4 +1,4 @@
-"""What `receive` says: to the stream, and to a generator that asks its request."""
+"""`receive`, called by the stream and by generators that use their request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..support.asgi import Application, fetch, receive_nothing, scope
 
 
 def sent_to(receive: Any, app: Application, backend: str) -> bytes:
-    """Return what an application sends to a client that it hears by `receive`."""
+    """Return the body that an application sends, given a `receive`."""
     chunks: list[bytes] = []
 
     async def send(message: Any) -> None:
@@ -31,7 +31,7 @@ def sent_to(receive: Any, app: Application, backend: str) -> bytes:
     return b"".join(chunks)
 
 
-# To the stream
+# Called by the stream
 
 
 @pytest.mark.parametrize("leaves", [True, False])
@@ -39,7 +39,7 @@ def sent_to(receive: Any, app: Application, backend: str) -> bytes:
 def test_only_a_disconnect_is_a_disconnect(
     count: int, leaves: bool, anyio_backend: str
 ) -> None:
-    """Whatever else an extension of the server has to say, and however often."""
+    """An extension of the server can send other messages, any number of them."""
     ended = []
 
     async def items() -> AsyncIterator[int]:
@@ -78,7 +78,7 @@ def test_only_a_disconnect_is_a_disconnect(
 def test_a_receive_that_gives_the_body_to_whoever_asks(
     body: bytes, more_body: bool, anyio_backend: str
 ) -> None:
-    """At once and for ever: that says nothing about the client."""
+    """It returns at once, endlessly. That says nothing about the client."""
     pauses: list[float] = []
 
     async def items() -> AsyncIterator[int]:
@@ -111,7 +111,7 @@ def test_a_receive_that_gives_the_body_to_whoever_asks(
 def test_a_receive_that_never_ends_its_body_is_not_asked_for_ever(
     anyio_backend: str,
 ) -> None:
-    """A stream that lasts would keep a processor busy, and all that it is told."""
+    """A long stream would use a whole CPU core for it."""
     asked = 0
 
     async def items() -> AsyncIterator[int]:
@@ -174,7 +174,7 @@ def test_a_receive_that_raises_hides_no_error(
     assert [error for _, error in logged(caplog)] == [ZeroDivisionError]
 
 
-# To a generator
+# Called by a generator
 
 
 @pytest.mark.parametrize("way", ["body", "json", "stream"])
@@ -189,7 +189,7 @@ def test_a_generator_can_read_the_body_of_its_request(
         if when != "at first":
             yield "begun"
         if when == "late":
-            await anyio.sleep(20 * MS)  # by then the client is watched
+            await anyio.sleep(20 * MS)  # The stream watches the client by then.
         if way == "body":
             yield (await request.body()).decode()
         elif way == "json":

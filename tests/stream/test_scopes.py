@@ -107,12 +107,12 @@ def test_a_scope_over_a_yield_ends_while_the_generator_stands_there(
     stood = []
 
     async def items() -> AsyncIterator[int]:
-        for _ in range(3):  # what one left behind would spoil the next
+        for _ in range(3):  # A leftover of one scope would break the next.
             async with open_scope(5 * MS):
                 try:
                     while True:
                         yield yielded.next()
-                        # Longer than its share: so it stands at the next `yield`.
+                        # This ends the time slice, so the next `yield` pauses.
                         time.sleep(2 * MS)  # noqa: ASYNC251
                 except asyncio.CancelledError:
                     stood.append(True)
@@ -158,7 +158,7 @@ def test_a_scope_over_a_yield_ends_while_the_generator_awaits(
 def test_nothing_is_lost_where_a_scope_is_cancelled_before_its_events_are_sent(
     pause: float | None, awaits: bool
 ) -> None:
-    """Behind a middleware whose streams look whether their task is cancelled."""
+    """The memory streams of this middleware check whether their task is cancelled."""
 
     class OwnResponse(BaseHTTPMiddleware):
         async def dispatch(self, request: Any, call_next: Any) -> Any:
@@ -229,7 +229,7 @@ def test_a_scope_ends_while_the_client_keeps_the_generator_waiting(
     ended = anyio.Event()
 
     async def items() -> AsyncIterator[int]:
-        # Twice: what the first left behind would spoil the second.
+        # A leftover of the first scope would break the second.
         for number in (1, 2):
             async with open_scope(5 * MS):
                 while True:

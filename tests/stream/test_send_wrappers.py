@@ -1,4 +1,4 @@
-"""Who sees what is sent: all of it every middleware, but Starlette's own wrappers."""
+"""Middleware sees all ASGI messages. Starlette's own wrappers are skipped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def frames() -> Iterator[FrameType]:
 
 
 def wrappers_below() -> list[str]:
-    """The coroutines of Starlette's exception handling that are sending now."""
+    """Return the coroutines of Starlette's exception handling on the stack."""
     return [
         frame.f_code.co_name
         for frame in frames()
@@ -86,7 +86,7 @@ def test_parts_of_a_response_of_plain_starlette_too() -> None:
 
 
 class Counting:
-    """A middleware like Starlette's, but after the head it has another `send`."""
+    """A middleware like Starlette's, but with another `send` after the head."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -118,7 +118,7 @@ class Counting:
 
 
 class Changing:
-    """A middleware that has a function of Starlette's send something else."""
+    """A middleware whose changing `send` looks like one of Starlette's."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -152,7 +152,7 @@ async def words() -> AsyncIterator[str]:
 def test_a_wrapper_that_changes_the_body_is_not_passed_by() -> None:
     assert b"DATA:" in fetch(Changing(app_of(words))).body
     app = app_of(words)
-    app.add_middleware(Changing)  # between those of Starlette
+    app.add_middleware(Changing)  # It is between those of Starlette.
     assert b"DATA:" in fetch(app).body
 
 

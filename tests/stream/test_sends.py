@@ -1,4 +1,4 @@
-"""What stands around `send`, and what it raises."""
+"""Errors of `send`, and middleware around it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ..support.asgi import Reply, call, fetch, receive_nothing, scope
 from ..support.middlewares import around_send, with_pause
 from ..support.releases import NEEDS_TIMEOUT
 
-# What it raises
+# Errors
 
 
 class ClientDisconnectedError(OSError):
-    """As Starlette's: that of a server with a class of its own."""
+    """An error class of a server, like Starlette's."""
 
 
 GONE = [
@@ -131,7 +131,7 @@ def test_a_client_that_is_gone_before_its_stream_began(anyio_backend: str) -> No
     anyio.run(main, backend=anyio_backend)
 
 
-# What is opened around it
+# Middleware around `send`
 
 
 def in_a_scope() -> Any:
@@ -188,7 +188,7 @@ def test_what_a_middleware_opens_around_a_send_it_can_close(
             async with guard():
                 await send(message)
 
-        # The client is behind the guard: so the send waits inside of it.
+        # The guard is around the client's pause, so the send waits inside the guard.
         app = around_send(app_of(bursts, ping_interval=4 * MS), guarded)
         return await call(with_pause(app, pause))
 

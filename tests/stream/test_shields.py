@@ -1,4 +1,4 @@
-"""What a generator shields from cancellation is done, however its stream ends."""
+"""Shielded code of a generator finishes, no matter how its stream ends."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def end_in_a_shield(
     log: Log,
     backend: str,
 ) -> Summaries:
-    """One request that ends while its generator has logged "shielded".
+    """Make a request that ends after its generator has logged "shielded".
 
-    Where the generator sleeps then, it does so for long enough.
+    A generator that sleeps behind its shield sleeps long enough.
     """
     summaries = Summaries()
     options: dict[str, Any] = {"on_close": summaries, "error_window": 0}
-    # So late that the generator is behind its shield, and before it has done there.
+    # By then the generator is behind its shield and not yet finished there.
     if end in ("max_duration", "send_timeout"):
         options[end] = 60 * MS
     app = app_of(items, **options)
@@ -53,7 +53,7 @@ def end_in_a_shield(
                 around.cancel()
             await anyio.sleep(2)
             went_on.append(True)
-            leave.set()  # so that a test that fails has an end
+            leave.set()  # A failing test must end too.
 
         freeze = 1 if end == "send_timeout" else None
         async with anyio.create_task_group() as tasks:
@@ -163,7 +163,7 @@ def test_what_is_yielded_after_the_end_is_dropped_valid_or_not(
     async def items() -> AsyncIterator[Any]:
         yield 1
         with anyio.CancelScope(shield=True):
-            await anyio.sleep(30 * MS)  # the client leaves
+            await anyio.sleep(30 * MS)  # The client disconnects.
         went_on.append(True)
         yield object()
 

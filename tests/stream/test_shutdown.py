@@ -1,4 +1,4 @@
-"""The end of streams when the server stops: the grace, and what holds it up."""
+"""Server shutdown: the end of streams, `shutdown_grace`, and what delays it."""
 
 from __future__ import annotations
 
@@ -306,7 +306,7 @@ def test_a_client_may_be_slow_while_shutdown_grace_lasts(
     assert summaries.reasons == ["finished"]
 
 
-# Who holds it up
+# What delays it
 
 
 def test_a_generator_that_closes_slowly_at_shutdown(anyio_backend: str) -> None:
@@ -331,7 +331,7 @@ def test_a_generator_that_closes_slowly_at_shutdown(anyio_backend: str) -> None:
 def test_shutdown_again_while_a_generator_closes(
     ending: str, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The farewell completes the response, however long the generator takes."""
+    """The final event completes the response even if the generator closes slowly."""
     limits(monkeypatch, last_send_timeout=5 * MS)
 
     async def items() -> AsyncIterator[int]:

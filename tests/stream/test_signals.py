@@ -1,4 +1,4 @@
-"""The handlers of signals that a server has, while streams are open."""
+"""The signal handlers of a server while streams are open."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_signal_handlers_are_ours_only_while_streams_are_open() -> None:
 
 
 def test_what_looks_for_the_server_behind_a_handler_finds_it() -> None:
-    """sse-starlette does, as `signal.getsignal(...).__self__`."""
+    """sse-starlette uses `signal.getsignal(...).__self__`."""
 
     class Server:
         should_exit = False
@@ -88,7 +88,7 @@ def test_what_looks_for_the_server_behind_a_handler_finds_it() -> None:
 
 
 class Port:
-    """What uvicorn listens on."""
+    """A socket for uvicorn."""
 
     def __init__(self) -> None:
         self.is_open = True

@@ -54,11 +54,11 @@ def test_a_client_that_does_not_read_stops_the_producer(kind: str) -> None:
                 return counts[-1] == counts[-2]
 
             wait_until(settled)
-            assert produced * 1000 < 10_000_000  # what sockets and loop may hold
+            assert produced * 1000 < 10_000_000  # Buffers of sockets and loop.
 
 
 def test_a_slow_client_delays_nobody_else() -> None:
-    """One reads 1 KiB/s, a hundred at a time read as fast as they can."""
+    """One client reads 1 KiB/s while a hundred read as fast as they can."""
     frame = EncodedEvent(raw_data="x" * 1000)
     produced = 0
 
@@ -91,12 +91,12 @@ def test_a_slow_client_delays_nobody_else() -> None:
         elapsed = time.perf_counter() - started
         stop.set()
         crawler.join()
-    assert elapsed < 10  # of 100 s that the slow one would take for as much
-    assert 0 < produced * 1000 < 10_000_000  # what sockets, loop and buffer may hold
+    assert elapsed < 10  # The slow one would take 100 s.
+    assert 0 < produced * 1000 < 10_000_000  # Limits of all buffers.
 
 
 def test_a_slow_client_is_not_a_frozen_one(anyio_backend: str) -> None:
-    """It takes a large event in more time than `send_timeout`."""
+    """The client reads a large event in more time than `send_timeout`."""
     event = EncodedEvent(raw_data="x" * 2_000_000)
     taken: list[bytes] = []
 
@@ -124,7 +124,7 @@ def test_a_slow_client_is_not_a_frozen_one(anyio_backend: str) -> None:
 def test_a_client_that_stops_reading_is_dropped_wherever_that_is(
     pace: str, takes: int, anyio_backend: str
 ) -> None:
-    """In a send that a step of the generator has begun, or in that of a ping."""
+    """The send may have been started by the generator or by a ping."""
     closed = []
 
     async def items() -> AsyncIterator[int]:
@@ -249,7 +249,7 @@ def test_events_that_were_not_sent_do_not_count(anyio_backend: str) -> None:
     assert summary.events * len(event) == summary.bytes > 0
 
 
-# The client leaves
+# The client disconnects
 
 
 def test_a_frozen_client_that_leaves_is_noticed_soon() -> None:
@@ -262,14 +262,14 @@ def test_a_frozen_client_that_leaves_is_noticed_soon() -> None:
                     client.read_until(b"x")
                     wait_until_frozen(closings)
                     left = time.perf_counter()
-                # What it has not read makes the close of its socket a reset.
+                # Closing a socket with unread data resets the connection.
                 wait_until(lambda: closings.times)
                 times.append(closings.times.pop() - left)
         assert statistics.median(times) < SOON
 
 
 def test_a_frozen_client_that_half_closes_is_dropped_by_send_timeout() -> None:
-    """uvicorn tells of a FIN once all that it has for the client is sent: never."""
+    """uvicorn reports a FIN only after it has sent everything, so never here."""
     closings, summaries = Closings(), Summaries()
     response_class = EventSourceResponse.with_options(
         send_timeout=100 * MS, on_close=summaries

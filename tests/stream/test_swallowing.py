@@ -1,4 +1,4 @@
-"""Cancellations that a generator or a middleware swallows (on trio, nobody can)."""
+"""Generators and middleware that swallow a cancellation. trio prevents that."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_generator_that_swallows_its_cancellation_is_still_closed() -> None:
 
 
 async def retried(call: Callable[[], Any]) -> Any:
-    """Await something, and once again when that is cancelled."""
+    """Await a call, and repeat it if it is cancelled."""
     try:
         return await call()
     except asyncio.CancelledError:
@@ -121,7 +121,7 @@ def test_one_swallowed_cancellation_of_a_receive_does_not_keep_a_stream(
     async def items() -> AsyncIterator[int]:
         try:
             yield 1
-            await asyncio.sleep(20 * MS)  # by then the client is watched
+            await asyncio.sleep(20 * MS)  # The stream watches the client by then.
             if end == "error":
                 raise LookupError
             while end != "finished":

@@ -1,4 +1,4 @@
-"""Whose task sends, and whose runs the generator."""
+"""The tasks that send and that run the generator."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_a_sync_generator_never_runs_in_the_loops_thread(anyio_backend: str) -> 
 def test_a_sync_generator_does_not_start_when_its_client_has_left(
     anyio_backend: str,
 ) -> None:
-    """It waits for a thread until then, and its request no longer than that."""
+    """It waits for a thread. Its request must not wait longer than its client."""
     started = []
 
     def items() -> Iterator[int]:
@@ -62,7 +62,7 @@ def test_a_sync_generator_does_not_start_when_its_client_has_left(
             tasks.start_soon(functools.partial(call, app, disconnect_at=left))
             await anyio.wait_all_tasks_blocked()
             left.set()
-        # In the thread that is free now, after whatever still waits for it.
+        # The only thread runs this after everything that has waited for it.
         await anyio.to_thread.run_sync(int)
 
     anyio.run(main, backend=anyio_backend)
@@ -74,7 +74,7 @@ def test_a_sync_generator_does_not_start_when_its_client_has_left(
 def test_a_sync_generator_does_not_start_when_its_client_leaves_as_a_thread_is_free(
     anyio_backend: str,
 ) -> None:
-    """It has its thread then, and has not begun there."""
+    """The generator has got its thread but has not begun in it."""
     started = []
 
     def items() -> Iterator[int]:
@@ -89,7 +89,7 @@ def test_a_sync_generator_does_not_start_when_its_client_leaves_as_a_thread_is_f
         limiter.total_tokens = 1
 
         async def send(message: Any) -> None:
-            await anyio.wait_all_tasks_blocked()  # among them what waits for a thread
+            await anyio.wait_all_tasks_blocked()  # One waits for a thread.
             limiter.total_tokens = 2
             raise ConnectionResetError
 
@@ -124,11 +124,11 @@ def test_a_generator_that_another_thread_runs_is_an_error(anyio_backend: str) ->
     assert not reply.complete
 
 
-# Threads that wait by the loop
+# Threads that wait for the event loop
 
 
 def visit(app: Any, backend: str, leaves_at: threading.Event) -> Reply:
-    """A request of a client that leaves at an event."""
+    """Make a request, and disconnect when an event is set."""
 
     async def main() -> Reply:
         gone = anyio.Event()
@@ -200,7 +200,7 @@ def test_a_sync_generator_that_is_cancelled_leaves_no_garbage(
         anyio.from_thread.run(wait_in_loop, waiting)
 
     app = app_of(items)
-    visit(app, anyio_backend, waiting)  # what is made once
+    visit(app, anyio_backend, waiting)  # The first one fills caches.
     waiting.clear()
     with nothing_for_the_collector():
         reply = visit(app, anyio_backend, waiting)
@@ -234,9 +234,9 @@ def test_a_thread_that_begins_to_wait_when_its_client_has_left_is_interrupted(
         try:
             yield 1
             begun.set()
-            time.sleep(100 * MS)  # by then the stream has been told of its end
+            time.sleep(100 * MS)  # The stream is ending by then.
             for number in range(waits):
-                # It goes on, and waits once more.
+                # The generator continues and waits once more.
                 goes_on = number < waits - 1
                 with contextlib.suppress(*[BaseException] * goes_on):
                     anyio.from_thread.run(anyio.sleep, 10)

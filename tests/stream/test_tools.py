@@ -1,4 +1,4 @@
-"""Tools that look at tasks, frames and calls while a stream is open."""
+"""Tools that inspect tasks, frames and calls while a stream is open."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..support.middlewares import PAUSES, around_send, with_pause
 
 
 def look_at_all_tasks() -> str:
-    """What a debugger, a monitor or a handler of a signal does."""
+    """Inspect all tasks as a debugger or a signal handler does."""
     text = io.StringIO()
     for task in asyncio.all_tasks():
         text.write(repr(task))
         task.get_stack()
         task.print_stack(file=text)
         awaited: Any = task.get_coro()
-        while awaited is not None:  # down to what it waits for
+        while awaited is not None:  # Follow the chain of awaits.
             text.write(repr(awaited))
             awaited = next(
                 (

@@ -1,4 +1,4 @@
-"""The traceback of an error: it ends where that was raised."""
+"""The traceback of an error ends where the error was raised."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_the_traceback_of_an_error_ends_where_it_was_raised(
     frames = traceback.extract_tb(reply.error.__traceback__)
     assert frames[-1].name == line
     assert frames[-1].filename == __file__
-    # The way there is told once.
+    # Each frame is there once.
     assert len([frame for frame in frames if frame.name == line]) == 1
     formatted = "".join(traceback.format_exception(reply.error))
     assert "raise LookupError" in formatted

@@ -23,7 +23,7 @@ class UnprintableError(Exception):
 
 
 class Unprintable:
-    """A source that cannot be printed, around a generator."""
+    """A source around a generator whose `repr` raises."""
 
     def __init__(self, items: Any) -> None:
         self._items = items
@@ -44,7 +44,7 @@ class Unprintable:
 
 
 class Closing(Unprintable):
-    """One whose iterator is made for each stream."""
+    """The same, but it returns another object as its iterator."""
 
     def __aiter__(self) -> Any:
         return self._items
