@@ -1,4 +1,4 @@
-"""An application for real clients, in a process of its own; what happens is printed."""
+"""An application for real clients in another process. It prints what happens."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Quiet = EventSourceResponse.with_options(ping_interval=None)
 Pinging = EventSourceResponse.with_options(ping_interval=0.02)
 
 END = EncodedEvent(raw_data="", event="end")
-"""Has a client that would reconnect close its stream."""
+"""The last event. A client that would reconnect closes its stream at it."""
 
 ODD_SPACE = "\x0b \x0c \x1c \x85 \u2028 \u2029"
-"""What Python's `splitlines` takes for line breaks, and no specification does."""
+"""Characters that `str.splitlines` treats as line breaks and the standard does not."""
 
 EVENTS: list[tuple[dict[str, Any], Event]] = [
     ({"raw_data": "a"}, Event("a")),
@@ -40,7 +40,7 @@ EVENTS: list[tuple[dict[str, Any], Event]] = [
     ({"raw_data": "e", "event": "token"}, Event("e", "token", "1")),
     ({"raw_data": "f", "id": "é 2", "retry": 5000}, Event("f", last_event_id="é 2")),
 ]
-"""Arguments of events, and what a client sees of them."""
+"""Arguments of events, and the events that a client receives."""
 
 
 @app.get("/page", response_class=HTMLResponse)
@@ -86,7 +86,7 @@ async def silent(seconds: float, run: str = "") -> AsyncIterator[Any]:
 
 @app.get("/ticks")
 async def ticks(buffering: Literal["yes", "no"] = "no") -> EventSourceResponse:
-    """Events that say when they were yielded."""
+    """Yield events that contain their time."""
 
     async def events() -> AsyncIterator[EncodedEvent]:
         for _ in range(10):
@@ -113,7 +113,7 @@ async def forbidden(run: str) -> AsyncIterator[Any]:
 @app.get("/parts")
 @app.post("/parts/chat/completions")
 async def parts(body: str, size: int) -> EventSourceResponse:
-    """A body of the client's choice, in pieces that the network does not join."""
+    """Send the body that the client asks for, in pieces that arrive separately."""
     data = body.encode()
 
     async def split() -> AsyncIterator[bytes]:
@@ -124,7 +124,7 @@ async def parts(body: str, size: int) -> EventSourceResponse:
     return Quiet(split())
 
 
-# Streams in several connections; `run` is the name of those that belong together.
+# Streams over several connections. Connections with the same `run` belong together.
 
 ended_at: dict[str, float] = {}
 
@@ -137,7 +137,7 @@ async def resume(
     retry: int = 10,
     last_event_id: Annotated[int, Header()] = -1,
 ) -> AsyncIterator[Any]:
-    """Numbers up to `n`, a fifth of them in each connection."""
+    """Yield the numbers up to `n`, a fifth of them in each connection."""
     if run in ended_at:
         say(run, last_event_id, time.monotonic() - ended_at[run])
     start = last_event_id + 1
@@ -147,7 +147,7 @@ async def resume(
     if stop == n:
         yield END
     if ending == "error":
-        # A browser drops what it has not read yet when its connection breaks off.
+        # A browser drops unread data when the response is aborted.
         await anyio.sleep(0.05)
     ended_at[run] = time.monotonic()
     if ending == "error":
@@ -156,7 +156,7 @@ async def resume(
 
 @app.get("/once")
 async def once(run: str) -> Response:
-    """One event, and no content for who comes back."""
+    """Yield one event. A client that reconnects gets status 204."""
     if run in ended_at:
         return Response(status_code=204)
     ended_at[run] = time.monotonic()
@@ -167,7 +167,7 @@ async def once(run: str) -> Response:
 async def checkpoint(
     run: str, last_event_id: Annotated[str, Header()] = ""
 ) -> AsyncIterator[Any]:
-    """An id that comes without data, before the stream breaks off."""
+    """Send an id without data, and then abort the response."""
     if run in ended_at:
         say(run, last_event_id)
         yield END
@@ -178,7 +178,7 @@ async def checkpoint(
     raise LookupError("mid-stream")
 
 
-# What OpenAI's SDK reads
+# Streams for OpenAI's SDK
 
 
 class Delta(BaseModel):
@@ -209,7 +209,7 @@ class Completion(BaseModel):
 
 
 def told(error: Exception) -> ServerSentEvent | None:
-    """The error as an event, unless the client is to be left in the dark."""
+    """Return an event for the error, except for the error 'cut'."""
     if str(error) == "cut":
         return None
     return ServerSentEvent(data={"error": {"message": str(error)}})
@@ -217,7 +217,7 @@ def told(error: Exception) -> ServerSentEvent | None:
 
 @app.post("/chat/completions", response_class=Pinging.with_options(on_error=told))
 async def complete(completion: Completion) -> AsyncIterator[Chunk]:
-    """Says the prompt back word by word."""
+    """Repeat the prompt word by word."""
     for word in completion.messages[-1].content.split(" "):
         if word == "forbidden":
             raise HTTPException(403)
@@ -228,7 +228,7 @@ async def complete(completion: Completion) -> AsyncIterator[Chunk]:
     yield EncodedEvent(raw_data="[DONE]")  # type: ignore[misc]
 
 
-# Both transports of MCP that are event streams
+# Both transports of MCP with event streams
 
 McpResponse = Pinging.with_options(retry=10)
 

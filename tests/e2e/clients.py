@@ -1,4 +1,4 @@
-"""Real clients. Each is called with a URL and returns what it saw there."""
+"""Real clients. Each takes a URL and returns what it received."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ PACKAGES = {
     "nginx": "nginx",
     "node": "nodejs",
 }
-"""The programs that tests start, and Debian's packages of them."""
+"""Programs that tests start, with their Debian packages."""
 
 
 class Seen(NamedTuple):
-    """The events that a client delivered, and what became of its connections.
+    """The events that a client delivered, and the states of its connections.
 
-    Without the event `end`: it is there for clients that would reconnect.
+    The event `end` is left out. It is only for clients that would reconnect.
     """
 
     events: list[Event]
@@ -44,12 +44,12 @@ Client = Callable[[str], Seen]
 
 
 def path_of(program: str) -> str | None:
-    """Where a program is, servers included."""
+    """Return the path of a program, also of a server, or `None`."""
     return shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
 
 
 def needed(program: str) -> str:
-    """The path of a program. A test that needs one that is missing is skipped."""
+    """Return the path of a program, or skip the test if it is missing."""
     path = path_of(program)
     if path is None:
         pytest.skip(f"{program} IS MISSING: apt-get install {PACKAGES[program]}")
@@ -57,7 +57,7 @@ def needed(program: str) -> str:
 
 
 def said(server: Server, run: str, times: int) -> list[list[str]]:
-    """What the application said of some requests, once it did so often enough."""
+    """Wait for a number of lines about a run, and return them."""
 
     def lines() -> list[list[str]]:
         return [line.split(" ")[1:] for line in server.said if line.startswith(run)]
@@ -83,7 +83,7 @@ class Node:
     def see(self, client: str, url: str) -> Seen:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        # It gives up by itself before that.
+        # The client itself times out before that.
         watchdog = threading.Timer(5 * TIMEOUT, self._process.kill)
         watchdog.start()
         try:
@@ -123,11 +123,11 @@ def see_with_httpx_sse(url: str) -> Seen:
 
 
 CURL_STATES = {0: "ended", 18: "broken", 22: "refused"}
-"""What curl's exit codes mean."""
+"""The states for curl's exit codes."""
 
 
 def see_with_curl(url: str) -> Seen:
-    """curl knows nothing of events: the tests' own parser reads what it writes."""
+    """Read a stream with curl, and parse its output with the parser of the tests."""
     command = [needed("curl"), "--no-buffer", "--silent", "--fail", url]
     done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
     events = [event for event in parse(done.stdout).events if event.type != "end"]

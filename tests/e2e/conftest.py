@@ -1,4 +1,4 @@
-"""The server of the application, its clients, and which of them there are."""
+"""Fixtures for the application's server and for its clients."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def url(server: Server) -> str:
 
 @pytest.fixture
 def run() -> str:
-    """A name for the requests of one test, as the application prints it."""
+    """Return a name for the requests of one test, which the application prints."""
     return uuid.uuid4().hex
 
 
@@ -70,7 +70,7 @@ def node() -> Iterator[Node]:
 
 @pytest.fixture
 def client(client_name: str, request: pytest.FixtureRequest) -> Client:
-    """The client of which a test has the name among its parameters."""
+    """Return the client whose name is a parameter of the test."""
     if client_name == "httpx-sse":
         return see_with_httpx_sse
     if client_name == "curl":

@@ -1,4 +1,4 @@
-"""A server of MCP's SDK, whose streams are ours: `install()` runs after its import."""
+"""A server with MCP's SDK and our streams. `install()` runs after its import."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ install()
 
 
 class Events(EventStore):
-    """Keeps every event, for clients that come back."""
+    """Keeps every event for clients that reconnect."""
 
     def __init__(self) -> None:
         self._events: list[tuple[StreamId, JSONRPCMessage | None]] = []
@@ -53,7 +53,7 @@ server = MCPServer("e2e")
 
 @server.tool()
 async def count(n: int, pause: float, ctx: Context) -> int:
-    """Report progress, with a pause after each step or as fast as it goes."""
+    """Report progress, with or without a pause after each step."""
     for step in range(n):
         await ctx.report_progress(step + 1, n)
         if pause:
@@ -63,14 +63,14 @@ async def count(n: int, pause: float, ctx: Context) -> int:
 
 @server.tool()
 async def announce(ctx: Context) -> str:
-    """Send what belongs to no request, over the stream of a GET."""
+    """Send a notification that belongs to no request, over the stream of a GET."""
     await ctx.session.send_resource_list_changed()
     return "announced"
 
 
 @server.tool()
 async def interrupted(ctx: Context) -> str:
-    """Close the stream of this call: the client comes back for the result."""
+    """Close the stream of this call. The client reconnects for the result."""
     await ctx.close_sse_stream()
     await anyio.sleep(0.05)
     return "resumed"

@@ -1,4 +1,4 @@
-"""Real proxies in front of the application, each an ordinary process."""
+"""Real proxies in front of the application, in other processes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ backend application
 
 
 class Way(NamedTuple):
-    """How a client gets to the application."""
+    """A URL of the application, and how to connect to it."""
 
     url: str
     http2: bool = False
@@ -76,7 +76,7 @@ class Way(NamedTuple):
 def nginx(
     upstream: int, directory: Path, *options: str, http2: bool = False
 ) -> Iterator[Way]:
-    """nginx with its defaults, but for some options. With HTTP/2 there is TLS."""
+    """Run nginx with some options. With HTTP/2 it uses TLS."""
     port = free_port()
     way = Way(f"http://127.0.0.1:{port}")
     listen = ""
@@ -107,7 +107,7 @@ def nginx(
 
 @contextlib.contextmanager
 def haproxy(upstream: int, directory: Path, *options: str) -> Iterator[Way]:
-    """HAProxy with the timeouts that it wants to have set, and some options."""
+    """Run HAProxy with the timeouts that it requires, and some options."""
     port = free_port()
     configuration = HAPROXY.format(
         port=port, upstream=upstream, options="\n    ".join(options)
@@ -127,7 +127,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(command: list[str], port: int) -> Iterator[None]:
-    """A process that listens at a port."""
+    """Run a process that listens on a port."""
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
 
         def listens() -> bool:

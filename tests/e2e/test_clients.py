@@ -1,4 +1,4 @@
-"""What real clients see of a stream."""
+"""Streams as real clients receive them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLIENTS = RECONNECTING + ONE_CONNECTION
 def test_every_kind_of_event(client: Client, client_name: str, url: str) -> None:
     expected = [event for _, event in EVENTS]
     if client_name == "eventsource":
-        # An event without an id has none here, though the last one is not forgotten.
+        # This client delivers no id with an event without one, but still remembers it.
         expected[8] = expected[8]._replace(last_event_id="")
     assert client(f"{url}/events").events == expected
 
@@ -35,7 +35,7 @@ def test_50_000_events(client: Client, url: str) -> None:
 
 
 STATES_AFTER_ONE_EVENT = {
-    # They come back, and the 204 that they get then is the end.
+    # They reconnect, get status 204, and stop.
     "chromium": ["open", "reconnecting", "closed"],
     "eventsource": ["open", "reconnecting", "closed"],
     "fetch-event-source": ["ended"],
@@ -59,7 +59,7 @@ def test_an_error_in_mid_stream(client: Client, url: str) -> None:
 STATES_AFTER_403 = {
     "chromium": ["closed"],
     "eventsource": ["closed"],
-    # It would go on like that, if the test let it.
+    # It would reconnect endlessly. The test stops it.
     "fetch-event-source": ["reconnecting", "reconnecting", "stopped"],
     "eventsource-parser": ["refused"],
     "httpx-sse": ["refused"],
@@ -84,7 +84,7 @@ def test_http_403(
         ("chromium", "error"),
         ("eventsource", "clean"),
         ("eventsource", "error"),
-        ("fetch-event-source", "error"),  # a clean end is the end for it
+        ("fetch-event-source", "error"),  # It stops at a complete response.
     ],
 )
 def test_reconnecting_loses_and_doubles_no_event(
@@ -102,7 +102,7 @@ def test_retry_is_honoured(client: Client, server: Server, url: str, run: str) -
     client(f"{url}/resume?run={run}&ending=error&n=5&retry=250")
     pauses = [float(line[1]) for line in said(server, run, times=4)]
     assert min(pauses) >= 0.24
-    assert min(pauses) < 0.9  # their own times are 1 and 3 seconds
+    assert min(pauses) < 0.9  # Their defaults are 1 and 3 seconds.
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ BETWEEN_EVENTS = {
 }
 
 EMPTY_EVENTS = {
-    # It takes every blank line for the end of an event.
+    # It dispatches an event at every blank line.
     ("fetch-event-source", "ping"): 5,
     ("fetch-event-source", "retry"): 5,
-    # As soon as there was an id, and with a `retry` before that too.
+    # It does so after an id, and after a `retry`.
     ("httpx-sse", "ping"): 3,
     ("httpx-sse", "retry"): 5,
 }
-"""How many events without data, that nobody sent, a client delivers."""
+"""The number of empty events that a client delivers although none was sent."""
 
 
 @pytest.mark.parametrize("size", [1, 1000])

@@ -1,6 +1,6 @@
 """The demo page in a real browser.
 
-With `DEMO_PICTURES=docs/images` in the environment the pictures of the page go there.
+`DEMO_PICTURES=docs/images` in the environment saves pictures of the page there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..support.demo import REPLY, running_demo
 from .clients import HERE, needed
 
 LONGEST = 240.0
-"""Seconds for a scenario, a race of `fastapi.sse` on a busy machine included."""
+"""The timeout of a scenario, which may race with `fastapi.sse` on a busy machine."""
 
 Page = Callable[[str], dict[str, Any]]
 
@@ -33,7 +33,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def see(url: str, tmp_path: Path) -> Page:
-    """Runs a scenario of `demo.mjs` in a browser of its own."""
+    """Run a scenario of `demo.mjs` in a new browser."""
     if not (HERE / "node_modules").exists():
         pytest.skip("npm's playwright-core IS MISSING: npm ci --prefix tests/e2e")
 
@@ -55,7 +55,7 @@ def see(url: str, tmp_path: Path) -> Page:
 
 
 LOST = "Failed to load resource: net::ERR_INCOMPLETE_CHUNKED_ENCODING"
-"""What the browser says of a connection that was cut."""
+"""The browser's message about an aborted response."""
 
 
 def test_the_page_loads_without_an_error(see: Page) -> None:
@@ -150,7 +150,7 @@ def test_everything_to_use_or_to_read_has_a_label(see: Page) -> None:
 def test_text_can_be_read_in_light_and_dark(see: Page) -> None:
     seen = see("contrast")
     assert seen["light"]["ground"] != seen["dark"]["ground"]
-    # What WCAG asks for text of this size.
+    # WCAG requires this ratio for text of this size.
     assert seen["light"]["least"] >= 4.5
     assert seen["dark"]["least"] >= 4.5
 

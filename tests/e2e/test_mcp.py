@@ -1,4 +1,4 @@
-"""A server of MCP's SDK, and its client, over uvicorn: the streams are ours."""
+"""MCP's SDK, server and client, over uvicorn with our streams."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def session_of(
 
 
 async def count(session: ClientSession, n: int, pause: float = 0.0) -> list[float]:
-    """Returns the steps that the server has reported, once it has the last one."""
+    """Call the tool, and return the steps that the server has reported."""
     steps: list[float] = []
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
@@ -119,7 +119,7 @@ def test_the_stream_of_a_get(mcp_server: Server) -> None:
                 announced.set()
 
         async with session_of(mcp_server, note) as session:
-            # The client opens it besides its first call.
+            # The client opens the stream of the GET in parallel to its first call.
             while not announced.is_set():
                 await session.call_tool("announce", {})
                 await asyncio.sleep(0.01)
@@ -138,7 +138,7 @@ def test_the_older_transport(mcp_server: Server) -> None:
 
 
 def opened(client: httpx.Client, url: str) -> dict[str, str]:
-    """Opens a session without the SDK. Returns the headers of its requests."""
+    """Open a session without the SDK, and return the headers for its requests."""
     version = "2025-06-18"
     initialize = {
         "protocolVersion": version,
@@ -173,7 +173,7 @@ def test_delete_ends_the_stream_of_a_get(mcp_server: Server) -> None:
         with client.stream("GET", url, headers=headers) as stream:
             assert stream.status_code == 200
             assert client.delete(url, headers=headers).status_code == 200
-            stream.read()  # to its proper end
+            stream.read()  # It completes.
 
 
 def test_a_client_that_vanishes(mcp_server: Server) -> None:
@@ -187,7 +187,7 @@ def test_a_client_that_vanishes(mcp_server: Server) -> None:
             assert reply.status_code == 200
         with client.stream("GET", url, headers=headers) as reply:
             assert reply.status_code == 200
-        # The session is there for who comes back.
+        # The session still exists for a client that reconnects.
         reply = client.post(url, headers=headers, json=call_of("count", n=1, pause=0))
         assert reply.status_code == 200
     assert not [line for line in mcp_server.log[log:] if "Traceback" in line]
@@ -195,7 +195,7 @@ def test_a_client_that_vanishes(mcp_server: Server) -> None:
 
 @pytest.mark.parametrize("name", ["uvicorn-h11", "uvicorn-uvloop"])
 def test_sigterm(name: str) -> None:
-    """The server waits for the end of a call, and then it is gone."""
+    """The server waits for the end of a call and then exits."""
     with serve_process(name, APP, "/ready") as server:
         url = f"http://127.0.0.1:{server.port}/mcp"
         with httpx.Client(timeout=TIMEOUT) as client:
@@ -209,7 +209,7 @@ def test_sigterm(name: str) -> None:
                 next(line for line in lines if "notifications/progress" in line)
                 server.terminate()
                 with pytest.raises(httpx.RemoteProtocolError):
-                    get.read()  # an EventSource comes back
+                    get.read()  # An EventSource reconnects.
                 data = [line.removeprefix("data: ") for line in lines if "data" in line]
                 assert json.loads(data[-1])["result"]["content"][0]["text"] == "10"
         assert server.wait() in (0, -15, 143)

@@ -1,4 +1,4 @@
-"""`examples/chat.py` as OpenAI's SDK for Node sees it."""
+"""`examples/chat.py` with OpenAI's SDK for Node."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def ask(url: str) -> Ask:
-    """Asks for a stream and reads all of it, or so many tokens."""
+    """Open a stream and read all of it, or a number of tokens."""
     if not (HERE / "node_modules" / "openai").exists():
         pytest.skip("npm's openai IS MISSING: npm ci --prefix tests/e2e")
 

@@ -30,7 +30,7 @@ PROXIES: dict[str, Proxy] = {
     "nginx-http2": lambda port, path: nginx(port, path, HTTP_1_1, http2=True),
     "haproxy": lambda port, path: haproxy(port, path, NO_DELAY, ABORT),
 }
-"""Each configured as an event stream needs it."""
+"""Proxies with the configuration that an event stream needs."""
 
 
 @pytest.fixture(params=[*PROXIES, "hypercorn-http2"])
@@ -47,7 +47,7 @@ def way_and_server(
 
 
 def delays(way: Way, path: str = "/ticks") -> list[float]:
-    """Seconds from the `yield` of each event to its arrival."""
+    """Return the seconds from the `yield` of each event to its arrival."""
     source = EventSource()
     arrived: list[float] = []
     with way.client() as client, client.stream("GET", path) as response:
@@ -71,7 +71,7 @@ def test_events_are_compressed_one_by_one(server: Server, tmp_path: Path) -> Non
         with way.client() as client:
             assert client.get("/ticks").headers["content-encoding"] == "gzip"
         assert delays(way)[0] < 0.1
-        # This is what the header is for.
+        # Without the header `X-Accel-Buffering: no`, nginx buffers events.
         assert delays(way, "/ticks?buffering=yes")[0] > 0.1
 
 
@@ -131,7 +131,7 @@ def test_an_error_in_mid_stream_breaks_it_off(
 def test_http_1_0_between_proxy_and_server_has_no_broken_streams(
     tmp_path: Path,
 ) -> None:
-    """The end of a connection is then the only end that there is."""
+    """With HTTP/1.0, every response ends with its connection."""
     with (
         serve_process("uvicorn-h11", "tests.e2e.app:app", "/events") as server,
         nginx(server.port, tmp_path, "proxy_http_version 1.0;") as way,

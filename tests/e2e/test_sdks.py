@@ -1,4 +1,4 @@
-"""SDKs that read event streams, called as their users call them."""
+"""SDKs that read event streams, used as in applications."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def ask_async(url: str, prompt: str = "", **query: object) -> list[str | None]:
 
 @pytest.fixture(params=[ask_sync, ask_async])
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """OpenAI's client, sync and async."""
+    """Ask OpenAI's client, sync or async."""
     ask: Ask = request.param
     return ask
 
@@ -85,7 +85,7 @@ def test_openai_and_what_stands_between_events(
     frames = ["", f"data: {chunk}\n\n", f"data: {chunk}\nid: 1\n\n"]
     body = BETWEEN_EVENTS[between].join([*frames, "data: [DONE]\n\n"])
     if between in ("ping", "retry"):
-        # A blank line after an id or a `retry` is an event for it, of no JSON.
+        # It dispatches an empty event at a blank line after an id or a `retry`.
         with pytest.raises(json.JSONDecodeError):
             ask(f"{url}/parts", body=body, size=size)
     else:

@@ -1,12 +1,13 @@
-"""Ten thousand streams that end in every way, then a thousand at a time: what is left?
+"""Run thousands of streams with every ending, and check that nothing is left.
 
     python -m tests.soak [--minutes M] [--seed N] [--servers NAME ...]
 
-First streams of all kinds end in all ways, in rounds, on servers that do not run the
-garbage collector. After each round nothing of them may be left there. Then a thousand
-streams are kept open, whose clients leave, freeze and come back at random, until the
-server ends them all. In both parts every event that a client gets is checked, and so
-is the record that the server has kept of every stream. Runs on Linux.
+In the first part, streams of all kinds end in all ways, in rounds. The servers run
+without the garbage collector, and after each round no stream may have left anything.
+In the second part, a thousand streams are open at a time. Their clients disconnect,
+stop reading and reconnect at random, until the server shuts down. Both parts check
+every event that a client receives, and the record of every stream on the server. The
+test needs Linux.
 """
 
 from __future__ import annotations
@@ -38,25 +39,25 @@ SERVERS = [
 ]
 
 ENVIRONMENT = {
-    # Requests of clients that have left would be kept by the timer.
+    # The keep-alive timer would keep requests of clients that have disconnected.
     "UVICORN_TIMEOUT_KEEP_ALIVE": "0",
-    # Each of 40 threads would keep memory of its own, up to the most that it ever had.
+    # With an arena for each of 40 threads, each would keep its maximum memory.
     "MALLOC_ARENA_MAX": "1",
     "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0",
 }
-"""Of servers, so that all that is left in their memory is a leak."""
+"""The environment of servers, in which all memory growth is a leak."""
 
 MINUTES = 4.0
-"""What all of it takes on two idle cores, with the numbers that follow."""
+"""The duration on two idle cores, with the numbers that follow."""
 
 CONNECTS = 10_000
 AT_ONCE = 100
 WARM_UP_ROUNDS = 6
 
 OPEN = 1000
-CLIENTS = 1250  # so that as many streams are open while others come and go
+CLIENTS = 1250  # Some of them are between two streams.
 CROWD_SECONDS = 60.0
-CROWD_WARM_UP = 5.0  # seconds in which they begin
+CROWD_WARM_UP = 5.0  # All clients start in these seconds.
 
 
 async def end_in_every_way(
@@ -65,7 +66,7 @@ async def end_in_every_way(
     randomness: random.Random,
     endings: Sequence[Ending] = ENDINGS,
 ) -> None:
-    """Streams of all kinds and endings, in rounds that leave nothing behind."""
+    """Run streams of all kinds and endings in rounds, and check what is left."""
     await get(watch.port, "/stop-collecting")
     await get(watch.port, "/trace")
     cases = itertools.cycle(
@@ -102,7 +103,7 @@ async def make_visits(
 async def keep_many_open(
     watch: Watch, clients: int, seconds: float, randomness: random.Random
 ) -> None:
-    """About so many streams at any time, until the server ends them."""
+    """Keep a number of streams open until the server shuts down."""
     visits: list[Visit] = []
     records: dict[str, list[str]] = {}
     begun = time.perf_counter()
@@ -126,7 +127,7 @@ async def keep_many_open(
         await asyncio.sleep(seconds / 10)
     for visit in visits:
         visit.may_be_shut_down = str(visit.stream) not in records
-    while not everyone.done():  # also streams that open only now
+    while not everyone.done():  # Some streams begin only now.
         await get(watch.port, "/shutdown")
         await asyncio.wait([everyone], timeout=1.0)
     await watch.check_quiet()
@@ -148,14 +149,14 @@ def run(
     leaks: Iterable[str] = (),
     patience: float = PATIENCE,
 ) -> None:
-    """Lets a server go through a part; then it has to stop as if nothing had been.
+    """Run a part of the test on a server, and check that the server exits normally.
 
     Args:
-        part: What to do.
-        name: Of the server.
-        faults: Where to note what is wrong.
-        leaks: What every stream leaves behind on purpose, see `app.LEAKS`.
-        patience: Seconds in which what is over has to be gone.
+        part: Function of the part.
+        name: Name of the server.
+        faults: List of the faults that are found.
+        leaks: Keys of `app.LEAKS`: what every stream leaks on purpose.
+        patience: Seconds in which streams that have ended must be gone.
     """
 
     async def main(port: int) -> None:
@@ -166,7 +167,7 @@ def run(
 
     with (
         unittest.mock.patch.dict(os.environ, ENVIRONMENT),
-        # What is in the environment, the C library reads when a process begins.
+        # The C library reads the environment when a process starts, so no fork.
         serve_process(name, APP, "/ready", is_forked=False) as server,
     ):
         try:
@@ -190,7 +191,7 @@ def main() -> None:
         nargs="+",
         choices=SERVERS,
         default=["uvicorn-h11", "uvicorn-uvloop"],
-        help="that share the first part; the last one has the second (default: "
+        help="servers of the first part; the last one also runs the second (default: "
         "uvicorn-h11 uvicorn-uvloop)",
     )
     parser.add_argument(
@@ -198,7 +199,7 @@ def main() -> None:
         nargs="+",
         choices=LEAKS,
         default=[],
-        help="what every stream leaves behind, to see that it is found",
+        help="what every stream leaks, to check that the test finds it",
     )
     arguments = parser.parse_args()
     servers = arguments.servers
@@ -206,7 +207,7 @@ def main() -> None:
     randomness = random.Random(arguments.seed)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the servers too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # It stops the servers.
     say(f"seed {arguments.seed}")
     faults = Faults()
     connects = int(CONNECTS * scale / len(servers))
@@ -223,7 +224,7 @@ def main() -> None:
         )
     )
     for name, part in parts:
-        # With leaks nothing would ever be quiet.
+        # With leaks, waiting longer is useless.
         run(part, name, faults, arguments.leaks, 1.0 if arguments.leaks else PATIENCE)
     say(f"{len(faults)} faults")
     sys.exit(bool(faults))

@@ -1,7 +1,7 @@
-"""Streams that end in every way, and what the server has left of them.
+"""The application of the soak test: streams with every ending, and what they leave.
 
-The application of `soak.py`. How a stream goes on and ends is in its query; what
-happens to it is kept in a record until the client asks for that.
+The query of a request says how the stream behaves and ends. A record of what happens is
+kept until the client asks for it.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from fastapi_sse_fast import (
 
 @contextlib.asynccontextmanager
 async def quiet(_: FastAPI) -> AsyncIterator[None]:
-    """Keeps what is planned out of the server's log: all that is there is a fault."""
+    """Keep planned errors out of the server's log: any error in it is a fault."""
     for server in ("uvicorn.error", "hypercorn.error", "_granian"):
         logger = logging.getLogger(server)
-        for filtered in (logger, *logger.handlers):  # of loggers below it too
+        for filtered in (logger, *logger.handlers):  # For child loggers too.
             filtered.addFilter(is_unplanned)
     logging.getLogger("uvicorn.access").disabled = True
-    if "hypercorn" in sys.modules:  # it sends to clients that have left
+    if "hypercorn" in sys.modules:  # It sends after a disconnect.
         logging.getLogger("asyncio").disabled = True
     warnings.simplefilter("always", ResourceWarning)
     yield
@@ -61,24 +61,24 @@ records: Records = {}
 """What happened to each stream, in order."""
 
 requests: dict[int, asyncio.Task[Any]] = {}
-"""What runs each stream; in a context variable of its own it would be a cycle."""
+"""The task of each stream. A context variable would make a reference cycle."""
 
 current: contextvars.ContextVar[list[str]] = contextvars.ContextVar("record")
 
 
 class PlannedError(Exception):
-    """What a stream fails with that is meant to fail."""
+    """The error of a stream that fails on purpose."""
 
 
 class Plan(BaseModel):
-    """How a stream goes on and ends.
+    """How a stream behaves and ends.
 
     Attributes:
-        stream: Its number, which every event carries.
-        events: How many events it has.
-        pause: Seconds between two events; without any it never waits.
-        padding: Characters in every event that mean nothing.
-        then: What comes after the events.
+        stream: Number of the stream, which every event contains.
+        events: Number of events.
+        pause: Seconds between two events. With 0 the generator never waits.
+        padding: Number of filler characters in every event.
+        then: What the generator does after the events.
     """
 
     stream: int
@@ -103,7 +103,7 @@ class Item(BaseModel):
 
 
 def event(plan: Plan, number: int) -> Any:
-    """The event of that number: each is of another of the kinds that there are."""
+    """Return the event with a number. The kinds of events take turns."""
     item = Item(stream=plan.stream, number=number, padding="x" * plan.padding)
     match number % 4:
         case 0:
@@ -131,7 +131,7 @@ async def recorded(plan: Plan) -> AsyncIterator[None]:
         raise
     finally:
         if interrupted:
-            await asyncio.sleep(0.01)  # nothing may interrupt this
+            await asyncio.sleep(0.01)  # Nothing may interrupt this.
         record.append("ended")
 
 
@@ -149,7 +149,7 @@ async def events(plan: Annotated[Plan, Query()]) -> AsyncGenerator[Any, None]:
 
 
 async def typed_events(plan: Annotated[Plan, Query()]) -> AsyncIterator[Item]:
-    """Another generator's, with a type."""
+    """Yield the events of `events`, with an item type."""
     async with contextlib.aclosing(events(plan)) as items:
         async for item in items:
             yield item
@@ -160,7 +160,7 @@ def typed_sync_events(plan: Annotated[Plan, Query()]) -> Iterator[Item]:
 
 
 async def grouped_events(plan: Annotated[Plan, Query()]) -> AsyncIterator[Any]:
-    """Beside a task of the generator's own."""
+    """Yield events while a task group is open."""
     async with recorded(plan), anyio.create_task_group() as tasks:
         tasks.start_soon(anyio.sleep_forever)
         for number in range(plan.events):
@@ -184,14 +184,14 @@ def sync_events(plan: Annotated[Plan, Query()]) -> Iterator[Any]:
         if plan.then == "yield what is invalid":
             yield {}
         while plan.then != "end":
-            time.sleep(0.2)  # a thread cannot be interrupted
+            time.sleep(0.2)  # A thread cannot be interrupted.
             yield ServerSentEvent(comment="still waiting")
     finally:
         record.append("ended")
 
 
 def interrupt(plan: Plan) -> None:
-    """What comes after the events, unless it is the end or to wait."""
+    """Do what `plan.then` says, except ending and waiting."""
     if plan.then == "refuse":
         raise HTTPException(403)
     if plan.then == "fail":
@@ -242,13 +242,13 @@ def record_reason(summary: StreamSummary) -> None:
 
 
 def is_over(record: list[str]) -> bool:
-    """Whether the dependency is released and the reason is told."""
+    """Return whether the dependency has closed and `on_close` was called."""
     return len(record) > 2 and "released" in record[-2:]
 
 
 Response = EventSourceResponse.with_options(
     ping_interval=1.0,
-    error_window=30.0,  # however busy the machine is
+    error_window=30.0,  # The machine may be busy.
     on_close=record_reason,
     on_error=lambda error: ServerSentEvent(event="failed", data=repr(error)),
     farewell=ServerSentEvent(event="farewell", data="stopping"),
@@ -294,7 +294,7 @@ async def over(stream: int) -> bool:
 
 @app.get("/records")
 async def take_records() -> Records:
-    """What happened to streams that are over; told once."""
+    """Return the records of streams that have ended, and forget them."""
     taken = {number: record for number, record in records.items() if is_over(record)}
     for number in taken:
         del records[number]
@@ -310,16 +310,16 @@ async def shut_down() -> None:
 
 
 class Counts(BaseModel):
-    """What the process has of things that streams take.
+    """Resources of the process that streams use.
 
     Attributes:
-        open: Streams that are not over.
-        tasks: Those of asyncio.
-        threads: Those of Python.
+        open: Open streams.
+        tasks: Tasks of asyncio.
+        threads: Python threads.
         descriptors: Open files and sockets.
-        traced_bytes: Python's memory that was allocated since tracing began.
-        native_bytes: What everything else has from malloc.
-        resident_bytes: Memory of the process.
+        traced_bytes: Memory that Python has allocated since tracing began.
+        native_bytes: All other memory from malloc.
+        resident_bytes: Resident memory of the process.
     """
 
     open: int
@@ -332,7 +332,7 @@ class Counts(BaseModel):
 
 
 class State(BaseModel):
-    """The objects that the collector knows, by type, before and after it ran."""
+    """The number of tracked objects by type, before and after a garbage collection."""
 
     before: dict[str, int]
     after: dict[str, int]
@@ -345,7 +345,7 @@ class Mallinfo2(ctypes.Structure):
     _fields_ = (("values", ctypes.c_size_t * 10),)
 
 
-libc = ctypes.CDLL(None)  # glibc
+libc = ctypes.CDLL(None)  # It has to be glibc.
 libc.mallinfo2.restype = Mallinfo2
 
 
@@ -356,13 +356,13 @@ def native_bytes() -> int:
 
 
 def resident_bytes() -> int:
-    libc.malloc_trim(0)  # which returns what is free
+    libc.malloc_trim(0)  # Return free memory to the system.
     with open("/proc/self/statm") as statm:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def is_of_python(thread: threading.Thread) -> bool:
-    """Whether a thread is not one of granian's, which is known when it logs."""
+    """Return whether Python has started a thread. granian's appear when they log."""
     return not isinstance(thread, threading._DummyThread)
 
 
@@ -387,7 +387,7 @@ async def state() -> State:
 
 
 def objects() -> Counter[str]:
-    """How many there are by type, and of generators also by function."""
+    """Return the number of objects by type, and of generators also by function."""
     things = gc.get_objects()
     counts: Counter[str] = Counter()
     for kind, number in Counter(map(type, things)).items():
@@ -399,7 +399,7 @@ def objects() -> Counter[str]:
 
 @app.get("/start-threads")
 async def start_threads() -> None:
-    """Starts all threads that anyio may have, to stay: none must come and go."""
+    """Start all of AnyIO's worker threads, so that their number is constant."""
     WorkerThread.MAX_IDLE_TIME = 3600
     together = threading.Barrier(int(current_default_thread_limiter().total_tokens))
 
@@ -413,7 +413,7 @@ async def start_threads() -> None:
 
 @app.get("/stop-collecting")
 async def stop_collecting() -> None:
-    """From now on the garbage collector runs for `/state` only."""
+    """Run the garbage collector only for `/state` from now on."""
     gc.disable()
 
 
@@ -424,13 +424,13 @@ async def trace() -> None:
 
 @app.get("/lines")
 async def lines() -> dict[str, int]:
-    """Bytes by the line that allocated them, of those since tracing began."""
+    """Return the traced bytes by the line that has allocated them."""
     gc.collect()
     statistics = tracemalloc.take_snapshot().statistics("lineno")
     return {str(line.traceback): line.size for line in statistics}
 
 
-# What a leak would look like
+# Leaks to check the test with
 
 kept: list[Any] = []
 
@@ -483,28 +483,28 @@ LEAKS: dict[str, Callable[[], None]] = {
 
 @app.get("/leak")
 async def leak(kind: str) -> None:
-    """From now on every stream leaves something behind."""
+    """Let every stream leak something from now on."""
     planted.append(LEAKS[kind])
 
 
-# What is planned, and so must not be in the log
+# Planned errors, which must not be in the log
 
 
 def is_unplanned(record: logging.LogRecord) -> bool:
     if record.exc_info and record.exc_info[1] is not None:
         return not is_planned(record.exc_info[1])
     message = record.getMessage()
-    if "Traceback" in message:  # granian's are texts, without what is in a group
+    if "Traceback" in message:  # granian logs text, without nested errors.
         names = ["ExceptionGroup", *(kind.__name__ for kind in PLANNED)]
         return not any(name in message for name in names)
-    # What uvicorn says about a client that was dropped.
+    # uvicorn logs this about a dropped client.
     return "without completing response" not in message
 
 
 PLANNED = (
     PlannedError,
     ResponseValidationError,
-    HTTPException,  # which comes too late if the server is told to stop
+    HTTPException,  # At server shutdown it can come too late.
     asyncio.CancelledError,
 )
 

@@ -1,4 +1,4 @@
-"""Ways for a stream to end, and clients that check what they see of it."""
+"""Endings of streams, and clients that check what they receive."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from .app import GENERATORS
 KINDS = [*GENERATORS, "returned-async", "returned-sync"]
 
 PATIENCE = 120.0
-"""Seconds after which something that has not come is a fault."""
+"""Seconds after which something that has not arrived is a fault."""
 
 Ends = Literal["complete", "broken", "refused", "left"]
 
 
 class Ending(NamedTuple):
-    """A way for a stream to end, and what its client does.
+    """A way for a stream to end, and the behaviour of its client.
 
     Attributes:
-        name: For the report.
-        reason: What `on_close` has to be told.
-        ends: What the client has to see, if it does not leave.
-        plan: The query, see `soak_app.Plan`.
-        limit: One of `soak_app.LIMITS`.
-        reads: Events that the client reads at first; 0 for not even the head.
-        stays: Seconds that it reads nothing then; infinity: until it is dropped.
-        reads_on: Whether it reads to the end after that.
-        kinds: Of generators that can end so.
+        name: Name in the report.
+        reason: Reason that `on_close` must get.
+        ends: End that the client must see, if it stays connected.
+        plan: Query of the request, see `app.Plan`.
+        limit: Key in `app.LIMITS`.
+        reads: Number of events that the client reads at first. 0: not even the head.
+        stays: Seconds in which it then reads nothing. Infinity: until it is dropped.
+        reads_on: Whether it then reads to the end.
+        kinds: Kinds of generators that can end like this.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Ending(NamedTuple):
 
 
 PACED = {"pause": 0.002}
-BIG = {"padding": 20_000}  # sockets hold a few megabytes
+BIG = {"padding": 20_000}  # Sockets buffer a few megabytes.
 FAILS = {"then": "fail"}
 
 FINISHES = Ending("finishes", "finished", "complete", {"events": 20})
@@ -61,10 +61,10 @@ REFUSED = Ending(
     "error",
     "refused",
     {"events": 0, "then": "refuse"},
-    kinds=[kind for kind in KINDS if kind != "grouped"],  # which wraps the error
+    kinds=[kind for kind in KINDS if kind != "grouped"],  # A group wraps errors.
 )
 LAST_WORDS = {"error": "failed", "max_duration": "farewell"}
-"""By the reason of the end."""
+"""The type of the last event by the reason of the end."""
 
 FAILS_MIDWAY = Ending("fails", "error", "broken", {"events": 20, **FAILS})
 INVALID = Ending(
@@ -130,7 +130,7 @@ ENDINGS = [
 
 
 def random_case(randomness: random.Random) -> tuple[str, Ending]:
-    """A kind of generator and an ending, for one of a thousand streams."""
+    """Return a random kind of generator and a random ending."""
     number = randomness.randrange(1, 50)
     plan = {"pause": randomness.uniform(0.2, 1.0)}
     finite = {"events": number, **plan}
@@ -152,19 +152,19 @@ def random_case(randomness: random.Random) -> tuple[str, Ending]:
     ]
     weights, endings = zip(*weighted, strict=True)
     (ending,) = randomness.choices(endings, weights)
-    # Few are sync: anyio has 40 threads for them.
+    # Only few are sync, because AnyIO has 40 threads for them.
     weights = tuple(0.03 if "sync" in kind else 1.0 for kind in ending.kinds)
     (kind,) = randomness.choices(list(ending.kinds), weights)
     return kind, ending
 
 
 class Visit:
-    """A client's connection, whose events are checked as they come.
+    """A connection of a client that checks each event on arrival.
 
     Args:
-        stream: The number of the stream, different from that of any other.
-        kind: Of generator.
-        ending: What happens to the stream.
+        stream: Unique number of the stream.
+        kind: Kind of generator.
+        ending: Ending of the stream.
     """
 
     def __init__(self, stream: int, kind: str, ending: Ending) -> None:
@@ -185,14 +185,14 @@ class Visit:
         return f"{self.ending.name}, {self._path}"
 
     async def make(self, port: int, *, reset: bool) -> None:
-        """The whole visit.
+        """Open the stream, read it, and check its end.
 
         Args:
-            port: Of the server.
-            reset: Whether a client that leaves does so without a proper goodbye.
+            port: Port of the server.
+            reset: Whether the client disconnects with a TCP reset.
 
         Raises:
-            AssertionError: The client did not see what was planned.
+            AssertionError: The client has not received what was planned.
         """
         await asyncio.wait_for(self._make(port, reset=reset), PATIENCE)
         self._check_ending()
@@ -235,7 +235,7 @@ class Visit:
             self.ends = "broken"
 
     def _check(self, body: bytes) -> None:
-        if self._padding:  # which is only counted: the parser takes its time
+        if self._padding:  # It is only counted, because parsing it is slow.
             self._padded += body.count(b"x")
             body = body.replace(self._padding, b"")
         self._source.feed(body)
@@ -251,7 +251,7 @@ class Visit:
         item = json.loads(event.data)
         found = (item["stream"], item["number"])
         assert found == (self.stream, self.events), f"{found} instead of {self.events}"
-        named = self.events % 4 == 2  # see `soak_app.event`
+        named = self.events % 4 == 2  # See `app.event`.
         if named:
             self._last_event_id = str(self.events)
         assert event.type == ("item" if named else "message"), event
@@ -264,7 +264,7 @@ class Visit:
             assert self.ends != "refused"
         elif self.may_be_shut_down and self.ends == "broken":
             assert ending.stays or ending.ends == "broken", "broken by the shutdown"
-        elif self.ends == "refused":  # cancelled before there was a head to send
+        elif self.ends == "refused":  # It may be cancelled before the head.
             assert ending.reason == "cancelled" or ending.ends == "refused"
         else:
             assert self.ends == ending.ends, f"{self.ends}, not {ending.ends}"
@@ -272,24 +272,24 @@ class Visit:
                 last_words = LAST_WORDS.get(ending.reason, "")
                 assert self._last_words == last_words, self._last_words
                 events = ending.plan.get("events", self.events)
-                if ending.reason == "cancelled":  # nobody waits for the last ones
+                if ending.reason == "cancelled":  # The last ones may be lost.
                     events = min(events, self.events)
                 assert self.events == events, f"{self.events} events, not {events}"
         if self.ends == "complete":
             assert self._padded == self.events * len(self._padding), self._padded
 
     def wrong_in_record(self, record: list[str] | None) -> str:
-        """What the server noted otherwise than planned, if anything."""
+        """Return what is wrong in the server's record, or an empty string."""
         if record is None:
             return "no record" if self.ending.reads else ""
         reasons = {self.ending.reason}
         steps = [["opened", "begun", "ended", "released"]]
         if self.may_be_shut_down:
-            reasons |= {"shutdown", "send_timeout"}  # which is short then
-        limited = self.ending.limit == "max_duration"  # while it waits for a thread
+            reasons |= {"shutdown", "send_timeout"}  # The timeout is short then.
+        limited = self.ending.limit == "max_duration"  # It may wait for a thread.
         if self.may_be_shut_down or limited or not self.ending.reads:
             steps.append(["opened", "released"])
-        # Of a response that a route of another class returns, it is told before.
+        # For a returned response, `on_close` is called before the dependency closes.
         noted = list(record)
         reason = noted.pop(-2 if "/returned-" in self._path else -1)
         if reason in reasons and noted in steps:
@@ -301,12 +301,12 @@ class Visit:
 async def connected(
     port: int, *, small: bool = False, reset: bool = False
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to a server.
+    """Connect to a server.
 
     Args:
-        port: Of the server.
-        small: Whether the client's buffer is, so that it is full soon.
-        reset: Whether it is closed without a proper goodbye.
+        port: Port of the server.
+        small: Whether the client's receive buffer is small, to be full soon.
+        reset: Whether to close the connection with a TCP reset.
     """
     connection = socket.socket()
     try:
@@ -331,7 +331,7 @@ async def connected(
 
 
 async def get(port: int, path: str) -> Any:
-    """What the application answers, from JSON."""
+    """Return the parsed JSON of a response."""
     async with connected(port) as (reader, writer):
         writer.write(
             f"GET {path} HTTP/1.1\r\nHost: soak\r\nConnection: close\r\n\r\n".encode()

@@ -1,4 +1,4 @@
-"""What a server has left of streams that are over, and whether that grows."""
+"""Watch what ended streams leave on a server, and whether its memory grows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .visits import Visit, get
 
 
 class Faults(list[str]):
-    """What is wrong: told at once, unless it is too much."""
+    """A list of faults. The first 50 are printed at once."""
 
     def add(self, fault: str) -> None:
         self.append(fault)
@@ -28,15 +28,15 @@ def say(text: str = "") -> None:
     print(text, flush=True)  # noqa: T201
 
 
-# Whether memory grows
+# Growth of memory
 
 
 class Growth(NamedTuple):
-    """A straight line through what was measured.
+    """The slope of a line through the measured sizes.
 
     Attributes:
-        per_stream: Bytes.
-        error: Half the width of the interval in which that is with 99 % certainty.
+        per_stream: Bytes per stream.
+        error: Half the width of its 99 % confidence interval.
     """
 
     per_stream: float
@@ -51,17 +51,17 @@ class Growth(NamedTuple):
 
 
 MEASURED = 9
-"""Rounds that tell of growth, the last of the warm-up included."""
+"""The number of measured rounds, including the last round of the warm-up."""
 
 STUDENTS_T = 3.499
-"""For 99 % certainty, two-sided, with two degrees of freedom less than that."""
+"""For 99 % confidence, two-sided, with `MEASURED - 2` degrees of freedom."""
 
 
 def growth(streams: Sequence[int], sizes: Sequence[int]) -> Growth:
-    """How memory grows with the number of streams, by least squares.
+    """Return how memory grows with the number of streams, by least squares.
 
     Raises:
-        ValueError: There are not `MEASURED` sizes.
+        ValueError: The number of sizes is not `MEASURED`.
     """
     if len(sizes) != MEASURED:
         raise ValueError(f"{len(sizes)} sizes, not {MEASURED}")
@@ -77,15 +77,14 @@ def growth(streams: Sequence[int], sizes: Sequence[int]) -> Growth:
 
 
 LIMITS = {"traced_bytes": 40, "native_bytes": 40, "resident_bytes": 500}
-"""Bytes that a stream must certainly not leave behind.
+"""Bytes per stream by which memory must certainly not grow.
 
-Less than any object that the collector knows, with the reference that keeps it. Not
-less still: the loop's set of its tasks grows in steps of 16 KiB, which in 5,000 streams
-are some bytes for each. The resident memory comes in pages of 4096 bytes, which say
-less.
+The limit is smaller than any tracked object with a reference to it. It cannot be much
+smaller: the event loop's set of tasks grows in steps of 16 KiB, which is some bytes for
+each of 5,000 streams. Resident memory is less precise, because it comes in pages.
 """
 
-# What is left
+# Objects that are left
 
 OURS = re.compile(
     "|".join(
@@ -93,26 +92,26 @@ OURS = re.compile(
         + [rf"^ {function.__name__}$" for function in GENERATORS.values()]
     )
 )
-"""Types whose objects are gone with their stream, without the garbage collector.
+"""Types whose objects are freed with their stream, without the garbage collector.
 
-But for alarms: a timer that rang may be in a frame that others' garbage keeps.
+Alarms are not among them: garbage of other packages can keep a frame with a timer.
 """
 
 OF_STREAMS = re.compile(
     rf"{OURS.pattern}|^fastapi_sse_fast\._stream\.asyncio_|^_asyncio\.(Future|Task)$"
 )
-"""Types whose objects are gone once that has run: anyio's task groups are cycles."""
+"""Types whose objects the garbage collector frees. AnyIO's task groups are cycles."""
 
 
 class Watch:
-    """Compares a server with what it was before the first stream.
+    """Compares a server with its state before the first stream.
 
     Args:
-        name: Of the server, for the report.
-        port: Of the server.
-        faults: Where to note what is wrong.
-        first: The server as it was.
-        patience: Seconds in which what is over has to be gone.
+        name: Name of the server in the report.
+        port: Port of the server.
+        faults: List of the faults that are found.
+        first: State before the first stream.
+        patience: Seconds in which streams that have ended must be gone.
     """
 
     def __init__(
@@ -121,7 +120,7 @@ class Watch:
         self.first = first
         self.last = first
         self._name = name
-        # Others keep an error in a cycle, and memory of their own for a while.
+        # Other servers have cycles with errors, and keep memory for a while.
         self._keeps_nothing = name.startswith("uvicorn")
         self.port = port
         self._faults = faults
@@ -137,7 +136,7 @@ class Watch:
         cls, name: str, port: int, faults: Faults, patience: float
     ) -> Watch:
         await get(port, "/start-threads")
-        await get(port, "/state")  # what the request itself needs
+        await get(port, "/state")  # The request itself needs memory.
         first = State(**await get(port, "/state"))
         watch = cls(name, port, faults, first, patience)
         say(
@@ -148,7 +147,7 @@ class Watch:
         return watch
 
     def say(self, streams: int, counts: Counts) -> None:
-        """Prints a line of the table, memory in KiB."""
+        """Print a line of the table, with memory in KiB."""
         seconds = time.perf_counter() - self._begun
         say(
             f"{'':17}{seconds:9.1f}{streams:9}{counts.open:6}{counts.tasks:7}"
@@ -161,7 +160,7 @@ class Watch:
         self._faults.add(f"{self._name}: {text}")
 
     async def make(self, visit: Visit, *, reset: bool) -> None:
-        """A visit, whatever comes of it."""
+        """Make a visit, and add a fault if it fails."""
         try:
             await visit.make(self.port, reset=reset)
         except Exception as error:
@@ -170,7 +169,7 @@ class Watch:
     def check_records(
         self, visits: Iterable[Visit], records: dict[str, list[str]]
     ) -> None:
-        """Compares all records with what should be in them."""
+        """Compare all records with the plans of their streams."""
         for visit in visits:
             if wrong := visit.wrong_in_record(records.pop(str(visit.stream), None)):
                 self.fault(f"{visit}: {wrong}")
@@ -181,7 +180,7 @@ class Watch:
         return Counts(**await get(self.port, "/counts"))
 
     async def check_quiet(self) -> None:
-        """Waits until nothing is open and looks at what is left then."""
+        """Wait until no stream is open, and check what is left."""
         deadline = time.perf_counter() + self._patience
         while left := differences(await self.counts(), self.first.counts):
             if time.perf_counter() > deadline:
@@ -204,14 +203,14 @@ class Watch:
                 self.fault(f"{what}: {left}")
 
     async def measure(self, streams: int) -> None:
-        """Notes what the server has after so many streams."""
+        """Keep the memory of the server after a number of streams."""
         if not self._sizes:
             self._lines = await get(self.port, "/lines")
         self._streams.append(streams)
         self._sizes.append(self.last.counts)
 
     async def check_growth(self) -> None:
-        """Says whether memory grew from one measurement to the next."""
+        """Print how memory has grown, and add a fault if it grows too much."""
         for name, limit in LIMITS.items():
             sizes = [getattr(counts, name) for counts in self._sizes]
             grown = self.growth[name] = growth(self._streams, sizes)
@@ -221,7 +220,7 @@ class Watch:
         await self._say_lines()
 
     async def _say_lines(self) -> None:
-        """Prints where most of the memory is from that has come since."""
+        """Print the lines that have allocated most memory since the first round."""
         lines = Counter(await get(self.port, "/lines"))
         lines.subtract(self._lines)
         for line, size in lines.most_common(5):
@@ -232,6 +231,6 @@ def differences(counts: Counts, first: Counts) -> str:
     return ", ".join(
         f"{getattr(counts, name)} {name} instead of {getattr(first, name)}"
         for name in ("open", "tasks", "threads", "descriptors")
-        # Less is no leak: a connection of before is closed.
+        # Less than before is not a leak: a connection may have closed.
         if getattr(counts, name) > getattr(first, name)
     )
