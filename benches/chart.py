@@ -1,7 +1,7 @@
-"""Results as SVG images: bars for costs, lines for what grows.
+"""Draw results as SVG images, with bars for costs and lines for growth.
 
-An image has a card of its own colour behind it, dark where the reader's system is, so
-that it can stand on any page.
+An image has its own background, which is dark if the reader's system is, so that it can
+be on any page.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MARGIN = 20
 
 
 def draw(results: dict[Section, list[Result]]) -> dict[str, tuple[str, str]]:
-    """What there is to see, as descriptions and images by file name."""
+    """Return the description and the image for each file name."""
     images = {}
     panels: list[Curve] = []
     for section, found in results.items():
@@ -63,7 +63,7 @@ def draw(results: dict[Section, list[Result]]) -> dict[str, tuple[str, str]]:
 
 
 class Svg:
-    """The parts of an image."""
+    """An image that is being drawn."""
 
     def __init__(self) -> None:
         self._parts: list[str] = []
@@ -87,7 +87,7 @@ class Svg:
         self._parts.append(f'<polyline points="{path}" class="{kind}"/>')
 
     def dot(self, x: float, y: float, index: int) -> None:
-        """A circle, a square or a triangle, each of its own colour."""
+        """Draw a circle, a square or a triangle, each in another colour."""
         if index == 0:
             shape = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" class="c0"/>'
         elif index == 1:
@@ -115,11 +115,11 @@ class Svg:
 BAR_WIDTH = 780
 BAR_HEIGHT = 20
 LONGEST_BAR = 320
-LABELS = 300  # where those of the bars end
+LABELS = 300  # The right edge of the labels.
 
 
 def bars(title: str, comparisons: Sequence[Comparison]) -> str:
-    """A bar for each contestant, on one scale."""
+    """Draw a bar for each contestant, all on the same scale."""
     svg = Svg()
     longest = max(line.median for found in comparisons for line in found.lines)
     y = MARGIN + 12.0
@@ -150,7 +150,7 @@ MOST_TICKS = 6
 
 
 def growth(title: str, curves: Sequence[Curve]) -> str:
-    """A panel for each curve. All axes are logarithmic; they share the vertical one."""
+    """Draw a panel for each curve, with logarithmic axes and the same vertical axis."""
     svg = Svg()
     names = list(dict.fromkeys(name for curve in curves for name in curve.values))
     ys = [y for c in curves for name in c.values for y in c.medians(name).values()]
@@ -202,5 +202,5 @@ def draw_panel(
 
 
 def power_of_ten(power: int) -> str:
-    """1, 10, 100, 1k, ..."""
+    """Return 1, 10, 100, 1k, ..."""
     return f"{10 ** (power % 3)}{' kMG'[power // 3].strip()}"

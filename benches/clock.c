@@ -1,8 +1,8 @@
-/* A clock that depends on nothing but the program: `instructions.py` preloads it.
+/* A clock that depends only on the program. `instructions.py` preloads it.
 
-   Every look at it is a microsecond after the one before, and to wait for a timer takes
-   no time: the clock is put forward. So a program that looks at the clock does the same
-   in every run, however slowly it is run. */
+   Each reading is one microsecond after the previous one. Waiting for a timer takes no
+   time but moves the clock forward. So the program does the same in every run, even if
+   it runs slowly. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-"""How the cost of an event grows: with its size, with the streams, with the pauses."""
+"""How the cost of an event changes with its size, the number of streams, and pauses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIZES = (20, 200, 2048, 16 * 1024, 64 * 1024)
 GROUPS = tuple(2**power for power in range(11))
 CROWDS = (1, 10, 100, 1000, 5000)
 CROWD_EVENTS = 20_000
-MOST_OF_FASTAPI = 1000  # streams: of more, the first would ping before the last is open
+MOST_OF_FASTAPI = 1000  # With more streams, the first pings before the last opens.
 SPARE_FILES = 100
 LONG = 1_000_000
 
@@ -36,7 +36,7 @@ PER_SECOND = "Events per second" + (" of the server's CPU time" if ON_LINUX else
 
 
 class Variation(NamedTuple):
-    """A burst that is varied by one number, which is the `{x}` in its path."""
+    """A burst that varies by one number, the `{x}` in its path."""
 
     title: str
     axis: str
@@ -68,12 +68,12 @@ class Variation(NamedTuple):
 
     @property
     def seconds(self) -> float:
-        """About how long a round takes."""
+        """The approximate duration of a round."""
         return len(self.xs) * 3 * STREAM_SECONDS
 
 
 def streams(bench: Bench) -> list[Curve]:
-    """The streams are opened before, and none ends before all events have come."""
+    """Measure streams that are all open before the first event and after the last."""
     xs = [x for x in CROWDS if x + SPARE_FILES < bench.file_limit]
     values: dict[str, dict[int, list[float]]] = {
         name: {} for name in (OURS, FASTAPI, BY_HAND)
@@ -150,8 +150,8 @@ ROWS = {
         Section(
             SIZED.title,
             PER_SECOND,
-            f"{PER_SECOND}, of one burst: "
-            "`ServerSentEvent(raw_data=text)`, and by hand an f-string.",
+            f"{PER_SECOND} in one burst of `ServerSentEvent(raw_data=text)`. The "
+            "hand-written response yields an f-string.",
             "growth.svg",
         ),
         ROUNDS,
@@ -162,8 +162,8 @@ ROWS = {
         Section(
             GROUPED.title,
             PER_SECOND,
-            f"{PER_SECOND}, of one stream of models that has "
-            "`await asyncio.sleep(0)` after so many of them.",
+            f"{PER_SECOND} in one stream of models with an "
+            "`await asyncio.sleep(0)` after each group of this size.",
             "growth.svg",
         ),
         ROUNDS,
@@ -174,8 +174,8 @@ ROWS = {
         Section(
             "Streams at once",
             PER_SECOND,
-            f"{PER_SECOND}: {CROWD_EVENTS:,} models in all, from so many "
-            "open streams that are let go together.",
+            f"{PER_SECOND}: {CROWD_EVENTS:,} models in total, from this number of "
+            "open streams, which all start at the same time.",
             "growth.svg",
         ),
         ROUNDS,
@@ -187,7 +187,7 @@ ROWS = {
             "Length of a stream",
             PER_SECOND,
             f"{PER_SECOND}: the first and the last {MARKED:,} models of "
-            f"one burst of {LONG:,}.",
+            f"one burst of {LONG:,} models.",
         ),
         ROUNDS,
         20,

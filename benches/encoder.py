@@ -1,4 +1,4 @@
-"""The encoder without a server, beside a JSON library or a copy of the bytes."""
+"""The encoder without a server, compared with JSON libraries and with a copy."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 PROCESSES = 9
 TURNS = 3
-"""Of each contestant in a process."""
+"""The number of turns of each contestant in a process."""
 
 SECONDS = 0.03
-"""Of a contestant's turn."""
+"""The duration of a turn."""
 
 SIZES = {"16 KiB": 16 * 1024, "1 MiB": 1024 * 1024}
-"""Of text that is framed."""
+"""Sizes of the texts to frame."""
 
 PUSHES = 32
-"""Events that one `take` makes a body of."""
+"""The number of events that one `take` returns."""
 
 OURS = "fastapi_sse_fast"
 TITLE = "The encoder alone"
 
 
 def pushes(encoder: ItemEncoder, item: object) -> Callable[[int], float]:
-    """Seconds that so many pushes take, with the `take` for every 32 of them."""
+    """Return a function that times a number of pushes, with a `take` for each 32."""
     buffer = EventBuffer(encoder, source=None, max_pending=1 << 30, time_slice=1e9)
     push, take = buffer.push, buffer.take
 
@@ -67,7 +67,7 @@ def calls(
 
 
 def calibrated(seconds: Callable[[int], float]) -> int:
-    """How many calls make a turn, in whole bodies."""
+    """Return the number of calls in a turn, a multiple of `PUSHES`."""
     count = PUSHES
     while (taken := min(seconds(count), seconds(count))) < SECONDS / 10:
         count *= 2
@@ -75,7 +75,7 @@ def calibrated(seconds: Callable[[int], float]) -> int:
 
 
 def typed() -> ItemEncoder:
-    """As a route with an item type has it."""
+    """Return an encoder as a route with an item type has it."""
     return ItemEncoder.typed(
         validate=Chunk.__pydantic_validator__.validate_python,
         validate_options={"from_attributes": True},
@@ -87,9 +87,9 @@ def typed() -> ItemEncoder:
 
 
 def to_json(model: Chunk) -> Callable[[int], float]:
-    """With the option that FastAPI's routes have.
+    """Return a function that times `to_json` with the option that FastAPI uses.
 
-    Not by `calls`: a function around it would count as its time.
+    `calls` would need a function around it, whose time would count too.
     """
     serialize = Chunk.__pydantic_serializer__.to_json
 
@@ -128,7 +128,7 @@ def contestants() -> dict[str, Callable[[int], float]]:
 
 
 def nanoseconds() -> dict[str, float]:
-    """Of one call of each contestant: the median of its turns."""
+    """Return the time of one call for each contestant: the median of its turns."""
     functions = contestants()
     counts = {name: calibrated(seconds) for name, seconds in functions.items()}
     found: dict[str, list[float]] = {name: [] for name in functions}
@@ -182,7 +182,7 @@ def encoder(bench: Bench) -> list[Comparison]:
 
 
 def lines(size: int) -> str:
-    """Text with a line break in a hundred characters."""
+    """Return a text with a line break every hundred characters."""
     return (("x" * 99 + "\n") * (size // 100 + 1))[:size]
 
 
@@ -191,10 +191,10 @@ ROWS = {
         Section(
             TITLE,
             "ns",
-            f"One call in a loop, in {PROCESSES} processes, one after another: where "
-            "things lie in the memory of one makes a difference of some percent. Ours "
-            "makes JSON only as a part of a push: the push of a ready frame of the "
-            "same size is taken off.",
+            f"The time of one call in a loop, in {PROCESSES} processes one after "
+            "another, because the memory layout of a process makes a difference of "
+            "some percent. This package writes JSON only in a push, so the push of a "
+            "pre-encoded event of the same size is subtracted.",
         ),
         PROCESSES,
         13 * TURNS * SECONDS + 1.0,

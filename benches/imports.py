@@ -1,6 +1,6 @@
-"""The second drop-in against what it stands for: sse-starlette, import swapped.
+"""Compare `fastapi_sse_fast.sse_starlette` with sse-starlette itself.
 
-Both stream the same text, and both in lockstep with their clients.
+Both stream the same text, in lockstep with their clients.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ OURS = "fastapi_sse_fast.sse_starlette"
 TIMES = Section(
     "sse-starlette, import swapped",
     "µs per event",
-    "The application is the same but for one import line. It yields text, JSON that "
-    "was made beforehand, and returns an `EventSourceResponse`, whose generator is in "
-    "lockstep with its client. How each row is measured is as above.",
+    "The applications differ only in one import line. They return an "
+    "`EventSourceResponse` with a generator of text, which is prepared JSON. The "
+    "generator is in lockstep with its client. The rows are measured as above.",
 )
 MEMORY = Section(
     "sse-starlette, import swapped: memory",
     "KiB per stream",
-    "As above, for these two.",
+    "Measured as above.",
 )
 
 
 def both(path: str) -> list[Contestant]:
-    """The two contestants of a row."""
+    """Return the two contestants of a row."""
     return [
         Contestant(OURS, OURS, path),
         Contestant("sse-starlette", "sse-starlette", path, OURS),

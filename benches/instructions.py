@@ -1,18 +1,17 @@
-"""How many instructions an event takes, by callgrind.
+"""Count the instructions per event with callgrind.
 
     python benches/instructions.py [CONTESTANT ...]
 
-The same on any machine of the same kind, busy or not, where times are not: for telling
-whether a change has made an event cheaper. The kernel's part is not in it, nor a
-socket's: the application is called as a server calls it, and what it sends is counted
-and thrown away.
+Unlike times, the counts do not depend on how busy the machine is. They show whether a
+change has made an event cheaper. They do not include the kernel or sockets: the script
+calls the application as a server does, and counts the events that it sends.
 
-A process under valgrind forks one for each contestant, which runs its streams: each
-kind with few events and with many. (I(many) - I(few)) / (many - few) is that of an
-event, and what begins and ends a stream cancels out. The clock is that of `clock.c`,
-for slices of time and timers to be the same in every run.
+A process under valgrind forks one process for each contestant, which runs each kind of
+stream with few events and with many. The cost of an event is the difference divided by
+the number of additional events, so the cost of beginning and ending a stream cancels
+out. With the clock of `clock.c`, time slices and timers are the same in every run.
 
-Linux only. Needs `valgrind` and a C compiler; takes about two minutes.
+The script needs Linux, `valgrind` and a C compiler, and takes about two minutes.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 CLOCK = Path(__file__).with_name("clock.c")
 
 WARM_UP, FEW, MANY = 4, 16, 64
-"""Laps of the samples. CPython has adapted its code after the first."""
+"""Laps over the samples. The first one lets CPython specialize its bytecode."""
 
 LAP = len(MODELS)
 
@@ -83,7 +82,7 @@ CONTESTANTS = {
     ),
 }
 BASES = {MODEL: BY_HAND, READY: "ready bytes in a FastAPI route"}
-"""What ours is compared with."""
+"""The contestant to compare each of ours with."""
 
 
 def main() -> None:
@@ -123,7 +122,7 @@ def print_row(name: str, cells: dict[str, str]) -> None:
 
 
 def instructions(names: Sequence[str], compiler: str) -> dict[str, dict[str, float]]:
-    """Count, by contestant and kind, what an event takes."""
+    """Return the instructions per event by contestant and kind."""
     with TemporaryDirectory() as directory:
         clock, record = Path(directory) / "clock.so", Path(directory) / "record"
         subprocess.run(
@@ -155,7 +154,7 @@ def instructions(names: Sequence[str], compiler: str) -> dict[str, dict[str, flo
 def per_event(contestant: Contestant, record: Path) -> dict[str, float]:
     counts = {}
     for index, kind in enumerate(contestant.paths):
-        # Each kind has three marks; a part ends with its mark.
+        # Each kind has three parts, and each part ends with a mark.
         few, many = (
             total(record.with_name(f"{record.name}.{3 * index + part}"))
             for part in (2, 3)
@@ -171,7 +170,7 @@ def total(record: Path) -> int:
 
 
 MARK = "getppid"
-"""A function that nothing else calls: valgrind begins another count with each call."""
+"""A function that no other code calls. valgrind starts a new count at each call."""
 
 
 def mark() -> None:
@@ -179,7 +178,7 @@ def mark() -> None:
 
 
 def run_each(names: Sequence[str]) -> None:
-    """Run each contestant in a process of its own, and print the ids of those."""
+    """Run each contestant in a separate process, and print the process ids."""
     for name in names:
         process = os.fork()
         if not process:
@@ -192,7 +191,7 @@ def run_each(names: Sequence[str]) -> None:
 
 
 def run(contestant: Contestant) -> None:
-    """Stream: what `instructions` counts."""
+    """Run the streams that `instructions` counts."""
     app = APPS[contestant.app]()
     loop = new_loop()
     for path in contestant.paths.values():
@@ -211,7 +210,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 async def stream(app: ASGIApp, path: str, laps: int) -> None:
-    """Call the application as a server does, and leave after so many events."""
+    """Call the application as a server does, and disconnect after all events."""
     events, body, requested = laps * LAP, 0, False
     left = asyncio.Event()
     scope: dict[str, Any] = {

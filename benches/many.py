@@ -1,4 +1,4 @@
-"""What a stream costs besides its events: its memory, its beginning and its end."""
+"""The cost of a stream apart from its events: its memory, start and end."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def memory(bench: Bench) -> list[Comparison]:
 def compare_idle(
     title: str, bench: Bench, contestants: Sequence[Contestant]
 ) -> Comparison:
-    """Measure what an idle stream takes, in alternating rounds."""
+    """Measure the memory of an idle stream in alternating rounds."""
     kibibytes: dict[str, list[float]] = {one.name: [] for one in contestants}
     for one in bench.turns(contestants):
-        # A new process each time: an old one has memory to spare.
+        # Each round needs a new process, because an old one has free memory.
         with (
             bench.fresh_server(one.app) as server,
             Crowd(server.address, one.path) as crowd,
@@ -107,8 +107,8 @@ ROWS = {
         Section(
             "Memory",
             "KiB per stream",
-            f"What {IDLE_STREAMS:,} streams add to the resident memory of a new server "
-            f"that has {FIRST_STREAMS} already, each idle after one event.",
+            f"The growth of a new server's resident memory with {IDLE_STREAMS:,} "
+            f"streams, after {FIRST_STREAMS} others. All are idle after one event.",
         ),
         IDLE_ROUNDS,
         len(IDLE) * 3.5,
@@ -119,8 +119,8 @@ ROWS = {
         Section(
             "One-event streams",
             "streams per second",
-            f"{CONNECTIONS} connections that are kept alive, each with one request "
-            "after another for a stream that ends after one model.",
+            f"{CONNECTIONS} keep-alive connections, each of which requests one stream "
+            "after another. A stream ends after one model.",
         ),
         ONE_ROUNDS,
         len(ONE) * (WARM_UP_SECONDS + WINDOW_SECONDS),

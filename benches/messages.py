@@ -1,4 +1,4 @@
-"""What a burst costs by the size of its ASGI messages, on several servers."""
+"""The cost of a burst by the size of its ASGI messages, on several servers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SERVERS = {
     "hypercorn": "hypercorn {app}() --bind 127.0.0.1:{{port}} --workers 0 "
     "--worker-class uvloop",
 }
-"""How a server is started with the factory of an application, on a port."""
+"""How to start a server with an application factory, on a port."""
 
 
 def messages(bench: Bench) -> list[Curve]:
@@ -73,9 +73,10 @@ def messages(bench: Bench) -> list[Curve]:
 
 
 def message_size(server: Server, max_pending: int) -> float:
-    """The usual KiB of a chunk, which is a message here.
+    """Return the median size of ASGI messages in KiB.
 
-    Large ones are cut short by the time that a generator may keep the loop.
+    The server sends each message as one chunk. The time slice of the generator limits
+    the size of large messages.
     """
     response = fetch(server.address, f"/pending/{max_pending}/{LAPS}")
     return statistics.median(map(len, chunks_of(response)[0])) / 1024
@@ -86,9 +87,8 @@ ROWS = {
         Section(
             "Size of ASGI messages",
             "µs per event",
-            "µs per event by the clock on the wall: `EncodedEvent`s of ready JSON in "
-            "one burst, by a response with so large a `max_pending`, which is the most "
-            "that it sends at once.",
+            "Wall-clock time per event: one burst of `EncodedEvent`s with prepared "
+            "JSON. `max_pending` limits the size of a send.",
         ),
         ROUNDS,
         len(SERVERS) * len(SIZES) * STREAM_SECONDS,

@@ -1,6 +1,7 @@
-"""Paced streams behind a middleware and on other servers, beside by hand.
+"""Paced streams behind a middleware and on other servers.
 
-These rows are optional: `python benches/server.py --servers`.
+They are compared with a hand-written response. The rows are optional:
+`python benches/server.py --servers`.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ def on(name: str) -> Callable[[Bench], list[Comparison]]:
 SECTION = Section(
     "Other servers, and a middleware",
     "µs per event",
-    "Paced streams as above, of models: on uvicorn behind a `BaseHTTPMiddleware` that "
-    "only passes on, and on granian and hypercorn with uvloop. The CPU time is that of "
-    "the server and its workers, granian's threads included.",
+    "Paced streams of models as above: on uvicorn behind a `BaseHTTPMiddleware` that "
+    "changes nothing, and on granian and hypercorn with uvloop. The CPU time is that "
+    "of the server and its workers, including granian's threads.",
 )
 
 

@@ -40,7 +40,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def table(results: Iterable[Result]) -> list[str]:
-    """Make the Markdown of the table, of those comparisons that were measured."""
+    """Return the Markdown of the table, with the comparisons that were measured."""
     found = {
         result.title: {line.name: line for line in result.lines}
         for result in results
@@ -90,7 +90,7 @@ def _microseconds(value: float) -> str:
 
 
 def caption() -> str:
-    """Tell where the figures come from, in a line below them."""
+    """Return the line below the table, which says where the figures come from."""
     return (
         f"Measured by `make bench-server` on {machine.cpu()} with CPython "
         f"{platform.python_version()}, FastAPI {version('fastapi')} and uvicorn "
@@ -99,13 +99,13 @@ def caption() -> str:
 
 
 def is_complete(results: Iterable[Result]) -> bool:
-    """Tell whether everything that the table shows was measured."""
+    """Return whether everything that the table shows was measured."""
     titles = {result.title for result in results}
     return titles.issuperset(CONTESTANTS)
 
 
 def write(lines: Sequence[str]) -> None:
-    """Put the table between its marks in the README."""
+    """Replace the table in the README."""
     text = README.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

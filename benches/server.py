@@ -1,14 +1,15 @@
-"""Whole streams over real sockets: ours and those of others, side by side.
+"""Compare whole streams over real sockets with those of other packages.
 
     python benches/server.py [ROW ...] [--servers] [--rounds N] [--write]
 
-A contestant is a uvicorn process on a core of its own; this process is its clients, on
-another core. Contestants take turns. All rows in all their rounds are written to
-`RESULTS.md`, drawn, and put into the README's table; anything less is only printed,
-unless `--write` is given.
+Each contestant is a uvicorn process on one core, and this process runs the clients on
+another core. Contestants take turns. A complete run writes `RESULTS.md`, the images,
+and the table in the README. Any other run only prints its results, unless `--write` is
+given.
 
-To add a row: a path in the applications (`drop_ins.py`, `by_hand.py`), and an entry in
-the `ROWS` of the module that measures such things. `readme.py` has the README's rows.
+To add a row, add a path to the applications (`drop_ins.py`, `by_hand.py`) and an entry
+to `ROWS` of the module for this kind of measurement. `readme.py` defines the README's
+table.
 """
 
 from __future__ import annotations
@@ -50,14 +51,14 @@ ROWS = rows_of(
     paced, awaited, bursts, latency, many, imports, encoder, startup, curves, messages
 )
 OPTIONAL = rows_of(other_servers)
-"""Those that are measured only if they are asked for."""
+"""Rows that are measured only with `--servers`."""
 
 
 def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     if machine.is_debug_build():
         sys.exit(machine.DEBUG_BUILD)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the servers too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # It stops the servers.
     file_limit = raise_file_limit()
     cores = pin()
     head = list(head_lines(arguments, cores))
@@ -84,35 +85,35 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def chosen(names: Sequence[str], servers: bool) -> dict[str, Row]:
-    """The rows to measure, in their order."""
+    """Return the rows to measure, in order."""
     wanted = {*(names or ROWS), *(OPTIONAL if servers else ())}
     return {name: row for name, row in (ROWS | OPTIONAL).items() if name in wanted}
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Streams of events over real sockets, side by side.",
+        description="Compare streams of events over real sockets.",
         epilog=f"rows: {', '.join(ROWS)}; optional: {', '.join(OPTIONAL)}",
     )
-    parser.add_argument("rows", metavar="ROW", nargs="*", help="all if there is none")
+    parser.add_argument("rows", metavar="ROW", nargs="*", help="default: all rows")
     parser.add_argument(
         "--servers",
         action="store_true",
-        help=f"the optional rows too: {', '.join(OPTIONAL)}",
+        help=f"also measure the optional rows: {', '.join(OPTIONAL)}",
     )
     parser.add_argument(
-        "--rounds", type=int, metavar="N", help="no more than N for any row: a trial"
+        "--rounds", type=int, metavar="N", help="at most N rounds for each row"
     )
     parser.add_argument(
         "--write",
         action="store_true",
-        help=f"write {RESULTS.name} in any case, and the README's table if it is whole",
+        help=f"write {RESULTS.name}, and the README's table if it is complete",
     )
     options = parser.parse_args(arguments)
     if unknown := set(options.rows) - set(ROWS | OPTIONAL):
-        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+        parser.error(f"unknown row: {', '.join(sorted(unknown))}")
     if options.rounds is not None and options.rounds < 1:
-        parser.error("there must be a round")
+        parser.error("--rounds must be at least 1")
     return options
 
 
@@ -169,7 +170,7 @@ def write(head: Sequence[str], results: dict[Section, list[Result]]) -> None:
 
 
 def marked(title: str, lines: Sequence[str]) -> list[str]:
-    """Lines that the documentation takes by this name."""
+    """Return lines with the marks by which the documentation includes them."""
     name = title.lower().replace(" ", "-")
     return [
         f"<!-- --8<-- [start:{name}] -->",

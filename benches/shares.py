@@ -1,9 +1,9 @@
-"""Where the time of an event goes, by perf: into which library, or the kernel.
+"""Show with perf how the time of an event is shared by libraries and the kernel.
 
     python benches/shares.py
 
-What is spent outside of this package bounds what any target can be. Needs `perf`, and
-leave to use it.
+The time outside this package is a lower bound for the cost of an event. The script
+needs `perf` and the permission to use it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 SECONDS = 4.0
 TURNS = 150
-"""Of a contestant without a server; each takes 30 ms."""
+"""Turns of a contestant without a server. Each takes 30 ms."""
 
 LEAST = 0.005
-"""Of the whole, for a share to be told."""
+"""The smallest share that is printed."""
 
 LIBRARIES = {
     "kernel": r"\[kernel",
@@ -44,7 +44,7 @@ LIBRARIES = {
     "orjson": r"orjson",
     "this package": r"_core\.",
 }
-"""By how the names of their files begin."""
+"""Patterns for the start of their file names."""
 
 ALONE = {
     "a model, typed route": "typed",
@@ -86,7 +86,7 @@ def alone(record: Path) -> Iterator[tuple[str, float, dict[str, float]]]:
 
 
 def nanoseconds(contestant: str) -> float:
-    """Of one call, in this process, which is being recorded."""
+    """Return the time of one call in this process, which perf records."""
     seconds = {
         **contestants(),
         "event": calls(
@@ -115,7 +115,7 @@ def recorded(what: Sequence[str], record: Path) -> Iterator[None]:
 
 
 def shares(record: Path) -> dict[str, float]:
-    """Of the samples in a record, by library, in all 1."""
+    """Return the share of each library in the samples. The sum is 1."""
     command = ["perf", "report", "--stdio", "--no-children", "--sort", "dso"]
     report = subprocess.run(
         [*command, "--input", str(record)], capture_output=True, check=True, text=True

@@ -1,4 +1,4 @@
-"""What the import takes."""
+"""The time of the import."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def imports(bench: Bench) -> list[Comparison]:
     milliseconds: dict[str, list[float]] = {name: [] for name in MODULES}
     with tempfile.TemporaryDirectory() as cache:
         for name in MODULES:
-            seconds_to_import(name, cache)  # compiles it
+            seconds_to_import(name, cache)  # It fills the cache of compiled files.
         for name in bench.turns(list(MODULES)):
             milliseconds[name].append(1000 * seconds_to_import(name, cache))
     lines = [
@@ -39,7 +39,7 @@ def imports(bench: Bench) -> list[Comparison]:
 
 def seconds_to_import(name: str, cache: str) -> float:
     command = [sys.executable, "-c", PROGRAM.format(module=MODULES[name])]
-    # Compiled once, as everywhere, also where Python is told to keep nothing.
+    # Compiled files are kept, even if the environment says otherwise.
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(command, capture_output=True, check=True, env=environment)
@@ -51,7 +51,7 @@ ROWS = {
         Section(
             "Import",
             "ms",
-            "The import in a new process that has imported `fastapi` before.",
+            "The import in a new process that has already imported `fastapi`.",
         ),
         ROUNDS,
         len(MODULES) * 0.7,

@@ -1,4 +1,4 @@
-"""What an item costs between the generator and the send, by kind of item."""
+"""The cost of an item between the generator and the send, by kind of item."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def buffer(kind: str) -> EventBuffer:
 
 
 def body_of(kind: str, items: list[Any]) -> bytes:
-    """The same by one buffer for each item."""
+    """Return the same body, made with one buffer for each item."""
     body = b""
     for item in items:
         fresh = buffer(kind)

@@ -1,4 +1,4 @@
-"""Making one event, and for what is not encoded by that, also sending it."""
+"""Creating one event and, unless that encodes it, sending it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CLASSES = {
 
 
 class Subclass(ServerSentEvent):
-    """As applications write them: with a default of their own."""
+    """A subclass with a default, as applications write it."""
 
     event: str | None = "chunk"
 

@@ -1,4 +1,4 @@
-"""From text to its frame, by size. One character in a hundred is a line break."""
+"""From text to its frame, by size, with a line break every hundred characters."""
 
 from __future__ import annotations
 

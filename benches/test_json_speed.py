@@ -1,4 +1,4 @@
-"""From a value to the frame with its JSON, by kind of value."""
+"""From a value to the frame of its JSON, by kind of value."""
 
 from __future__ import annotations
 

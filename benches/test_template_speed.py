@@ -1,4 +1,4 @@
-"""One token of a chat completion: a template's slot, and how it is done without one."""
+"""One token of a chat completion, with a template and without one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FOR_A_STREAM = TEMPLATE.partial(id=MODEL.id)
 def measured(
     benchmark: BenchmarkFixture, way: Callable[..., T], *args: Any, **values: Any
 ) -> T:
-    """The result of a call that is so short that the clock needs many to see it."""
+    """Time a call in rounds of a thousand, because it is short. Return its result."""
     result: T = benchmark.pedantic(  # type: ignore[no-untyped-call]
         way, args, values, rounds=200, iterations=1000
     )
@@ -72,5 +72,5 @@ def test_two_slots(benchmark: BenchmarkFixture) -> None:
 
 
 def test_partial(benchmark: BenchmarkFixture) -> None:
-    """Once for each stream."""
+    """A server does this once for each stream."""
     assert measured(benchmark, TEMPLATE.partial, id=MODEL.id).slots == ("content",)

@@ -1,8 +1,8 @@
-"""One wheel for each Python against one for all: what the stable ABI costs.
+"""Measure the cost of the stable ABI: one wheel for each Python, or one for all.
 
     python benches/wheels.py
 
-Builds both kinds for this Python and measures them in processes that take turns.
+The script builds both wheels for this Python and measures them in turns.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def built(kind: str, place: Path) -> Path:
-    """Where the wheel of this kind is unpacked."""
+    """Build and unpack a wheel, and return its folder."""
     command = [
         sys.executable,
         "-m",
@@ -79,7 +79,7 @@ def measured(place: Path) -> dict[str, float]:
 
 
 def measure() -> dict[str, float]:
-    """Nanoseconds of one call, the least of some turns."""
+    """Return the nanoseconds of one call, the minimum of some turns."""
     event = ServerSentEvent(data=MODELS[0], event="chunk", id="1")
     work = {
         "push of a ready frame": pushes(ItemEncoder(), EncodedEvent(data=DICTS[0])),

@@ -1,4 +1,4 @@
-//! What is fuzzed, and a client that reads it.
+//! The functions to fuzz, and a client that reads their output.
 
 use fastapi_sse_fast::json::float::write_float;
 use fastapi_sse_fast::json::string::write_string;
@@ -6,12 +6,12 @@ use fastapi_sse_fast::json::style::Spelling;
 use fastapi_sse_fast::output::Output;
 pub use fastapi_sse_fast::{lines as text, output, wire};
 
-/// A JSON string, in FastAPI's spelling or in the compact one.
+/// Write a JSON string, in FastAPI's spelling or in the compact one.
 pub fn string(text: &str, compact: bool, out: &mut Output) {
     write_string(text, spelling(compact), out);
 }
 
-/// A JSON number, or `null`.
+/// Write a JSON number, or `null`.
 pub fn float(value: f64, compact: bool, out: &mut Output) {
     write_float(value, spelling(compact), out);
 }
@@ -24,7 +24,7 @@ fn spelling(compact: bool) -> Spelling {
     }
 }
 
-/// The lines of a text, one character at a time; the last one is what no line break follows.
+/// Split a text into lines, one character at a time. No line break follows the last line.
 pub fn lines(text: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     let mut previous = ' ';
@@ -39,16 +39,16 @@ pub fn lines(text: &str) -> Vec<String> {
     lines
 }
 
-/// What a client has made of a stream: "Interpreting an event stream".
+/// The state of a client after it has read a stream: "Interpreting an event stream".
 #[derive(Debug, Default, PartialEq)]
 pub struct Client {
-    /// Type, data and last event id of each event.
+    /// The type, the data and the last event id of each event.
     pub events: Vec<(String, String, String)>,
     pub retry: Option<String>,
     pub comments: Vec<String>,
 }
 
-/// Reads a stream from its beginning.
+/// Read a stream from its beginning.
 pub fn read(stream: &str) -> Client {
     let mut client = Client::default();
     let (mut data, mut kind, mut id) = (String::new(), String::new(), String::new());

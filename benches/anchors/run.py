@@ -1,9 +1,9 @@
-"""Events without Python: Go's net/http and axum beside ours, in one run.
+"""Compare our servers with servers without Python: Go's net/http and axum.
 
     python benches/anchors/run.py [ROW ...] [--rounds N]
 
-They are built first, where `go` and `cargo` are installed; one that cannot be built is
-left out. All make the JSON of a struct for every event and flush it, on one core.
+The script first builds the servers, if `go` and `cargo` are installed, and skips the
+others. All servers encode a struct as JSON for each event and flush it, on one core.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ BUILDS = {
         TARGET / "axum" / "release" / "anchor",
     ),
 }
-"""Directory, command and result by contestant."""
+"""The directory, the command and the program of each contestant."""
 
 
 def main() -> None:
     options = parse()
     if machine.is_debug_build():
         sys.exit(machine.DEBUG_BUILD)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the servers too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # It stops the servers.
     programs = build()
     file_limit = raise_file_limit()
     cores = pin()
@@ -75,7 +75,7 @@ def main() -> None:
         samples.write_text("".join(f"{text}\n" for text in JSON_TEXTS), "utf-8")
         anchors = {
             name: stack.enter_context(
-                # Go starts a thread for each core that it sees.
+                # Go would start a thread for each core.
                 serving_program(
                     [str(program), str(samples)], cores.server, {"GOMAXPROCS": "1"}
                 )
@@ -92,22 +92,22 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Compiled servers beside ours.")
+    parser = argparse.ArgumentParser(description="Compare with compiled servers.")
     parser.add_argument("rows", metavar="ROW", nargs="*", help=", ".join(ROWS))
-    parser.add_argument("--rounds", type=int, metavar="N", help="no more than N")
+    parser.add_argument("--rounds", type=int, metavar="N", help="at most N rounds")
     options = parser.parse_args()
     if unknown := set(options.rows) - set(ROWS):
-        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+        parser.error(f"unknown row: {', '.join(sorted(unknown))}")
     return options
 
 
 def build() -> dict[str, Path]:
-    """Build what there are compilers for; return the programs by contestant."""
+    """Build the servers for which there is a compiler, and return the programs."""
     TARGET.mkdir(parents=True, exist_ok=True)
     programs = {}
     for name, (directory, command, program) in BUILDS.items():
         if shutil.which(command[0]) is None:
-            print(f"Left out: {name}, for want of {command[0]}", file=sys.stderr)
+            print(f"Skipped: {name} ({command[0]} is not installed)", file=sys.stderr)
             continue
         subprocess.run(command, cwd=HERE / directory, check=True)
         programs[name] = program
@@ -131,7 +131,7 @@ def output(*command: str) -> str:
 
 
 def rows_with(anchors: dict[str, Server]) -> dict[str, Row]:
-    """The rows of models, ours and by hand, with some other servers."""
+    """Return the rows with our response, a hand-written one, and other servers."""
 
     def contestants(path: str) -> list[Contestant]:
         return [

@@ -1,11 +1,11 @@
-//! JSON numbers in both spellings: the digits are those of Rust's own formatting.
+//! JSON numbers in both spellings have the digits of Rust's own formatting.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use subject::output::Output;
 
-/// The shortest digits that make the same float. Of two that are equally close to it Rust takes
-/// the larger one, Python that which ends in an even digit.
+/// Return the shortest digits that give the same float. If two are equally close, Rust takes the
+/// larger one, and Python the one whose last digit is even.
 fn shortest(value: f64) -> String {
     let shortest = format!("{value:e}");
     let mantissa = shortest.split('e').next().unwrap();
@@ -17,7 +17,7 @@ fn shortest(value: f64) -> String {
     }
 }
 
-/// Lays out shortest digits, with an exponent outside of `fixed`.
+/// Return the text of a float. An exponent outside of `fixed` is written.
 fn expected(value: f64, fixed: std::ops::Range<i32>, exponent_width: usize) -> String {
     if !value.is_finite() {
         return "null".to_owned();

@@ -1,5 +1,5 @@
-//! Frames of any fields: a client between two other events reads what was written and nothing
-//! else, and what a field refuses leaves no trace.
+//! Frames with any fields, between two other events. A client reads exactly what was written, and a
+//! value that a field refuses writes nothing.
 #![no_main]
 
 use std::convert::Infallible;

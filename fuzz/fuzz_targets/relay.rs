@@ -1,4 +1,4 @@
-//! Bytes that are taken for complete events are, whatever stands around them.
+//! Bytes that pass the check for complete events are complete events between any others.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

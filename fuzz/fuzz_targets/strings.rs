@@ -1,11 +1,11 @@
-//! JSON strings in both spellings, behind any bytes.
+//! JSON strings in both spellings, after any other bytes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use std::fmt::Write;
 use subject::output::Output;
 
-/// `json.dumps`, one character at a time.
+/// Encode a string as `json.dumps` does, one character at a time.
 fn ascii(text: &str) -> String {
     let mut json = String::from('"');
     for c in text.chars() {

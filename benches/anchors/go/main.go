@@ -1,7 +1,7 @@
-// Server-Sent Events with net/http: what an event costs without Python.
+// Server-Sent Events with net/http, to measure the cost of an event without Python.
 //
-// It takes a file with a JSON text in each line, prints the port that it serves on, and
-// ends with its standard input.
+// The argument is a file with a JSON text in each line. The program prints its port and
+// exits when its standard input is closed.
 package main
 
 import (
@@ -65,7 +65,7 @@ func main() {
 		stream := begin(w)
 		for index := 0; index < laps*len(chunks); index++ {
 			stream.send(&chunks[index%len(chunks)])
-			runtime.Gosched() // lets the other streams have their turn
+			runtime.Gosched() // The other streams run now.
 		}
 	})
 
@@ -106,12 +106,12 @@ type events struct {
 
 func begin(w http.ResponseWriter) events {
 	w.Header().Set("Content-Type", "text/event-stream")
-	encoder := json.NewEncoder(w) // ends what it writes with a line feed
+	encoder := json.NewEncoder(w) // It writes a line feed after each value.
 	encoder.SetEscapeHTML(false)
 	return events{w, w.(http.Flusher), encoder}
 }
 
-// send writes one event and flushes it. A client that has left ends the request's context.
+// send writes one event and flushes it. A disconnect ends the context of the request.
 func (e events) send(one *chunk) {
 	io.WriteString(e.writer, "data: ")
 	e.encoder.Encode(one)

@@ -1,7 +1,7 @@
-//! Server-Sent Events with axum: what an event costs without Python.
+//! Server-Sent Events with axum, to measure the cost of an event without Python.
 //!
-//! It takes a file with a JSON text in each line, prints the port that it serves on, and
-//! ends with its standard input.
+//! The argument is a file with a JSON text in each line. The program prints its port and
+//! exits when its standard input is closed.
 
 use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
 
@@ -65,7 +65,7 @@ async fn awaiting(
         let chunks = chunks.clone();
         async move {
             if index > 0 {
-                tokio::task::yield_now().await; // lets the other streams have their turn
+                tokio::task::yield_now().await; // The other streams run now.
             }
             (index < count).then(|| (event(&chunks, index), index + 1))
         }
@@ -83,7 +83,7 @@ fn samples(path: &str) -> Result<Vec<Chunk>, Box<dyn Error>> {
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("which samples?")?;
     let chunks = Arc::new(samples(&path)?);
-    // One thread: all contestants have one core.
+    // There is one thread, because all contestants have one core.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
