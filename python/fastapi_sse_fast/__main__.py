@@ -47,9 +47,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "demo",
-        help="serve a page with a chat, a race against fastapi.sse, and raw frames",
-        description="Serves a page with a streaming chat, a race against fastapi.sse, "
-        "and the raw\nframes of a stream. Ctrl-C stops it.",
+        help="serve a page that compares this package with fastapi.sse",
+        description="Serve a page that compares this package with fastapi.sse: a race, "
+        "and\nstreams that do not end as planned. Ctrl-C stops it.",
         epilog=f"It needs uvicorn:\n\n    {_installing('demo')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,9 +1,11 @@
 // Drives the demo page: `node demo.mjs <url> <scenario> <directory of pictures>` prints
 // what the scenario saw, as JSON, with all that the console said of errors.
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 
 const [url, scenario, pictures] = process.argv.slice(2);
-const TIMEOUT = 120_000;
+const TIMEOUT = 150_000;
 const FLAGS = [
   "--headless",
   "--no-sandbox",
@@ -14,38 +16,53 @@ const FLAGS = [
   "--disable-component-update",
   "--disable-sync",
 ];
+const DESKTOP = { width: 1200, height: 900 };
+const PHONE = { width: 360, height: 780 };
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 const CUT = '#wire [name=cut][aria-disabled="false"]';
+const CONNECT = "#wire form button:first-child";
 
-const status = (page, section) => page.locator(`${section} .status`).first();
+const status = (page, section) => page.locator(`${section} .status`);
+const text = (page, selector) => page.locator(selector).textContent();
 
 async function until(page, section, state) {
-  await page.locator(`${section} .status[data-state="${state}"]`).first().waitFor();
+  await page.locator(`${section} .status[data-state="${state}"]`).waitFor();
   return status(page, section).textContent();
 }
 
-async function figures(page) {
-  const read = (all) => all.map((one) => [one.dataset.figure, Number(one.textContent)]);
-  return Object.fromEntries(await page.locator("[data-figure]").evaluateAll(read));
+async function counts(page) {
+  const read = (all) => all.map((one) => [one.dataset.count, Number(one.textContent)]);
+  return Object.fromEntries(await page.locator("[data-count]").evaluateAll(read));
 }
 
-/** Runs a race. The pace comes first: to choose it sets the other fields. */
-async function run(page, asked) {
-  for (const [name, value] of Object.entries(asked)) {
-    const field = page.locator(`#race [name="${name}"]`);
-    await (name === "pause" ? field.selectOption(value) : field.fill(value));
-  }
-  await page.locator("#race form button").click();
-  const verdict = await until(page, "#race", "done");
-  const lanes = await page.locator("#race .lane").evaluateAll((all) =>
-    all.map((lane) => ({
-      package: lane.dataset.package,
-      received: lane.querySelector("progress").value,
-      seconds: parseFloat(lane.querySelector(".time").textContent),
-      microseconds: Number(lane.textContent.match(/([\d.,]+) µs/)[1].replace(",", "")),
+/** Wait until a race is over, and return what the page shows of it. */
+async function raced(page) {
+  await page.locator('#race button:text("Run again")').waitFor();
+  const lanes = await page.locator(".lane").evaluateAll((all) =>
+    all.map((lane) => {
+      const figures = [...lane.querySelectorAll("[data-figure]")];
+      return {
+        package: lane.dataset.package,
+        ...Object.fromEntries(figures.map((one) => [one.dataset.figure, one.textContent])),
+      };
+    }),
+  );
+  return { large: await text(page, ".large"), detail: await text(page, ".detail"), lanes };
+}
+
+/** Wait until all scenes are over, and return what the page shows of them. */
+async function played(page) {
+  for (const button of await page.locator('#scenes button').all())
+    await button.and(page.locator('button:text("Run again")')).waitFor();
+  return page.locator("#scenes .log").evaluateAll((all) =>
+    all.map((log) => ({
+      scene: log.closest("article").dataset.scene,
+      package: log.dataset.package,
+      lines: [...log.querySelectorAll("li span")].map((line) => line.textContent),
+      verdict: log.querySelector(".verdict").textContent,
     })),
   );
-  return { verdict, lanes };
 }
 
 async function ask(page, model, rate) {
@@ -54,36 +71,110 @@ async function ask(page, model, rate) {
   await page.locator("#chat form button").click();
 }
 
-/** Waits until the number that the page shows is this, or greater. */
+/** Wait until the number that the page shows is this, or greater. */
 function reach(page, name, number) {
   return page.waitForFunction(
-    ([of, least]) =>
-      Number(document.querySelector(`[data-figure="${of}"]`).textContent) >= least,
+    ([of, least]) => Number(document.querySelector(`[data-count="${of}"]`).textContent) >= least,
     [name, number],
   );
 }
 
+/** Return what axe-core finds wrong. */
+async function violations(page) {
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => axe.run());
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" ")}`);
+}
+
+const sizes = () => {
+  const { scrollWidth, clientWidth } = document.documentElement;
+  return { scrolled: scrollWidth, visible: clientWidth };
+};
+
+/** See all that the page does by itself. */
+async function watchAll(page) {
+  const race = await raced(page);
+  const scenes = await played(page);
+  await until(page, "#chat", "done");
+  await until(page, "#wire", "idle");
+  return {
+    race,
+    scenes,
+    reply: await text(page, ".reply"),
+    counts: await counts(page),
+    machine: await text(page, "#machine"),
+    shifted: await page.evaluate(() => window.shifted),
+    sizes: await page.evaluate(sizes),
+  };
+}
+
+// In those of `hidden` nobody can see the page, so it does nothing by itself.
 const scenarios = {
-  async page(page) {
-    await page.locator("#chat option").nth(2).waitFor({ state: "attached" });
-    await page.locator("#race form button:enabled").waitFor();
-    return {
-      title: await page.title(),
-      versions: await page.locator("#versions").textContent(),
-    };
+  async desktop(page) {
+    const seen = await watchAll(page);
+    const bottom = (article) => Math.ceil(article.getBoundingClientRect().bottom + scrollY);
+    const end = await page.locator("[data-scene=disconnect]").evaluate(bottom);
+    await page.setViewportSize({ ...DESKTOP, height: end + 24 });
+    for (const colorScheme of ["light", "dark"]) {
+      await page.emulateMedia({ colorScheme });
+      seen[colorScheme] = await violations(page);
+      await page.screenshot({ path: `${pictures}/demo-${colorScheme}.png` });
+    }
+    return { title: await page.title(), ...seen };
+  },
+
+  async phone(page) {
+    const seen = await watchAll(page);
+    await page.emulateMedia({ colorScheme: "dark" });
+    await page.screenshot({ path: `${pictures}/demo-phone.png` });
+    return { ...seen, dark: await violations(page) };
+  },
+
+  async twoPages(page, context) {
+    const other = await context.newPage();
+    await other.goto(url);
+    return { pages: await Promise.all([page, other].map(raced)) };
+  },
+};
+
+const hidden = {
+  async nothing(page) {
+    await page.waitForTimeout(500);
+    const seen = { large: await text(page, ".large"), wire: await status(page, "#wire").textContent() };
+    await page.evaluate(() => {
+      window.visibility = "visible";
+      document.dispatchEvent(new Event("visibilitychange"));
+    });
+    await page.locator('.lane.theirs .state:not(:text("waiting"))').waitFor();
+    return seen;
+  },
+
+  async burst(page) {
+    await page.locator("#race [name=rate]").selectOption("0");
+    const streams = await page.locator("#race [name=streams]").inputValue();
+    await page.locator("#race button").click();
+    return { streams, ...(await raced(page)) };
+  },
+
+  async stoppedRace(page) {
+    await page.locator("#race button").click();
+    await page.locator('.large:text("Measuring")').waitFor();
+    await page.locator("#race button").click();
+    return { large: (await raced(page)).large };
   },
 
   async chat(page) {
     await ask(page, "replay", "1000");
     const done = await until(page, "#chat", "done");
-    return { done, reply: await page.locator(".reply").textContent() };
+    return { done, reply: await text(page, ".reply") };
   },
 
   async stoppedChat(page) {
     await ask(page, "replay", "20");
     await page.waitForFunction(() => document.querySelector(".reply").textContent);
     await page.locator("#chat form button").click();
-    return { idle: await until(page, "#chat", "idle") };
+    await page.locator('#chat .status:text("Stopped")').waitFor();
+    return { idle: await status(page, "#chat").textContent() };
   },
 
   async brokenChats(page) {
@@ -96,15 +187,8 @@ const scenarios = {
     return { said };
   },
 
-  async race(page) {
-    return {
-      burst: await run(page, { pause: "0", streams: "8", events: "500" }),
-      paced: await run(page, { pause: "0.05", streams: "200", events: "20" }),
-    };
-  },
-
   async resume(page) {
-    await page.locator("#wire form button").first().click();
+    await page.locator(CONNECT).click();
     for (const cuts of [1, 2, 3]) {
       await reach(page, "events", 3 * cuts);
       await page.locator(CUT).click();
@@ -112,153 +196,87 @@ const scenarios = {
     }
     await reach(page, "events", 11);
     await reach(page, "pings", 1);
-    await page.locator("#wire form button").first().click();
+    await page.locator(CONNECT).click();
     await until(page, "#wire", "idle");
     return {
-      figures: await figures(page),
-      frames: await page.locator("#wire pre").allTextContents(),
+      counts: await counts(page),
+      frames: await page.locator("#wire li pre").allTextContents(),
     };
-  },
-
-  async tutorial(page) {
-    // One after the other: the frames of one move the buttons below it.
-    for (const entry of await page.locator("#tutorial li").all()) {
-      await entry.locator("button").click();
-      await entry.locator(".status[data-state=done]").waitFor();
-    }
-    const frames = page.locator("#tutorial pre");
-    return { frames: await frames.allTextContents() };
   },
 
   // By keys alone, from the top of the page
   async keyboard(page) {
-    const press = async (...keys) => {
-      for (const key of keys) await page.keyboard.press(key);
+    const focused = () => page.evaluate(() => document.activeElement.outerHTML);
+    const ring = () => page.evaluate(() => getComputedStyle(document.activeElement).outlineWidth);
+    const tabTo = async (what) => {
+      do {
+        await page.keyboard.press("Tab");
+        rings.push(await ring());
+      } while (!(await page.evaluate((to) => document.activeElement.matches(to), what)));
     };
-    await page.locator("#race form button:enabled").waitFor();
-    await press("Tab", "Control+A");
+    const rings = [];
+    await tabTo("#race button");
+    await page.keyboard.press("Enter");
+    await page.locator('.large:text("Measuring")').waitFor();
+    await page.keyboard.press("Enter");
+    await page.locator('.large:text("Stopped")').waitFor();
+    await tabTo("[data-scene=fail] button");
+    await page.keyboard.press("Enter");
+    await page.locator('[data-scene=fail] button:text("Run again")').waitFor();
+    await tabTo("#chat [name=prompt]");
+    await page.keyboard.press("Control+A");
     await page.keyboard.type("By keyboard");
-    await press("Tab", "Tab", "Control+A");
+    await tabTo("#chat [name=rate]");
+    await page.keyboard.press("Control+A");
     await page.keyboard.type("1000");
-    await press("Enter");
+    await page.keyboard.press("Enter");
     await until(page, "#chat", "done");
-    await press("Tab", "Tab", "Tab", "Enter"); // Send, the reply, Connect
+    await tabTo(CONNECT);
+    await page.keyboard.press("Enter");
     await reach(page, "events", 1);
-    await press("Tab", "Enter"); // Cut the connection
+    await tabTo("#wire [name=cut]");
+    await page.keyboard.press("Enter");
     await reach(page, "reconnects", 1);
     return {
+      verdict: await text(page, "[data-scene=fail] .ours .verdict"),
       prompt: await page.locator("#chat [name=prompt]").inputValue(),
-      focused: await page.evaluate(() => document.activeElement.name),
+      focused: await focused(),
+      rings: [...new Set(rings)],
     };
-  },
-
-  async narrow(page) {
-    await page.setViewportSize({ width: 360, height: 780 });
-    await scenarios.tutorial(page);
-    await run(page, { pause: "0", streams: "2", events: "100" });
-    const sizes = () => {
-      const root = document.documentElement;
-      return { scrolled: root.scrollWidth, visible: root.clientWidth };
-    };
-    return page.evaluate(sizes);
-  },
-
-  // Least contrast of any text that is shown with what it stands on, in both schemes
-  async contrast(page) {
-    await scenarios.tutorial(page);
-    await scenarios.brokenChats(page);
-    await page.locator("#wire form button").first().click();
-    await reach(page, "events", 1);
-    await page.locator(CUT).click();
-    await reach(page, "reconnects", 1);
-    const least = () => {
-      const channels = (colour) => colour.match(/[\d.]+/g).map(Number);
-      const luminance = (colour) =>
-        channels(colour)
-          .slice(0, 3)
-          .map((one) => one / 255)
-          .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
-          .reduce((sum, one, index) => sum + one * [0.2126, 0.7152, 0.0722][index], 0);
-      const ground = (element) => {
-        const { backgroundColor } = getComputedStyle(element);
-        return channels(backgroundColor)[3] === 0 ? ground(element.parentElement) : backgroundColor;
-      };
-      const ratio = (element) => {
-        const pair = [getComputedStyle(element).color, ground(element)].map(luminance);
-        return (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
-      };
-      const said = (element) =>
-        [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-      const shown = [...document.body.querySelectorAll("*")].filter(
-        (element) => said(element) && element.checkVisibility() && element.ariaDisabled !== "true",
-      );
-      return Math.min(...shown.map(ratio));
-    };
-    const seen = {};
-    for (const colorScheme of ["light", "dark"]) {
-      await page.emulateMedia({ colorScheme });
-      const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-      seen[colorScheme] = { ground, least: await page.evaluate(least) };
-    }
-    return seen;
-  },
-
-  async unlabelled(page) {
-    const names = await page.locator("input, select, button, progress, svg, [tabindex]");
-    const nameless = (all) =>
-      all
-        .filter((one) => !(one.labels?.length || one.ariaLabel || one.textContent.trim()))
-        .map((one) => one.outerHTML);
-    return { nameless: await names.evaluateAll(nameless) };
-  },
-
-  async pictures(page) {
-    const shoot = async (name, colorScheme, width, height, section) => {
-      await page.emulateMedia({ colorScheme });
-      await page.setViewportSize({ width, height });
-      await page.locator(section).evaluate((element) => {
-        document.activeElement.blur(); // takes its ring off
-        const boxes = document.querySelectorAll(".frames, .reply");
-        for (const box of boxes) box.scrollTop = box.scrollHeight;
-        element.scrollIntoView();
-      });
-      await page.screenshot({ path: `${pictures}/${name}.png` });
-    };
-    const racing = run(page, { pause: "0", streams: "20", events: "1000" });
-    await page.waitForFunction(
-      () => document.querySelector(".theirs progress").value > 0.4,
-    );
-    await shoot("demo-phone", "dark", 360, 780, "#race");
-    await racing;
-    await ask(page, "replay", "100");
-    await page.locator("#wire form button").first().click();
-    await reach(page, "pings", 1);
-    await page.locator(CUT).click();
-    await reach(page, "events", 12);
-    await until(page, "#chat", "done");
-    await page.setViewportSize({ width: 1200, height: 1200 });
-    const end = await page
-      .locator("#race")
-      .evaluate((race) => Math.ceil(race.getBoundingClientRect().bottom + scrollY));
-    await shoot("demo-light", "light", 1200, end + 24, "body");
-    await shoot("demo-dark", "dark", 1200, end + 24, "body");
-    return {};
   },
 };
 
 const browser = await chromium.launch({ executablePath: process.env.CHROMIUM, args: FLAGS });
-const page = await browser.newPage({ deviceScaleFactor: 1.5 });
-page.setDefaultTimeout(TIMEOUT);
-const errors = [];
-page.on("console", (line) => line.type() === "error" && errors.push(line.text()));
-page.on("pageerror", (error) => errors.push(String(error)));
-page.on("request", (request) => {
-  const { hostname, protocol } = new URL(request.url());
-  if (hostname !== "127.0.0.1" && protocol !== "data:") errors.push(`asks ${request.url()}`);
+const context = await browser.newContext({
+  viewport: scenario === "phone" ? PHONE : DESKTOP,
+  deviceScaleFactor: 1.5,
 });
+context.setDefaultTimeout(TIMEOUT);
+const errors = [];
+context.on("page", (page) => {
+  page.on("console", (line) => line.type() === "error" && errors.push(line.text()));
+  page.on("pageerror", (error) => errors.push(String(error)));
+  page.on("request", (request) => {
+    const { hostname, protocol } = new URL(request.url());
+    if (hostname !== "127.0.0.1" && protocol !== "data:") errors.push(`asks ${request.url()}`);
+  });
+});
+await context.addInitScript(() => {
+  window.shifted = 0;
+  const add = (list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shifted += entry.value;
+  };
+  new PerformanceObserver(add).observe({ type: "layout-shift", buffered: true });
+});
+if (scenario in hidden)
+  await context.addInitScript(() => {
+    window.visibility = "hidden";
+    Object.defineProperty(document, "visibilityState", { get: () => window.visibility });
+  });
 try {
+  const page = await context.newPage();
   await page.goto(url);
-  const seen = await scenarios[scenario](page);
+  const seen = await { ...scenarios, ...hidden }[scenario](page, context);
   console.log(JSON.stringify({ ...seen, errors }));
 } finally {
   await browser.close();

@@ -1,6 +1,6 @@
 """The demo page in a real browser.
 
-`DEMO_PICTURES=docs/images` in the environment saves pictures of the page there.
+With `DEMO_PICTURES=docs/images` in the environment the pictures of the page go there.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from ..support.demo import REPLY, running_demo
+from ..support.demo import PACKAGES, REPLY, running_demo
 from .clients import HERE, needed
 
 LONGEST = 240.0
-"""The timeout of a scenario, which may race with `fastapi.sse` on a busy machine."""
+"""Seconds for a scenario, on a busy machine."""
 
 Page = Callable[[str], dict[str, Any]]
 
@@ -32,15 +32,19 @@ def url() -> Iterator[str]:
 
 
 @pytest.fixture
-def see(url: str, tmp_path: Path) -> Page:
-    """Run a scenario of `demo.mjs` in a new browser."""
+def pictures(tmp_path: Path) -> Path:
+    return Path(os.environ.get("DEMO_PICTURES", tmp_path))
+
+
+@pytest.fixture
+def see(url: str, pictures: Path) -> Page:
+    """Runs a scenario of `demo.mjs` in a browser of its own."""
     if not (HERE / "node_modules").exists():
         pytest.skip("npm's playwright-core IS MISSING: npm ci --prefix tests/e2e")
 
     def see(scenario: str) -> dict[str, Any]:
-        pictures = os.environ.get("DEMO_PICTURES", str(tmp_path))
         done = subprocess.run(
-            [needed("node"), str(HERE / "demo.mjs"), url, scenario, pictures],
+            [needed("node"), str(HERE / "demo.mjs"), url, scenario, str(pictures)],
             env={**os.environ, "CHROMIUM": needed("chromium")},
             capture_output=True,
             text=True,
@@ -55,17 +59,104 @@ def see(url: str, tmp_path: Path) -> Page:
 
 
 LOST = "Failed to load resource: net::ERR_INCOMPLETE_CHUNKED_ENCODING"
-"""The browser's message about an aborted response."""
+"""What the browser says of a connection that was cut."""
 
 
-def test_the_page_loads_without_an_error(see: Page) -> None:
-    seen = see("page")
-    assert seen["errors"] == []
-    assert seen["title"] == "fastapi_sse_fast: demo"
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+# What the page does by itself
+
+
+def check(seen: dict[str, Any]) -> None:
+    """Check a page on which nobody has clicked."""
     assert re.fullmatch(
-        r"fastapi_sse_fast [\d.]+, FastAPI [\d.]+, uvicorn [\d.]+, Python [\d.]+",
-        seen["versions"],
+        rf"[\d.]+{TIMES} (less|more) CPU per token", seen["race"]["large"]
     )
+    for package in PACKAGES:
+        assert f"{package} delivered " in seen["race"]["detail"]
+    theirs, ours = seen["race"]["lanes"]
+    assert [theirs["package"], ours["package"]] == PACKAGES
+    assert 0 < number(ours["cost"]) < number(theirs["cost"])
+    assert number(ours["speed"]) > 0
+    verdicts = {
+        (one["scene"], one["package"]): one["verdict"] for one in seen["scenes"]
+    }
+    assert len(verdicts) == 6
+    assert re.fullmatch(
+        r"✓ Reply saved after \d+ ms", verdicts["disconnect", "fastapi_sse_fast"]
+    )
+    assert re.fullmatch(
+        r"✓ Stopped in [\d.]+ s, nothing lost", verdicts["restart", "fastapi_sse_fast"]
+    )
+    assert verdicts["fail", "fastapi_sse_fast"] == "✓ The client sees both errors"
+    assert all(text[:2] in ("✓ ", "✗ ") for text in verdicts.values())
+    assert seen["reply"] == REPLY
+    counts = seen["counts"]
+    assert (counts["events"], counts["reconnects"]) == (11, 1)
+    assert (counts["lost"], counts["doubled"]) == (0, 0)
+    assert re.fullmatch(
+        r"fastapi_sse_fast [\d.]+, FastAPI [\d.]+, uvicorn [\d.]+, "
+        r"Python [\d.]+, CPU cores: \d+",
+        seen["machine"],
+    )
+    assert seen["shifted"] <= 0.01
+    assert seen["errors"] == [LOST]
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", "").split()[0])
+
+
+def test_the_page_runs_all_by_itself(see: Page, pictures: Path) -> None:
+    seen = see("desktop")
+    check(seen)
+    assert seen["title"] == "fastapi_sse_fast: demo"
+    assert seen["sizes"] == {"scrolled": 1200, "visible": 1200}
+    # By axe-core: contrast, names, roles, what the keyboard reaches.
+    assert seen["light"] == []
+    assert seen["dark"] == []
+    for name in ("demo-light.png", "demo-dark.png"):
+        assert (pictures / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_on_a_phone(see: Page, pictures: Path) -> None:
+    seen = see("phone")
+    check(seen)
+    assert seen["sizes"] == {"scrolled": 360, "visible": 360}
+    assert seen["dark"] == []
+    assert (pictures / "demo-phone.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_two_pages_see_the_same_race(see: Page) -> None:
+    one, other = see("twoPages")["pages"]
+    assert one == other
+
+
+def test_a_page_that_nobody_sees_does_nothing(see: Page) -> None:
+    seen = see("nothing")
+    assert seen["large"] == "Measuring …"
+    assert seen["wire"] == "Not connected"
+
+
+# The race
+
+
+def test_a_burst(see: Page) -> None:
+    seen = see("burst")
+    assert seen["errors"] == []
+    assert seen["streams"] == "20"
+    assert re.fullmatch(rf"[\d.]+{TIMES} less CPU per token", seen["large"])
+    for lane in seen["lanes"]:
+        assert lane["lag"] == "\N{EN DASH}"
+        assert number(lane["speed"]) > 0
+
+
+def test_a_race_can_be_stopped(see: Page) -> None:
+    assert see("stoppedRace") == {"large": "Stopped", "errors": []}
+
+
+# The chat and the wire
 
 
 def test_the_tokens_of_a_chat_appear(see: Page) -> None:
@@ -93,29 +184,16 @@ def test_errors_of_a_chat_are_shown(see: Page) -> None:
     }
 
 
-def test_the_race_is_finished_and_ours_is_ahead(see: Page) -> None:
-    seen = see("race")
-    assert seen["errors"] == []
-    for pace in ("burst", "paced"):
-        ours, theirs = seen[pace]["lanes"]
-        assert (ours["package"], ours["received"]) == ("fastapi_sse_fast", 1)
-        assert (theirs["package"], theirs["received"]) == ("fastapi.sse", 1)
-        assert 0 < ours["microseconds"] < theirs["microseconds"]
-    ours, theirs = seen["burst"]["lanes"]
-    assert ours["seconds"] < theirs["seconds"]
-    assert seen["burst"]["verdict"].startswith("fastapi_sse_fast finished in 1/")
-
-
 def test_a_connection_that_is_cut_resumes_without_a_lost_or_doubled_event(
     see: Page,
 ) -> None:
     seen = see("resume")
-    figures = seen["figures"]
-    assert figures["reconnects"] == 3
-    assert (figures["lost"], figures["doubled"]) == (0, 0)
-    assert figures["pings"] == seen["frames"].count(": ping")
+    counts = seen["counts"]
+    assert counts["reconnects"] == 3
+    assert (counts["lost"], counts["doubled"]) == (0, 0)
+    assert counts["pings"] == seen["frames"].count(": ping")
     ids = [match[1] for match in map(ID.search, seen["frames"]) if match]
-    assert ids == [str(number) for number in range(1, figures["events"] + 1)]
+    assert ids == [str(number) for number in range(1, counts["events"] + 1)]
     requests = [frame for frame in seen["frames"] if frame.startswith("GET")]
     assert requests[0] == "GET /count"
     for request in requests[1:]:
@@ -128,39 +206,10 @@ def test_a_connection_that_is_cut_resumes_without_a_lost_or_doubled_event(
 ID = re.compile(r"^id: (\d+)$", re.MULTILINE)
 
 
-def test_every_route_of_the_tutorial_shows_its_frames(see: Page) -> None:
-    seen = see("tutorial")
-    assert seen["errors"] == []
-    assert len(seen["frames"]) == 8
-    assert all(frames.endswith("\n\n") for frames in seen["frames"])
-    assert seen["frames"][0].startswith('data: {"name":"pencil","price":0.5}\n\n')
-
-
 def test_the_page_can_be_used_by_keyboard(see: Page) -> None:
     seen = see("keyboard")
+    assert seen["verdict"] == "✓ The client sees both errors"
     assert seen["prompt"] == "By keyboard"
-    assert seen["focused"] == "cut"
+    assert 'name="cut"' in seen["focused"]
+    assert seen["rings"] == ["2px"]
     assert seen["errors"] == [LOST]
-
-
-def test_everything_to_use_or_to_read_has_a_label(see: Page) -> None:
-    assert see("unlabelled") == {"nameless": [], "errors": []}
-
-
-def test_text_can_be_read_in_light_and_dark(see: Page) -> None:
-    seen = see("contrast")
-    assert seen["light"]["ground"] != seen["dark"]["ground"]
-    # WCAG requires this ratio for text of this size.
-    assert seen["light"]["least"] >= 4.5
-    assert seen["dark"]["least"] >= 4.5
-
-
-def test_a_narrow_screen_does_not_scroll_sideways(see: Page) -> None:
-    assert see("narrow") == {"scrolled": 360, "visible": 360, "errors": []}
-
-
-def test_pictures_of_the_page(see: Page, tmp_path: Path) -> None:
-    assert see("pictures")["errors"] == [LOST]
-    directory = Path(os.environ.get("DEMO_PICTURES", tmp_path))
-    for name in ("demo-light.png", "demo-dark.png", "demo-phone.png"):
-        assert (directory / name).read_bytes().startswith(b"\x89PNG")

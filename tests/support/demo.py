@@ -21,6 +21,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 DEMO = Path(fastapi_sse_fast.__file__).parent / "_demo"
 PAGE = DEMO / "page"
 REPLY = (DEMO / "reply.txt").read_text(encoding="utf-8").strip()
+PACKAGES = ["fastapi.sse", "fastapi_sse_fast"]
+"""The contestants, in the order of the race."""
+
 DEADLINE = 20.0
 """Seconds after which a demo is killed if it does not start or stop."""
 

@@ -1,7 +1,7 @@
-"""A chat completion API that OpenAI's clients can talk to; a text stands for the model.
+"""A chat completion API for OpenAI's clients. It replays a text instead of a model.
 
-`uvicorn fastapi_sse_fast._demo.chat:app` serves it, and `base_url` is then
-`http://127.0.0.1:8000/v1`. The demo page talks to it, too.
+`uvicorn fastapi_sse_fast._demo.chat:app` serves it. The `base_url` of a client is then
+`http://127.0.0.1:8000/v1`. The demo page uses it, too.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 app = FastAPI(title="Chat completions")
 
 
-# What is asked
+# Requests
 
 
 class Message(BaseModel):
@@ -57,7 +57,7 @@ class ChatRequest(BaseModel):
     )
 
 
-# What goes wrong: OpenAI's clients make an exception of it, as a response or an event
+# Errors: OpenAI's clients raise an exception for this body, in a response or an event
 
 
 class ChatError(Exception):
@@ -93,7 +93,7 @@ MODELS = {
 
 
 def split(text: str, chance: random.Random) -> Iterator[str]:
-    """Cuts a text into what could be tokens."""
+    """Cut a text into pieces of the size of tokens."""
     start = 0
     while start < len(text):
         end = start + chance.randint(1, 6)
@@ -102,7 +102,7 @@ def split(text: str, chance: random.Random) -> Iterator[str]:
 
 
 async def generate(request: ChatRequest, rate: float) -> AsyncGenerator[str, None]:
-    """The tokens of the reply, so many a second."""
+    """Yield the tokens of the reply, on average `rate` per second."""
     chance = random.Random(request.seed)
     count = 0
     try:
@@ -117,7 +117,7 @@ async def generate(request: ChatRequest, rate: float) -> AsyncGenerator[str, Non
             yield token
             count += 1
     finally:
-        # Here a real model is told to stop, also when the client has left.
+        # Stop a real model here. This runs when the client disconnects, too.
         logger.info("generated %d tokens", count)
 
 
@@ -135,8 +135,8 @@ def finish_reason(request: ChatRequest, completion_tokens: int) -> str:
     return "length" if completion_tokens == request.max_tokens else "stop"
 
 
-# The stream. All of an event that is the same for every request is encoded once, when
-# the module is loaded; all that is the same for a request once for each request.
+# The stream. The parts that all requests share are encoded once, when the module is
+# loaded. The parts that all events of a reply share are encoded once for each reply.
 
 
 def template(choices: list[dict[str, Any]], **fields: Any) -> EventTemplate:
@@ -165,7 +165,7 @@ DONE = EncodedEvent(raw_data="[DONE]")
 
 
 def own_fields(request: ChatRequest) -> dict[str, Any]:
-    """What all chunks of one reply have in common."""
+    """Return the fields that all events of one reply share."""
     return {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "created": int(time.time()),
@@ -174,25 +174,25 @@ def own_fields(request: ChatRequest) -> dict[str, Any]:
 
 
 async def events(request: ChatRequest, rate: float) -> AsyncIterator[EncodedEvent]:
-    # None of them has an id: with one, OpenAI's clients would take the blank line after
-    # a ping for an event.
+    # The events have no id. After one with an id, OpenAI's client for Python takes the
+    # blank line after a ping for an event.
     own = own_fields(request)
     token_event = TOKEN.partial(**own)
     count = 0
-    # A generator that is left in the middle is only closed at once by `aclosing`.
+    # `aclosing` closes the inner generator at once when this one is closed early.
     try:
         async with aclosing(generate(request, rate)) as tokens:
             async for token in tokens:
                 if count == 0:
-                    # Not before: until the first event an error is an error response.
+                    # Not earlier: before the first event, an error is still a response.
                     yield ROLE(**own)
                 yield token_event(token)
                 count += 1
     except ChatError as error:
         if count == 0:
             raise
-        # Not left to `on_error`: after it the response breaks off, and then `fetch`
-        # drops what the page has not read yet.
+        # `on_error` would abort the response, and `fetch` then drops what the page has
+        # not read yet.
         yield error_event(error)
         return
     yield LAST(**own, finish_reason=finish_reason(request, count))
@@ -212,11 +212,11 @@ def log(summary: StreamSummary) -> None:
 
 
 ChatResponse = EventSourceResponse.with_options(
-    # A model may take a while to its first token. An error meanwhile has its status.
+    # A model can take seconds to its first token. An error until then has its status.
     error_window=5.0,
     on_error=error_event,
     on_close=log,
-    # Without it a reply that the server's end cuts off would look complete.
+    # OpenAI's clients raise an exception for it when a shutdown cuts off a reply.
     farewell=error_event(ChatError(503, "stopping", "The server is stopping.")),
 )
 

@@ -1,118 +1,79 @@
-"""A contestant of the demo's race: a server in a process of its own.
+"""The race: one contestant after the other, each with a client process of its own.
 
-`python -m fastapi_sse_fast._demo.race fastapi.sse` serves the streams below with one of
-the two packages. They differ in nothing but that import. Only a `crowd.py` beside it
-reads them: the page needs no port but the demo's own.
+They do not run at the same time. Two servers, two clients, and a browser would compete
+for the cores of a small machine, and it would be chance who gets them.
 """
 
 import asyncio
-import importlib
-import itertools
-import os
-import re
-import socket
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import AsyncIterable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated
 
-import uvicorn
-from fastapi import FastAPI, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-REPLY = (Path(__file__).parent / "reply.txt").read_text(encoding="utf-8")
+from .. import EncodedEvent
+from .contestant import Contestant
 
-
-class Delta(BaseModel):
-    content: str
+SECONDS = 3.5
+"""How long each contestant sends."""
 
 
-class Choice(BaseModel):
-    delta: Delta
-    index: int = 0
-    finish_reason: str | None = None
+class Workload(BaseModel):
+    streams: Annotated[int, Field(ge=1, le=500)] = 300
+    rate: Annotated[float, Field(ge=0, le=1000)] = 50
+    """Tokens per second of each stream; 0 is a burst, as fast as it goes."""
+    seconds: Annotated[float, Field(gt=0, le=30)] = SECONDS
 
 
-class Chunk(BaseModel):
-    choices: list[Choice]
-    id: str = "chatcmpl-0123456789abcdef0123456789abcdef"
-    object: str = "chat.completion.chunk"
-    created: int = 1700000000
-    model: str = "replay"
+async def race(
+    contestants: Collection[Contestant], workload: Workload
+) -> AsyncGenerator[EncodedEvent, None]:
+    """Yield the `workload`, then for each contestant what its client prints.
 
-
-CHUNKS = [
-    Chunk(choices=[Choice(delta=Delta(content=token))])
-    for token in re.findall(r"\s*\S{1,4}", REPLY)
-]
-
-
-class Usage(BaseModel):
-    clock: float
-    cpu: float
-
-
-def contestant(package: str) -> FastAPI:
-    sse: Any = importlib.import_module(package)
-    app = FastAPI()
-
-    @app.get("/events", response_class=sse.EventSourceResponse)
-    async def events(
-        number: Annotated[int, Query(ge=1)], pause: Annotated[float, Query(ge=0)] = 0
-    ) -> AsyncIterable[Chunk]:
-        for chunk in itertools.islice(itertools.cycle(CHUNKS), number):
-            yield chunk
-            if pause:
-                await asyncio.sleep(pause)
-
-    @app.get("/usage", response_class=sse.EventSourceResponse)
-    async def usage() -> AsyncIterable[Usage]:
-        while True:
-            yield Usage(clock=time.perf_counter(), cpu=time.process_time())
-            await asyncio.sleep(0.1)
-
-    return app
-
-
-def serve(package: str) -> None:
-    app = contestant(package)
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        print(sock.getsockname()[1], flush=True)
-        threading.Thread(target=exit_with_parent, daemon=True).start()
-        uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[sock])
-
-
-def exit_with_parent() -> None:
-    """Ends the process with its standard input, whatever it is doing."""
-    sys.stdin.read()
-    os._exit(0)
-
-
-@contextmanager
-def contestants(*packages: str) -> Iterator[dict[str, int]]:
-    """Servers with some packages; yields the port of each."""
-    with ExitStack() as stack:
-        processes = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, "-m", __name__, package],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    start_new_session=True,  # Ctrl-C is for the demo to see
-                )
-            )
-            for package in packages
+    An event has the name of the contestant. Its data is how many tokens the client has
+    `received` after how many `seconds`, and the `cpu` that the server has used.
+    """
+    yield EncodedEvent(event="workload", data=workload)
+    await asyncio.gather(*(one.start() for one in contestants))
+    async with AsyncExitStack() as stack:
+        # They take a second to start. None of that is in anybody's race.
+        clients = [
+            (one.package, await stack.enter_async_context(client(one.port, workload)))
+            for one in contestants
         ]
-        yield {
-            package: int(process.stdout.readline())
-            for package, process in zip(packages, processes, strict=True)
-            if process.stdout is not None
-        }
+        for _, process in clients:
+            await read_line(process)
+        for package, process in clients:
+            assert process.stdin is not None
+            process.stdin.write(b"begin\n")
+            while line := await read_line(process):
+                yield EncodedEvent(event=package, raw_data=line)
+            if await process.wait():
+                raise RuntimeError(f"the client of {package} has failed")
+    yield EncodedEvent(event="done")
 
 
-if __name__ == "__main__":
-    serve(*sys.argv[1:])
+@asynccontextmanager
+async def client(
+    port: int, workload: Workload
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    pause = 1 / workload.rate if workload.rate else 0
+    arguments = map(str, [port, workload.streams, pause, workload.seconds])
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", f"{__package__}.crowd", *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the demo to see
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def read_line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    return (await process.stdout.readline()).decode().strip()

@@ -1,31 +1,84 @@
-"""Serves the demo page."""
+"""The server of the demo page."""
 
 import asyncio
 import contextlib
 import itertools
+import os
 import platform
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import fastapi
 import uvicorn
 from fastapi import FastAPI, Header, Query, Request
 from fastapi.staticfiles import StaticFiles
 
-from .. import EventSourceResponse, ServerSentEvent
-from . import app as tutorial
-from . import chat, crowd, race
+from .. import EncodedEvent, EventSourceResponse, ServerSentEvent
+from .._bench.serving import raise_file_limit
+from . import chat
+from .contestant import PACKAGES, Contestant
+from .race import Workload, race
+from .scenes import SCENES, play
+from .stage import Stage
 
 PORT = 8000
 
-app = FastAPI(title="fastapi_sse_fast demo")
+contestants = [Contestant(package) for package in PACKAGES]
+stage = Stage()
 
 
-# A stream to look at: it pings in its pauses, and goes on after `Last-Event-ID`
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    try:
+        await asyncio.gather(*(one.start() for one in contestants))
+        yield
+    finally:
+        await asyncio.gather(*(one.kill() for one in contestants))
+
+
+app = FastAPI(title="fastapi_sse_fast demo", lifespan=lifespan)
+
+
+@app.get("/machine")
+async def machine() -> dict[str, str]:
+    return {
+        "fastapi_sse_fast": version("fastapi_sse_fast"),
+        "FastAPI": fastapi.__version__,
+        "uvicorn": uvicorn.__version__,
+        "Python": platform.python_version(),
+        "CPU cores:": str(os.cpu_count()),
+    }
+
+
+# The race and the scenes: two servers besides this one, and clients of theirs
+
+
+@app.get("/race", response_class=EventSourceResponse)
+async def watch_race(
+    workload: Annotated[Workload, Query()],
+) -> AsyncIterator[EncodedEvent]:
+    events = stage.watch("race", lambda: race(contestants, workload))
+    async with aclosing(events):
+        async for event in events:
+            yield event
+
+
+@app.get("/scenes/{name}", response_class=EventSourceResponse)
+async def watch_scene(
+    name: Literal["disconnect", "restart", "fail"],
+) -> AsyncIterator[EncodedEvent]:
+    events = stage.watch(name, lambda: play(SCENES[name], contestants))
+    async with aclosing(events):
+        async for event in events:
+            yield event
+
+
+# A stream to look at: it pings in its pauses, and resumes after `Last-Event-ID`
 
 Counting = EventSourceResponse.with_options(ping_interval=1.0, retry=500)
 
@@ -47,43 +100,13 @@ async def count(
 
 @app.delete("/connections/{port}", status_code=204)
 async def cut(port: int) -> None:
-    """Does what a failing network does: neither side gets to say a last word."""
+    """Do what a failing network does: the response is not completed."""
     for connection in list(server.server_state.connections):
         if connection.transport.get_extra_info("peername")[1] == port:
             connection.transport.abort()
 
 
-# The race: its contestants are servers of their own, and so are their clients
-
-CONTESTANTS = ["fastapi_sse_fast", "fastapi.sse"]
-
-
-@app.get("/versions")
-async def versions() -> dict[str, str]:
-    return {
-        "fastapi_sse_fast": version("fastapi_sse_fast"),
-        "FastAPI": fastapi.__version__,
-        "uvicorn": uvicorn.__version__,
-        "Python": platform.python_version(),
-    }
-
-
-@app.get("/race", response_class=EventSourceResponse)
-def run_race(
-    streams: Annotated[int, Query(ge=1, le=1000)],
-    number: Annotated[int, Query(ge=1, le=100_000)],
-    pause: Annotated[float, Query(ge=0, le=10)] = 0,
-) -> Iterator[ServerSentEvent]:
-    """Tell how far each contestant is, in events of its name."""
-    ports = app.state.ports
-    race = crowd.race(ports, streams=streams, number=number, pause=pause)
-    with contextlib.closing(race):
-        for package, said in race:
-            yield ServerSentEvent(event=package, data=said)
-
-
 app.mount("/openai", chat.app)
-app.mount("/tutorial", tutorial.app)
 app.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))
 
 # `cut` needs to know the connection itself, also where it is that of a proxy.
@@ -92,7 +115,7 @@ server = uvicorn.Server(config)
 
 
 def listen(host: str, port: int | None) -> socket.socket:
-    """Listens on a port; on the usual one, or any free one, if none is asked for."""
+    """Listen on a port; on the usual one, or any free one, if none is asked for."""
     # All need `listen` and not only `bind`, or two demos could bind the same port.
     if port is not None:
         return socket.create_server((host, port))
@@ -103,12 +126,13 @@ def listen(host: str, port: int | None) -> socket.socket:
 
 
 def main(host: str, port: int | None) -> None:
-    """Serves the page until Ctrl-C."""
+    """Serve the page until Ctrl-C."""
     try:
         sock = listen(host, port)
     except (OSError, OverflowError) as error:
         sys.exit(f"Cannot listen there: {error}")
-    with sock, race.contestants(*CONTESTANTS) as app.state.ports:
+    raise_file_limit()  # of the contestants, too
+    with sock:
         got = sock.getsockname()[1]
         taken = f"Port {PORT} is taken. " if port is None and got != PORT else ""
         print(f"{taken}Serving http://{host}:{got} (Ctrl-C stops it)", flush=True)

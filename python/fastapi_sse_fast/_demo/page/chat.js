@@ -1,4 +1,4 @@
-// A chat completion by POST, which EventSource cannot do: fetch, frames, JSON.
+// A chat completion by POST, which EventSource cannot send: fetch, frames, JSON.
 import { atEnd, field, framesOf, say } from "./frames.js";
 
 const panel = document.querySelector("#chat");
@@ -62,5 +62,6 @@ form.addEventListener("submit", (event) => {
   else send(Object.fromEntries(new FormData(form)));
 });
 
-const { data: models } = await (await fetch("openai/v1/models")).json();
-form.elements.model.replaceChildren(...models.map(({ id }) => new Option(id)));
+export function startChat() {
+  form.requestSubmit();
+}

@@ -1,173 +1,189 @@
-// Both servers send the same events at the same time, in many streams, to a process beside
-// each. What they spend on it they measure themselves. One stream tells this page of all
-// that, so that it needs one connection, and no server but that of the demo.
+// Two servers send the same tokens, one after the other. A process reads the streams of each
+// and reports what has arrived and what CPU the server has used. All open pages see the same
+// race.
 import { Chart } from "./chart.js";
-import { field, framesOf, say } from "./frames.js";
+import { eventsOf } from "./frames.js";
 
-const SAMPLE = 100; // milliseconds
+const INTERVAL = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 100;
 
 const panel = document.querySelector("#race");
 const form = panel.querySelector("form");
 const button = form.querySelector("button");
-const status = panel.querySelector(".status");
+const result = panel.querySelector(".result");
+const large = panel.querySelector(".large");
+const detail = panel.querySelector(".detail");
 let stop = null;
+
 const whole = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 const short = new Intl.NumberFormat("en", { notation: "compact" });
-const speedChart = new Chart(panel.querySelector("#speed"), {
-  least: 100,
+const deliveredChart = new Chart(panel.querySelector("#delivered"), {
+  least: 1000,
   format: (value) => short.format(value),
+  formatX: (seconds) => `${Number(seconds.toFixed(1))} s`,
 });
 const cpuChart = new Chart(panel.querySelector("#cpu"), {
-  least: 100,
-  format: (value) => `${Math.round(value)} %`,
+  least: 1,
+  format: (value) => whole.format(value),
+  formatX: (tokens) => `${short.format(tokens)} tokens`,
 });
 
-class Contestant {
-  constructor(lane) {
-    this.name = lane.classList.contains("ours") ? "ours" : "theirs";
-    this.package = lane.dataset.package;
-    this.bar = lane.querySelector("progress");
-    this.time = lane.querySelector(".time");
-    this.rest = lane.querySelector(".rest");
+class Lane {
+  constructor(element) {
+    this.name = element.classList.contains("ours") ? "ours" : "theirs";
+    this.package = element.dataset.package;
+    this.bar = element.querySelector("progress");
+    this.state = element.querySelector(".state");
+    this.figures = element.querySelectorAll("[data-figure]");
+    this.clear();
   }
 
-  prepare(expected) {
-    this.expected = expected;
-    this.received = 0;
-    this.seconds = null; // to the last event
-    this.samples = [{ seconds: 0, received: 0 }];
-    this.speed = { name: this.name, points: [[0, 0]] };
-    this.cpu = { name: this.name, points: [[0, 0]] };
-    this.usage = [];
-    this.started = null;
+  clear() {
+    this.before = null; // the last sample before the start
+    this.samples = [{ seconds: 0, received: 0, cpu: 0 }];
+    this.state.textContent = "waiting";
+    this.bar.value = 0;
+    for (const figure of this.figures) figure.textContent = "–";
   }
 
-  /** Takes what the process says that reads the streams. */
-  take({ usage, received, seconds }) {
-    if (usage) return this.measure(usage);
-    this.started ??= performance.now() - 1000 * seconds;
-    this.received = received;
-    if (received === this.expected) this.seconds ??= seconds;
-  }
-
-  measure(usage) {
-    if (this.started === null) this.usage = [usage]; // what counts is the last before
-    else {
-      const last = this.usage.at(-1);
-      const share = (usage.cpu - last.cpu) / (usage.clock - last.clock);
-      this.usage.push(usage);
-      this.cpu.points.push([this.elapsed(), 100 * share]);
+  take(sample) {
+    if (sample.seconds === 0 || !this.before) {
+      this.before = sample;
+      this.state.textContent = "opening streams";
+      return;
     }
+    this.samples.push({ ...sample, cpu: sample.cpu - this.before.cpu });
+    this.state.textContent = `${sample.seconds.toFixed(1)} s`;
   }
 
-  elapsed() {
-    return this.started === null ? 0 : (performance.now() - this.started) / 1000;
+  get last() {
+    return this.samples.at(-1);
   }
 
-  sample() {
-    const seconds = this.seconds ?? this.elapsed();
-    if (seconds > this.samples.at(-1).seconds) this.takeSpeed(seconds);
-    this.bar.value = this.received / this.expected;
-    this.time.textContent = `${seconds.toFixed(2)} s`;
-    const average = whole.format(this.received / Math.max(seconds, 0.001));
-    const cost = whole.format(this.microseconds());
-    this.rest.textContent =
-      `${this.received.toLocaleString("en")} events, ${average} per second; ` +
-      `${cost} µs of server CPU for each`;
+  get started() {
+    return this.samples.length > 1;
   }
 
-  takeSpeed(seconds) {
-    const passed = seconds - this.samples.at(-1).seconds;
-    // No speed is seen in a few milliseconds: they go with those before.
-    if (passed < SAMPLE / 2000 && this.samples.length > 1) {
-      this.samples.pop();
-      this.speed.points.pop();
-    }
-    const before = this.samples.at(-1);
-    const speed = (this.received - before.received) / (seconds - before.seconds);
-    this.speed.points.push([seconds, speed]);
-    this.samples.push({ seconds, received: this.received });
+  /** Seconds that a token is behind the time when it was due. */
+  lag({ streams, rate }) {
+    return Math.max(0, this.last.seconds - this.last.received / (streams * rate));
   }
 
-  microseconds() {
-    if (!this.usage.length) return 0; // its process is being started
-    const used = this.usage.at(-1).cpu - this.usage[0].cpu;
-    return (used / Math.max(1, this.received)) * 1e6;
+  share({ streams, rate }) {
+    return Math.min(1, this.last.received / (streams * rate * this.last.seconds));
+  }
+
+  /** Microseconds of CPU for a token. */
+  get cost() {
+    return (this.last.cpu / Math.max(1, this.last.received)) * 1e6;
+  }
+
+  show(workload, most) {
+    if (!this.started) return;
+    const { seconds, received, cpu } = this.last;
+    const { rate, streams } = workload;
+    this.bar.value = received / (rate ? streams * rate * workload.seconds : most);
+    const texts = {
+      speed: whole.format(received / seconds),
+      delivered: rate ? percent(this.share(workload)) : short.format(received),
+      lag: rate ? time(this.lag(workload)) : "–",
+      cpu: `${cpu.toFixed(2)} s`,
+      cost: received > streams ? `${whole.format(this.cost)} µs` : "–",
+    };
+    for (const figure of this.figures) figure.textContent = texts[figure.dataset.figure];
+  }
+
+  line(x, y) {
+    return { name: this.name, points: this.samples.map((one) => [one[x], one[y]]) };
   }
 }
 
-/** Hears how far both are, until their processes have ended. */
-async function watch(contestants, { streams, events, pause }, signal) {
-  const asked = new URLSearchParams({ streams, number: events, pause });
-  const response = await fetch(`race?${asked}`, { signal });
-  if (!response.ok) throw new Error(`the server answered ${response.status}`);
-  for await (const frame of framesOf(response)) {
-    const data = field(frame, "data"); // a ping has none
-    if (data === undefined) continue;
-    const of = field(frame, "event");
-    contestants.find((one) => one.package === of).take(JSON.parse(data));
-  }
-  for (const { received, expected, package: name } of contestants)
-    if (received !== expected) throw new Error(`${name} lost events`);
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
+const time = (seconds) =>
+  seconds < 0.995 ? `${Math.round(seconds * 1000)}\u00a0ms` : `${seconds.toFixed(1)}\u00a0s`;
+
+const lanes = [...panel.querySelectorAll(".lane")].map((element) => new Lane(element));
+const [theirs, ours] = lanes;
+
+function draw(workload) {
+  const most = Math.max(1, ...lanes.map((lane) => lane.last.received));
+  for (const lane of lanes) lane.show(workload, most);
+  const seconds = Math.max(workload.seconds, ...lanes.map((lane) => lane.last.seconds));
+  const offered = [0, seconds].map((at) => [at, at * workload.streams * workload.rate]);
+  const lines = lanes.map((lane) => lane.line("seconds", "received"));
+  if (workload.rate) lines.unshift({ name: "offered", points: offered });
+  deliveredChart.draw(lines, seconds);
+  const tokens = Math.max(most, workload.rate ? offered[1][1] : 0);
+  cpuChart.draw(lanes.map((lane) => lane.line("received", "cpu")), tokens);
 }
 
-async function race(contestants, asked) {
-  stop = new AbortController();
-  button.textContent = "Stop";
-  say(status, "busy", "Racing …");
-  const draw = () => {
-    for (const contestant of contestants) contestant.sample();
-    const speeds = contestants.map(({ speed }) => speed);
-    const cpus = contestants.map(({ cpu }) => cpu);
-    const seconds = Math.max(...[...speeds, ...cpus].map(({ points }) => points.at(-1)[0]));
-    if (seconds === 0) return; // the processes that read are being started
-    speedChart.draw(speeds, seconds);
-    cpuChart.draw(cpus, seconds);
+/** Show what is going on or, if the race is over, its result. */
+function conclude(text, more, over = true) {
+  // Screen readers wait until it is over.
+  result.setAttribute("aria-busy", String(!over));
+  large.textContent = text;
+  detail.textContent = more;
+}
+
+function showResult(workload) {
+  const ratio = theirs.cost / ours.cost;
+  const factor = (ratio >= 1 ? ratio : 1 / ratio).toPrecision(2);
+  const text = `${factor}× ${ratio >= 1 ? "less" : "more"} CPU per token`;
+  const told = (lane) => {
+    if (!workload.rate) return `${lane.package} delivered ${short.format(lane.last.received)} tokens`;
+    const share = `${lane.package} delivered ${percent(lane.share(workload))}`;
+    return `${share}, ${time(lane.lag(workload))} behind`;
   };
+  conclude(text, `${told(ours)}. ${told(theirs)}.`);
+}
+
+async function watch(asked, signal) {
+  let workload = asked;
   let timer;
   try {
-    const expected = asked.streams * asked.events;
-    for (const contestant of contestants) contestant.prepare(expected);
-    timer = setInterval(draw, SAMPLE);
-    await watch(contestants, asked, stop.signal);
-    draw();
-    say(status, "done", verdict(...contestants));
-  } catch (error) {
-    stop.abort(error);
-    if (error.name === "AbortError") say(status, "idle", "Stopped");
-    else say(status, "error", `Error: ${error.message}`);
+    for await (const { type, data } of eventsOf(`race?${new URLSearchParams(asked)}`, signal)) {
+      if (type === "waiting") conclude("Waiting …", "Another page runs a scene or a race.", false);
+      else if (type === "workload") {
+        workload = data;
+        const { rate, streams } = workload;
+        const offered = `${(rate * streams).toLocaleString("en")} tokens per second`;
+        const what = rate ? `${offered} in ${streams} streams` : `a burst in ${streams} streams`;
+        conclude("Measuring …", `Each server has to send ${what}.`, false);
+        timer = setInterval(() => draw(workload), INTERVAL);
+      } else lanes.find((lane) => lane.package === type).take(data);
+    }
+    draw(workload);
+    showResult(workload);
+  } finally {
+    clearInterval(timer);
   }
-  clearInterval(timer);
-  stop = null;
-  button.textContent = "Start";
 }
 
-function verdict(ours, theirs) {
-  const part = (ratio) => `1/${ratio.toPrecision(2)}`;
-  const cpu = `${part(theirs.microseconds() / ours.microseconds())} of the server CPU`;
-  const ratio = theirs.seconds / ours.seconds;
-  if (ratio < 1.2) return `fastapi_sse_fast used ${cpu}`; // both kept the pace
-  return `fastapi_sse_fast finished in ${part(ratio)} of the time, with ${cpu}`;
+/** Run or join a race. Return whether it was run to its end. */
+export async function runRace() {
+  const { rate, streams } = Object.fromEntries(new FormData(form));
+  stop = new AbortController();
+  button.textContent = "Stop";
+  for (const lane of lanes) lane.clear();
+  conclude("Measuring …", "Starting …", false);
+  try {
+    await watch({ rate, streams }, stop.signal);
+    return true;
+  } catch (error) {
+    if (stop.signal.aborted) conclude("Stopped", "Nothing was measured.");
+    else conclude("No result", `The race has failed: ${error.message}.`);
+    return false;
+  } finally {
+    stop = null;
+    button.textContent = "Run again";
+  }
 }
 
-const versions = await (await fetch("versions")).json();
-document.querySelector("#versions").textContent = Object.entries(versions)
-  .map((pair) => pair.join(" "))
-  .join(", ");
-const contestants = [...panel.querySelectorAll(".lane")].map((lane) => new Contestant(lane));
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (stop) return stop.abort();
-  const { streams, events, pause } = Object.fromEntries(new FormData(form));
-  race(contestants, {
-    streams: Number(streams),
-    events: Number(events),
-    pause: Number(pause),
-  });
+  if (stop) stop.abort();
+  else runRace();
 });
-form.elements.pause.addEventListener("change", ({ target }) => {
-  const [streams, events] = target.value === "0" ? [20, 1000] : [300, 100];
-  form.elements.streams.value = streams;
-  form.elements.events.value = events;
+form.elements.rate.addEventListener("change", ({ target }) => {
+  form.elements.streams.value = target.value === "0" ? 20 : 300;
 });
-button.disabled = false;
+draw({ rate: 50, streams: 300, seconds: 3.5 });

@@ -1,5 +1,5 @@
-// The frames of one stream, with what EventSource does out of sight: it keeps the last
-// id and the time to wait, and comes back with that id when its connection is lost.
+// The frames of one stream, and what EventSource does unseen: it keeps the last id and the
+// time to wait, and reconnects with that id when its connection is lost.
 import { atEnd, field, framesOf, say } from "./frames.js";
 
 const KEPT = 200; // frames in the list
@@ -16,10 +16,11 @@ let retry = 3000;
 let started = null;
 let connection = null; // as the server calls it
 let stop = null;
+let scripted = false; // the page connects, cuts and disconnects by itself
 
 function count(name, number = 1) {
   figures[name] += number;
-  panel.querySelector(`[data-figure="${name}"]`).textContent = figures[name];
+  panel.querySelector(`[data-count="${name}"]`).textContent = figures[name];
 }
 
 function show(kind, ...content) {
@@ -61,6 +62,8 @@ function take(frame) {
   lastId = Math.max(lastId, Number(id));
   count("events");
   show("frame", ...coloured(frame));
+  if (scripted && figures.events === 4) cut();
+  if (scripted && figures.events === 11) stop.abort();
 }
 
 async function readOnce() {
@@ -87,7 +90,7 @@ async function connect() {
     }
     cutButton.ariaDisabled = "true"; // and not disabled, or it would lose the focus
     if (signal.aborted) break;
-    show("lost", `connection lost, back in ${retry} ms`);
+    show("lost", `connection lost, reconnecting in ${retry} ms`);
     say(status, "error", "Connection lost");
     await new Promise((resolve) => {
       const timer = setTimeout(resolve, retry);
@@ -101,14 +104,25 @@ async function connect() {
   say(status, "idle", "Disconnected");
 }
 
-form.addEventListener("submit", (event) => {
-  event.preventDefault();
-  if (stop) stop.abort();
-  else connect();
-});
-
-cutButton.addEventListener("click", () => {
+function cut() {
   if (cutButton.ariaDisabled === "true") return;
   cutButton.ariaDisabled = "true";
   fetch(`connections/${connection}`, { method: "DELETE" });
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  scripted = false;
+  if (stop) stop.abort();
+  else connect();
 });
+cutButton.addEventListener("click", () => {
+  scripted = false;
+  cut();
+});
+
+/** Show a cut connection without being asked to. */
+export function startWire() {
+  scripted = true;
+  connect();
+}
