@@ -204,6 +204,7 @@ class Client:
         port: int,
         path: str = "/",
         *,
+        method: str = "GET",
         buffer_size: int | None = None,
         timeout: float = TIMEOUT,
     ) -> None:
@@ -215,7 +216,9 @@ class Client:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_size)
             self.socket.settimeout(timeout)
             self.socket.connect(("127.0.0.1", port))
-            self.socket.sendall(f"GET {path} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            length = "Content-Length: 0\r\n" if method == "POST" else ""
+            head = f"{method} {path} HTTP/1.1\r\nHost: test\r\n{length}\r\n"
+            self.socket.sendall(head.encode())
             self.head = self._read_head()
         except BaseException:
             self.socket.close()

@@ -39,6 +39,7 @@ async def resource() -> AsyncIterator[None]:
 Response = EventSourceResponse.with_options(
     on_close=say_reason, farewell=ServerSentEvent(event="bye", retry=3000, data=None)
 )
+Plain = EventSourceResponse.with_options(on_close=say_reason)
 DEPENDENCIES = [Depends(resource)]
 
 
@@ -121,6 +122,18 @@ def sync() -> Iterator[int]:
         while True:
             yield 1
             time.sleep(0.01)
+    finally:
+        say("generator")
+
+
+@app.get("/reply", response_class=Plain, dependencies=DEPENDENCIES)
+@app.post("/reply", response_class=Plain, dependencies=DEPENDENCIES)
+async def reply(seconds: float) -> AsyncIterator[str]:
+    """What a model says, whose stream has no last event of the server's."""
+    try:
+        yield "begun"
+        await anyio.sleep(seconds)
+        yield "done"
     finally:
         say("generator")
 
