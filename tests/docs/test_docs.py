@@ -34,11 +34,29 @@ MODULES += ["sse_starlette._install", "sse_starlette.event"]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 
-NOT_RUN = {"html", "javascript", "nginx", "sh", "text"}
+NOT_RUN = {
+    "caddy",
+    "dockerfile",
+    "haproxy",
+    "html",
+    "ini",
+    "javascript",
+    "nginx",
+    "sh",
+    "text",
+    "yaml",
+}
 """Languages of blocks that do not run."""
 
-OPTIONAL = ["openai", "sse_starlette"]
-"""Packages that examples may import and that tests can run without."""
+OPTIONAL = {
+    "FastAPI(telemetry=": "fastapi.telemetry",
+    "openai": "openai",
+    "opentelemetry.instrumentation": "opentelemetry.instrumentation.fastapi",
+    "opentelemetry.sdk": "opentelemetry.sdk",
+    "prometheus_client": "prometheus_client",
+    "sse_starlette": "sse_starlette",
+}
+"""A text in an example, and the module it needs, which tests can run without."""
 
 
 class Block(NamedTuple):
@@ -89,9 +107,9 @@ SECTIONS = [
 def test_the_blocks_of_a_section_run(
     section: Section, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in OPTIONAL:
-        if any(name in block.text for block in section.blocks):
-            pytest.importorskip(name, exc_type=ImportError)
+    for text, module in OPTIONAL.items():
+        if any(text in block.text for block in section.blocks):
+            pytest.importorskip(module, exc_type=ImportError)
     monkeypatch.setenv("OPENAI_API_KEY", "none")  # which its client asks for
     namespace: dict[str, Any] = {"__name__": "main"}
     for block in section.blocks:

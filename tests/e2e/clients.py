@@ -21,6 +21,8 @@ from ..support.server import TIMEOUT, Server, wait_until
 HERE = Path(__file__).parent
 
 PACKAGES = {
+    "apache2": "apache2-bin",
+    "caddy": "caddy",
     "chromium": "chromium",
     "curl": "curl",
     "haproxy": "haproxy",

@@ -37,7 +37,9 @@ def version_of(program: str) -> str:
     path = path_of(program)
     if path is None:
         return f"MISSING, its tests are skipped: apt-get install {PACKAGES[program]}"
-    option = "-v" if program in ("haproxy", "nginx") else "--version"
+    option = {"caddy": "version"}.get(program, "--version")
+    if program in ("apache2", "haproxy", "nginx"):
+        option = "-v"
     printed = subprocess.run(
         [path, option], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ).stdout

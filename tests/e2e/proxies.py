@@ -53,6 +53,37 @@ backend application
     server application 127.0.0.1:{upstream}
 """
 
+CADDY = """
+{{
+    admin off
+    log {{
+        level ERROR
+    }}
+    storage file_system {directory}
+}}
+http://127.0.0.1:{port} {{
+    {options}
+    reverse_proxy 127.0.0.1:{upstream}
+}}
+"""
+
+APACHE = """
+ServerRoot {directory}
+ServerName 127.0.0.1
+PidFile {directory}/pid
+DefaultRuntimeDir {directory}
+ErrorLog /dev/stderr
+LoadModule mpm_event_module {modules}/mod_mpm_event.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule proxy_module {modules}/mod_proxy.so
+LoadModule proxy_http_module {modules}/mod_proxy_http.so
+LoadModule filter_module {modules}/mod_filter.so
+LoadModule deflate_module {modules}/mod_deflate.so
+Listen 127.0.0.1:{port}
+ProxyPass / http://127.0.0.1:{upstream}/
+{options}
+"""
+
 
 class Way(NamedTuple):
     """A URL of the application, and how to connect to it."""
@@ -114,6 +145,38 @@ def haproxy(upstream: int, directory: Path, *options: str) -> Iterator[Way]:
     )
     (directory / "haproxy.cfg").write_text(configuration)
     command = [needed("haproxy"), "-db", "-f", str(directory / "haproxy.cfg")]
+    with running(command, port):
+        yield Way(f"http://127.0.0.1:{port}")
+
+
+@contextlib.contextmanager
+def caddy(upstream: int, directory: Path, *options: str) -> Iterator[Way]:
+    """Caddy with its defaults, but for some options."""
+    port = free_port()
+    configuration = CADDY.format(
+        directory=directory, port=port, upstream=upstream, options="\n    ".join(options)
+    )
+    (directory / "Caddyfile").write_text(configuration)
+    command = ["env", f"XDG_CONFIG_HOME={directory}", needed("caddy")]
+    command += ["run", "--config", str(directory / "Caddyfile")]
+    with running(command, port):
+        yield Way(f"http://127.0.0.1:{port}")
+
+
+@contextlib.contextmanager
+def apache(upstream: int, directory: Path, *options: str) -> Iterator[Way]:
+    """Apache with its defaults, but for some options."""
+    port = free_port()
+    program = needed("apache2")
+    configuration = APACHE.format(
+        directory=directory,
+        modules="/usr/lib/apache2/modules",
+        port=port,
+        upstream=upstream,
+        options="\n".join(options),
+    )
+    (directory / "apache.conf").write_text(configuration)
+    command = [program, "-D", "FOREGROUND", "-f", str(directory / "apache.conf")]
     with running(command, port):
         yield Way(f"http://127.0.0.1:{port}")
 

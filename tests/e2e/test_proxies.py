@@ -15,12 +15,13 @@ import pytest
 from ..support.eventsource import EventSource, parse
 from ..support.server import Server, serve_process
 from .clients import Node, needed, said
-from .proxies import Way, haproxy, nginx
+from .proxies import Way, apache, caddy, haproxy, nginx
 
 HTTP_1_1 = "proxy_http_version 1.1;"
 GZIP = ("gzip on;", "gzip_types text/event-stream;")
 NO_DELAY = "option http-no-delay"
 ABORT = "option abortonclose"
+DEFLATE = "AddOutputFilterByType DEFLATE text/event-stream"
 
 Proxy: TypeAlias = Callable[[int, Path], contextlib.AbstractContextManager[Way]]
 
@@ -29,6 +30,10 @@ PROXIES: dict[str, Proxy] = {
     "nginx-gzip": lambda port, path: nginx(port, path, HTTP_1_1, *GZIP),
     "nginx-http2": lambda port, path: nginx(port, path, HTTP_1_1, http2=True),
     "haproxy": lambda port, path: haproxy(port, path, NO_DELAY, ABORT),
+    "caddy": caddy,
+    "caddy-gzip": lambda port, path: caddy(port, path, "encode gzip"),
+    "apache": apache,
+    "apache-gzip": lambda port, path: apache(port, path, DEFLATE),
 }
 """Proxies with the configuration that an event stream needs."""
 
