@@ -80,7 +80,7 @@ $(NODE_CLIENTS): tests/e2e/package-lock.json
 	npm ci --silent --prefix tests/e2e
 	@touch $@
 
-e2e: build ## Test with real browsers, SDKs and proxies (Debian: chromium curl haproxy nginx nodejs npm)
+e2e: build ## Test with real browsers, SDKs and proxies (Debian: apache2-bin chromium curl haproxy nginx nodejs npm)
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(NODE_CLIENTS); \
 	else echo "npm IS MISSING: the clients in Node are skipped"; fi
 	$(BIN)/pytest tests/e2e -rs

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import pytest
 import trustme
 
 from ..support.server import TIMEOUT, wait_until
@@ -152,12 +153,19 @@ def haproxy(upstream: int, directory: Path, *options: str) -> Iterator[Way]:
 @contextlib.contextmanager
 def caddy(upstream: int, directory: Path, *options: str) -> Iterator[Way]:
     """Caddy with its defaults, but for some options."""
+    program = needed("caddy")
+    version = subprocess.check_output([program, "version"], text=True)
+    if version.removeprefix("v").startswith("2.6."):
+        pytest.skip("Caddy 2.6 completes responses that are aborted, as 2.10 does not")
     port = free_port()
     configuration = CADDY.format(
-        directory=directory, port=port, upstream=upstream, options="\n    ".join(options)
+        directory=directory,
+        port=port,
+        upstream=upstream,
+        options="\n    ".join(options),
     )
     (directory / "Caddyfile").write_text(configuration)
-    command = ["env", f"XDG_CONFIG_HOME={directory}", needed("caddy")]
+    command = ["env", f"XDG_CONFIG_HOME={directory}", program]
     command += ["run", "--config", str(directory / "Caddyfile")]
     with running(command, port):
         yield Way(f"http://127.0.0.1:{port}")
