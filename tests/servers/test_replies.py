@@ -21,13 +21,22 @@ from ..support.server import (
     serve_process,
     wait_until,
 )
-from .test_stopping import APP, READY, STOPPABLE, WITH_WORKERS
+from .test_stopping import (
+    APP,
+    READY,
+    STOPPABLE,
+    WITH_MAX_REQUESTS,
+    WITH_WORKERS,
+)
 
 LONG = "/reply?seconds=3600"
 CUT = (EOFError, ConnectionResetError)
 CLEANED_UP = ["generator", "dependency"]
 
+UVICORN_WORKER = GUNICORN.replace("-k asgi", "-k uvicorn.workers.UvicornWorker")
+
 MORE = {
+    "gunicorn-uvicorn": UVICORN_WORKER,
     "uvicorn-workers": WITH_WORKERS["uvicorn"][0],
     "granian-workers": WITH_WORKERS["granian"][0],
     "hypercorn-worker": "hypercorn {app} --bind fd://{fd} --workers 1",
@@ -85,8 +94,7 @@ def test_a_reply_ends_in_order_before_the_limit_of_uvicorn(
 
 KILLED = {
     "gunicorn": f"{GUNICORN} --graceful-timeout 1",
-    "gunicorn-uvicorn": GUNICORN.replace("-k asgi", "-k uvicorn.workers.UvicornWorker")
-    + " --graceful-timeout 1",
+    "gunicorn-uvicorn": f"{UVICORN_WORKER} --graceful-timeout 1",
     "granian": "granian {app} --interface asgi --port {port} --workers-kill-timeout 1",
     "hypercorn": "hypercorn {app} --bind fd://{fd} --workers 2",
 }
@@ -184,13 +192,13 @@ def test_a_reply_holds_up_a_reload_of_uvicorn(
         assert get(server.port, "/numbers?n=2") == b"data: 0\n\ndata: 1\n\n"
 
 
-def test_a_reply_is_completed_before_uvicorn_ends_at_its_limit_of_requests(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("name", WITH_MAX_REQUESTS)
+def test_a_reply_is_completed_before_a_worker_ends_at_its_limit_of_requests(
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = "uvicorn {app} --fd {fd} --limit-max-requests 2"
+    command = WITH_MAX_REQUESTS[name].replace("requests 5", "requests 2")
     monkeypatch.setitem(COMMANDS, "limited", command)
     with serve_process("limited", APP, READY) as server:  # the first request
-        with opened(server, "/reply?seconds=0.8") as reply:
+        with opened(server, "/reply?seconds=2") as reply:
             assert reply.read_to_end().endswith(b'data: "done"\n\n')
-        server.wait()
-    assert server.said == [*CLEANED_UP, "closed finished"]
+        wait_until(lambda: server.said == [*CLEANED_UP, "closed finished"])
