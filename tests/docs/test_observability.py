@@ -37,7 +37,7 @@ def test_the_metrics_of_two_workers_are_added_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("prometheus_client")
-    single, several, _ = code_of("Prometheus")
+    single, several, _ = code_of("Metrics with Prometheus")
     # The `/metrics` of the second block, in place of that of the first.
     single = single[: single.index('@app.get("/metrics")')]
     several = several.replace("app = FastAPI()\n", "")
@@ -97,7 +97,7 @@ def page(port: int, path: str) -> str:
 
 
 def test_a_slot_is_free_again_when_its_client_has_disconnected() -> None:
-    block = code_of("Limit the number of open streams")[0]
+    block = code_of("Limit the number of open streams with a 503")[0]
     block = block.replace("yield 9.99", "yield 9.99; await anyio.sleep(3600)")
     namespace: dict[str, Any] = {"__name__": "main", "anyio": anyio}
     exec(block.replace("MAX_STREAMS = 1000", "MAX_STREAMS = 2"), namespace)
