@@ -154,7 +154,7 @@ def encoder(bench: Bench) -> list[Comparison]:
     def written(name: str) -> Line:
         pairs = zip(found[name], found["ready"], strict=True)
         values = [value - ready for value, ready in pairs]
-        return Line(OURS, values, note="less the push of a ready frame")
+        return Line(OURS, values, note="minus the push of a pre-encoded event")
 
     return [
         beside("JSON of a dict", written("dict"), ("orjson.dumps", "orjson")),
@@ -191,10 +191,10 @@ ROWS = {
         Section(
             TITLE,
             "ns",
-            f"The time of one call in a loop, in {PROCESSES} processes one after "
-            "another, because the memory layout of a process makes a difference of "
-            "some percent. This package writes JSON only in a push, so the push of a "
-            "pre-encoded event of the same size is subtracted.",
+            f"One call in a loop, in {PROCESSES} processes, one after another, "
+            "because the memory layout of a process changes the result by a few "
+            "percent. This package writes JSON only as a part of a push, so the time "
+            "of pushing a pre-encoded event of the same size is subtracted.",
         ),
         PROCESSES,
         13 * TURNS * SECONDS + 1.0,

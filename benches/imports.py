@@ -21,9 +21,9 @@ OURS = "fastapi_sse_fast.sse_starlette"
 TIMES = Section(
     "sse-starlette, import swapped",
     "µs per event",
-    "The applications differ only in one import line. They return an "
-    "`EventSourceResponse` with a generator of text, which is prepared JSON. The "
-    "generator is in lockstep with its client. The rows are measured as above.",
+    "The same application with one import line changed. It yields pre-encoded JSON as "
+    "text and returns an `EventSourceResponse`, whose generator is in lockstep with "
+    "its client. Each row is measured as in the tables above.",
 )
 MEMORY = Section(
     "sse-starlette, import swapped: memory",

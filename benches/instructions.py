@@ -76,12 +76,12 @@ CONTESTANTS = {
             "burst": "/ready/{laps}",
         },
     ),
-    "ready bytes in a FastAPI route": Contestant(
+    "FastAPI route, pre-encoded bytes": Contestant(
         "StreamingResponse",
         {"paced": "/ready-paced", "awaited": "/ready-awaiting/{laps}"},
     ),
 }
-BASES = {MODEL: BY_HAND, READY: "ready bytes in a FastAPI route"}
+BASES = {MODEL: BY_HAND, READY: "FastAPI route, pre-encoded bytes"}
 """The contestant to compare each of ours with."""
 
 

@@ -31,7 +31,7 @@ IDLE = [
     Contestant(OURS, OURS, "/idle"),
     Contestant("fastapi.sse", "fastapi.sse", "/idle", OURS),
     Contestant(BY_HAND, "StreamingResponse", "/idle", OURS),
-    Contestant("sse-starlette, ready JSON", "sse-starlette", "/idle", OURS),
+    Contestant("sse-starlette, pre-encoded JSON", "sse-starlette", "/idle", OURS),
 ]
 
 ONE = [
@@ -94,7 +94,7 @@ def one_event(bench: Bench) -> list[Comparison]:
                     one.name,
                     rates[one.name],
                     one.against,
-                    f"{statistics.median(costs[one.name]):.0f} µs of CPU each",
+                    f"{statistics.median(costs[one.name]):,.0f} µs of CPU per stream",
                 )
                 for one in ONE
             ],

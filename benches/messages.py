@@ -87,8 +87,8 @@ ROWS = {
         Section(
             "Size of ASGI messages",
             "µs per event",
-            "Wall-clock time per event: one burst of `EncodedEvent`s with prepared "
-            "JSON. `max_pending` limits the size of a send.",
+            "The wall-clock time in µs per event of a burst of pre-encoded events, by "
+            "`max_pending`, which is the most that a response sends at once.",
         ),
         ROUNDS,
         len(SERVERS) * len(SIZES) * STREAM_SECONDS,

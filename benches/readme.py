@@ -29,10 +29,15 @@ CONTESTANTS = {
     ONE_AT_A_TIME: [
         MODEL,
         BY_HAND,
-        "sse-starlette, ready JSON",
+        "sse-starlette, pre-encoded JSON",
         "fastapi.sse, model",
     ],
-    BURST: ["fastapi_sse_fast", BY_HAND, "sse-starlette, ready JSON", "fastapi.sse"],
+    BURST: [
+        "fastapi_sse_fast",
+        BY_HAND,
+        "sse-starlette, pre-encoded JSON",
+        "fastapi.sse",
+    ],
 }
 """The comparisons that the table shows, and the contestant of each column."""
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,12 +30,13 @@ import encoder
 import imports
 import many
 import messages
+import one_core
 import other_servers
 import readme
 import startup
 from fastapi_sse_fast._bench import awaited, bursts, latency, machine, paced
 from fastapi_sse_fast._bench.bench import Bench, rows_of
-from fastapi_sse_fast._bench.report import section_lines
+from fastapi_sse_fast._bench.report import section_lines, target_lines
 from fastapi_sse_fast._bench.serving import pin, raise_file_limit
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str]) -> None:
             sys.stdout.flush()
     everything = [result for found in results.values() for result in found]
     table = readme.table(everything)
+    print("\n".join(["", *target_lines(results)]))
     print("\n".join(["", "## The README's table", "", *table]))
     if options.write or not (options.rows or options.rounds):
         write(head, results)
@@ -163,15 +166,19 @@ def write(head: Sequence[str], results: dict[Section, list[Result]]) -> None:
         path.write_text(image, encoding="utf-8")
         link = os.path.relpath(path, RESULTS.parent)
         lines += ["", f"![{description}]({link})"]
+    everything = [result for found in results.values() for result in found]
+    if table := list(one_core.one_core_lines(everything)):
+        lines += ["", f"## {one_core.TITLE}", *marked(one_core.TITLE, ["", *table])]
     for section, found in results.items():
         heading, *rest = section_lines(section, found)
         lines += ["", heading, *marked(section.title, rest)]
+    lines += ["", *target_lines(results)]
     RESULTS.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def marked(title: str, lines: Sequence[str]) -> list[str]:
     """Return lines with the marks by which the documentation includes them."""
-    name = title.lower().replace(" ", "-")
+    name = re.sub(r"[^a-z0-9]+", "-", title.lower())
     return [
         f"<!-- --8<-- [start:{name}] -->",
         *lines,

@@ -51,7 +51,8 @@ ROWS = {
         Section(
             "Import",
             "ms",
-            "The import in a new process that has already imported `fastapi`.",
+            "The time to import the package in a new process that has already imported "
+            "`fastapi`.",
         ),
         ROUNDS,
         len(MODULES) * 0.7,

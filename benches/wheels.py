@@ -82,7 +82,9 @@ def measure() -> dict[str, float]:
     """Return the nanoseconds of one call, the minimum of some turns."""
     event = ServerSentEvent(data=MODELS[0], event="chunk", id="1")
     work = {
-        "push of a ready frame": pushes(ItemEncoder(), EncodedEvent(data=DICTS[0])),
+        "push of a pre-encoded event": pushes(
+            ItemEncoder(), EncodedEvent(data=DICTS[0])
+        ),
         "push of a dict": pushes(ItemEncoder(), DICTS[0]),
         "push of a model, typed": pushes(typed(), MODELS[0]),
         "push of a ServerSentEvent with a model": pushes(ItemEncoder(), event),

@@ -117,11 +117,11 @@ def test_bench_has_a_row_of_one_event_per_await() -> None:
     assert done.returncode == 0, done.stderr
     assert [name for name, *_ in ROW.findall(done.stdout)] == [
         "fastapi_sse_fast, model",
-        "by hand, model_dump_json",
+        "StreamingResponse, model_dump_json",
         "fastapi.sse, model",
-        "fastapi_sse_fast, ready frame",
-        "ready bytes in a FastAPI route",
-        "plain ASGI, ready bytes",
+        "fastapi_sse_fast, pre-encoded event",
+        "FastAPI route, pre-encoded bytes",
+        "plain ASGI, pre-encoded bytes",
     ]
 
 

@@ -56,51 +56,51 @@ class Case:
 
 CASES = {
     "bom": Case(
-        "one byte order mark at the start of a stream is skipped, others are text",
+        "one byte order mark at the start of a stream is skipped, any other is text",
         b"\xef\xbb\xbfdata:1\n\n\xef\xbb\xbfdata:2\n\ndata:3\n\n",
         [Event("1"), Event("3")],
     ),
     "bom-2": Case(
-        "a second one at the start is text",
+        "a second byte order mark at the start is text",
         b"\xef\xbb\xbf\xef\xbb\xbfdata:1\n\ndata:2\n\ndata:3\n\n",
         [Event("2"), Event("3")],
     ),
     "comments": Case(
-        "comments are ignored wherever they stand and however long they are",
+        "comments are ignored, wherever they are and however long they are",
         b"data:1\r:\0\n:\r\ndata:2\n:%b\rdata:3\n:data:no\r:%b\ndata:4\n\n"
         % (LONG, LONG),
         [Event("1\n2\n3\n4")],
     ),
     "data-before-final-empty-line": Case(
-        "what no blank line follows is not dispatched",
+        "an event without a blank line after it is not dispatched",
         b"retry:1000\ndata:1\n\nid:lost\ndata:2",
         [Event("1")],
         retry=1000,
     ),
     "field-data": Case(
-        "`data` without a value is an empty line, and still an event",
+        "`data` without a value is an empty line, and makes an event",
         b"data:\n\ndata\ndata\n\ndata:test\n\n",
         [Event(""), Event("\n"), Event("test")],
     ),
     "field-event": Case(
-        "`event` names one event, and not the next",
+        "`event` applies to one event, not to the next",
         b"event:test\ndata:x\n\ndata:x\n\n",
         [Event("x", "test"), Event("x")],
     ),
     "field-event-empty": Case(
-        "an empty `event` is `message`",
+        "an empty `event` means `message`",
         b"event: \ndata:data\n\n",
         [Event("data")],
     ),
     "field-id": Case(
-        "`id`, also of non-ASCII text, is sent as `Last-Event-ID` after a reconnection",
+        "`id` is sent as `Last-Event-ID` after a reconnection, non-ASCII text included",
         "id: …\nretry: 200\ndata: hello\n\n".encode(),
         [Event("hello", last_event_id="…"), Event("…", last_event_id="…")],
         retry=200,
         again=b"data: %s\n\n",
     ),
     "field-id-2": Case(
-        "and stays what it was while no other one comes",
+        "an `id` from before a reconnection applies until another one arrives",
         "id: …\nretry: 200\ndata: hello\n\n".encode(),
         [
             Event("hello", last_event_id="…"),
@@ -111,7 +111,7 @@ CASES = {
         again=b"data: %s\n\ndata: again\n\n",
     ),
     "field-id-3": Case(
-        "an `id` counts for the events after it, until an empty one",
+        "an `id` applies to the events after it, until an empty `id`",
         b"id:1\ndata:a\n\ndata:b\n\nid:2\ndata:c\n\nid\ndata:d\n\ndata:e\n\n",
         [
             Event("a", last_event_id="1"),
@@ -122,65 +122,65 @@ CASES = {
         ],
     ),
     "field-id-null": Case(
-        "an `id` with a NUL in it is ignored",
+        "an `id` that contains NUL is ignored",
         b"id:\0\0\nid:x\0\nid:\0x\nid:x\0x\nid: \0\ndata:hello\n\n",
         [Event("hello")],
     ),
     "field-parsing": Case(
-        "the name of a field is compared as it is: no case, space or NUL is forgiven",
+        "field names match exactly: case, spaces and NUL matter",
         b"data:\0\ndata:  2\rData:1\ndata\0:2\ndata:1\r\0data:4\nda-ta:3\r"
         b"data_5\ndata:3\rdata:\r\n data:32\ndata:4\n\n",
         [Event("\0\n 2\n1\n3\n\n4")],
     ),
     "field-retry": Case(
-        "`retry` of digits is the time before reconnecting, also with a leading zero",
+        "`retry` of digits is the reconnection time, even with a leading zero",
         b"retry:02000\ndata:x\n\n",
         [Event("x")],
         retry=2000,
     ),
     "field-retry-bogus": Case(
-        "`retry` of anything else is ignored",
+        "any other `retry` is ignored",
         b"retry:2000\nretry:1000x\ndata:x\n\n",
         [Event("x")],
         retry=2000,
     ),
     "field-retry-empty": Case(
-        "so is one without a value", b"retry\ndata:test\n\n", [Event("test")]
+        "a `retry` without a value is ignored", b"retry\ndata:test\n\n", [Event("test")]
     ),
     "field-unknown": Case(
-        "fields that the specification does not know are ignored",
+        "unknown fields are ignored",
         b"data:test\n data\ndata\nother:x\nonlytext\n:comment\ndata:test\n\n",
         [Event("test\n\ntest")],
     ),
     "leading-space": Case(
-        "one space after the colon is not part of the value, a tab is",
+        "one space after the colon is not part of the value, but a tab is",
         b"data:\ttest\rdata: \ndata:test\n\n",
         [Event("\ttest\n\ntest")],
     ),
     "mime-bogus": Case(
-        "a content type that is none is refused",
+        "an invalid content type is refused",
         b"data:x\n\n",
         [],
         content_type="x bogus",
     ),
     "mime-trailing-semicolon": Case(
-        "a content type may end with a semicolon",
+        "the content type can end with a semicolon",
         b"data:x\n\n",
         [Event("x")],
         content_type="text/event-stream;",
     ),
     "mime-valid-bogus": Case(
-        "another content type is refused",
+        "any other content type is refused",
         b"data:x\n\n",
         [],
         content_type="text/x-bogus",
     ),
     "newlines": Case(
-        "CRLF, LF and CR end a line, also mixed",
+        "CRLF, LF and CR end a line, and can be mixed",
         b"data:test\r\ndata\ndata:test\r\n\r",
         [Event("test\n\ntest")],
     ),
-    "null-character": Case("a NUL in `data` is data", b"data:\0\n\n", [Event("\0")]),
+    "null-character": Case("NUL in `data` is data", b"data:\0\n\n", [Event("\0")]),
     "utf-8": Case(
         "a stream is UTF-8, whatever its content type says",
         "data:ok…\n\n".encode(),

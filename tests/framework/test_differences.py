@@ -1,4 +1,4 @@
-"""The table "Differences from `fastapi.sse`" in the documentation, row by row.
+"""The rows of `docs/differences.md` that can be shown by running both packages.
 
 Each test runs the same code with both packages. If one fails because FastAPI has
 changed, its row is out of date.
@@ -16,6 +16,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import fastapi.routing
 import fastapi.sse
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Request, Response
@@ -309,6 +310,19 @@ def test_events_that_are_ready_leave_in_one_write() -> None:
     assert theirs.body == ours.body
     assert len(theirs.chunks) == 50
     assert len(ours.chunks) < 25
+
+
+def test_the_private_ping_interval_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (fastapi.sse, fastapi.routing):
+        monkeypatch.setattr(module, "_PING_INTERVAL", 5 * MS)
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep(100 * MS)
+
+    theirs, ours = both(items)
+    assert b": ping\n\n" in theirs.body
+    assert ours.body == b"data: 1\n\n"
 
 
 def test_a_generator_runs_ahead_of_its_client() -> None:

@@ -33,7 +33,7 @@ AWAITED = present(
         Contestant(BY_HAND, "StreamingResponse", "/awaiting/{laps}", MODEL),
         Contestant("fastapi.sse, model", "fastapi.sse", "/awaiting/{laps}", MODEL),
         Contestant(
-            "sse-starlette, ready JSON",
+            "sse-starlette, pre-encoded JSON",
             "sse-starlette",
             "/awaiting/{laps}",
             MODEL,
@@ -41,12 +41,14 @@ AWAITED = present(
         ),
         Contestant(READY, "fastapi_sse_fast", "/ready-awaiting/{laps}"),
         Contestant(
-            "ready bytes in a FastAPI route",
+            "FastAPI route, pre-encoded bytes",
             "StreamingResponse",
             "/ready-awaiting/{laps}",
             READY,
         ),
-        Contestant("plain ASGI, ready bytes", "plain ASGI", "/awaiting/{laps}", READY),
+        Contestant(
+            "plain ASGI, pre-encoded bytes", "plain ASGI", "/awaiting/{laps}", READY
+        ),
     ]
 )
 
@@ -104,10 +106,10 @@ ROWS = {
         Section(
             "One event per await",
             "µs per event",
-            f"{STREAMS} streams at once, whose generators have "
-            f"`await asyncio.sleep(0)` after every event. The µs are {text_of_cpu()}, "
-            "opening and ending the streams included, over as many events as take "
-            f"{ROUND_SECONDS:g} s. Who is compared with whom is as above.",
+            f"{STREAMS} open streams, whose generators `await asyncio.sleep(0)` after "
+            f"every event. The times are {text_of_cpu()} per event, including the "
+            "start and the end of the streams, over as many events as take "
+            f"{ROUND_SECONDS:g} s. Rows are compared as for paced streams.",
             "awaited.svg",
         ),
         ROUNDS,

@@ -39,22 +39,22 @@ EVENTS: Events = [
 
 def text_of_cpu() -> str:
     """Tell what is measured: CPU time where the system says what others use of it."""
-    return "the server's CPU time" if ON_LINUX else "those of the clock on the wall"
+    return "the server's CPU time" if ON_LINUX else "wall-clock time"
 
 
 SECTION = Section(
     "Bursts",
     "µs per event",
-    "One stream whose generator has the next event ready at once. The µs are "
-    f"{text_of_cpu()}, over as many events as take {STREAM_SECONDS:g} s.",
+    "One stream, whose generator yields events without waiting in between. The times "
+    f"are {text_of_cpu()} per event, over as many events as take {STREAM_SECONDS:g} s.",
     "bursts.svg",
 )
 
 LARGE_SECTION = Section(
     "Large events",
     "µs per event",
-    "A burst, as above, of `ServerSentEvent(raw_data=text)`, and by hand of "
-    f'`f"data: {{text}}\\n\\n"`; at most {MOST_BYTES // 1024**2} MiB of it.',
+    "Bursts of `ServerSentEvent(raw_data=text)`, compared with a `StreamingResponse` "
+    f'of `f"data: {{text}}\\n\\n"`. A stream has at most {MOST_BYTES // 1024**2} MiB.',
 )
 
 
@@ -99,12 +99,12 @@ class Burst:
         return [1e6 * sample.cpu / sample.events for sample in self.samples]
 
     def waits(self) -> list[float]:
-        """The same by the clock on the wall."""
+        """The same in wall-clock time."""
         return [1e6 * sample.wall / sample.events for sample in self.samples]
 
     def line(self) -> Line:
         one = self.contestant
-        note = f"{number(statistics.median(self.waits()))} on the wall's clock"
+        note = f"{number(statistics.median(self.waits()))} µs wall clock"
         return Line(one.name, self.costs(), one.against, note)
 
     def _calibrated(self, seconds: float) -> int:
@@ -178,7 +178,7 @@ def large(kibibytes: int) -> Row:
         [{"data": text_of(size)}] * LAP,
         [
             ours(f"sized/{size}"),
-            other("by hand, f-string", "StreamingResponse", f"sized/{size}"),
+            other("StreamingResponse, f-string", "StreamingResponse", f"sized/{size}"),
         ],
         LARGE_SECTION,
     )
@@ -193,7 +193,10 @@ ROWS = {
             other(BY_HAND, "StreamingResponse", "typed"),
             other("fastapi.sse", "fastapi.sse", "typed"),
             other(
-                "sse-starlette, ready JSON", "sse-starlette", "typed", "sse_starlette"
+                "sse-starlette, pre-encoded JSON",
+                "sse-starlette",
+                "typed",
+                "sse_starlette",
             ),
         ],
     ),
@@ -203,7 +206,7 @@ ROWS = {
         [
             ours("dict"),
             other("fastapi.sse", "fastapi.sse", "dict"),
-            other("by hand, orjson", "StreamingResponse", "dict", "orjson"),
+            other("StreamingResponse, orjson", "StreamingResponse", "dict", "orjson"),
         ],
     ),
     "event": row(
@@ -230,7 +233,9 @@ ROWS = {
         [
             ours("filled"),
             other("fastapi.sse, model built for it", "fastapi.sse", "built"),
-            other("by hand, model built for it", "StreamingResponse", "built"),
+            other(
+                "StreamingResponse, model built for it", "StreamingResponse", "built"
+            ),
         ],
     ),
     "sync": row(

@@ -49,9 +49,9 @@ ROWS = {
         Section(
             "Latency",
             "µs",
-            "From just before the `yield` of a model, which carries the time, to the "
-            f"client's `recv`: one stream with an event every {1000 * STAMP_PACE:g} "
-            f"ms, {STAMPED_EVENTS} events a round; median of the rounds.",
+            "The time from just before a model is yielded until the client has "
+            f"received it: one stream with an event every {1000 * STAMP_PACE:g} ms, "
+            f"{STAMPED_EVENTS} events per round, median of the rounds.",
         ),
         ROUNDS,
         len(STAMPED) * (STAMPED_EVENTS + WARM_UP) * STAMP_PACE * 1.2,
