@@ -41,6 +41,7 @@ NOT_RUN = {
     "html",
     "ini",
     "javascript",
+    "jsx",
     "nginx",
     "sh",
     "text",
@@ -50,6 +51,7 @@ NOT_RUN = {
 
 OPTIONAL = {
     "FastAPI(telemetry=": "fastapi.telemetry",
+    "httpx_sse": "httpx_sse",
     "openai": "openai",
     "opentelemetry.instrumentation": "opentelemetry.instrumentation.fastapi",
     "opentelemetry.sdk": "opentelemetry.sdk",

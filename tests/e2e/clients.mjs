@@ -9,6 +9,7 @@ import { EventSourceParserStream } from "eventsource-parser/stream";
 import { chromium } from "playwright-core";
 
 const LONGEST = 60_000;
+const DOCUMENTED = process.env.DOCUMENTED_PARSER;
 const FLAGS = [
   "--headless",
   "--no-sandbox",
@@ -89,6 +90,26 @@ async function parse(url) {
   return { events, states: ["ended"] };
 }
 
+// The parser of the documentation; runs in the browser too.
+async function parseAsDocumented([url, source]) {
+  const module = `data:text/javascript,${encodeURIComponent(source)}`;
+  const { readEvents } = await import(module);
+  const events = [];
+  let state = "ended";
+  try {
+    const response = await fetch(url);
+    if (!response.ok) state = "refused";
+    else {
+      for await (const { type, data, lastEventId } of readEvents(response)) {
+        if (type !== "end") events.push([data, type, lastEventId]);
+      }
+    }
+  } catch (error) {
+    state = "broken";
+  }
+  return JSON.stringify({ events, states: [state] });
+}
+
 // A browser's library: it looks for its globals in `window`.
 globalThis.window = globalThis;
 globalThis.document = new EventTarget();
@@ -129,9 +150,16 @@ async function listenInBrowser(url) {
   return JSON.parse(await page.evaluate(listen, [url, LONGEST]));
 }
 
+async function parseInBrowser(url) {
+  const page = await pageOf(url);
+  return JSON.parse(await page.evaluate(parseAsDocumented, [url, DOCUMENTED]));
+}
+
 const clients = {
   chromium: listenInBrowser,
   eventsource: async (url) => JSON.parse(await listen([url, LONGEST], EventSource)),
+  documented: async (url) => JSON.parse(await parseAsDocumented([url, DOCUMENTED])),
+  "documented-in-chromium": parseInBrowser,
   "eventsource-parser": parse,
   "fetch-event-source": fetchEvents,
 };

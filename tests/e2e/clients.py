@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -15,6 +16,7 @@ import httpx
 import httpx_sse
 import pytest
 
+from ..docs.test_docs import ROOT, sections_of
 from ..support.eventsource import Event, parse
 from ..support.server import TIMEOUT, Server, wait_until
 
@@ -68,6 +70,23 @@ def said(server: Server, run: str, times: int) -> list[list[str]]:
     return lines()
 
 
+CLIENTS_PAGE = ROOT / "docs" / "clients.md"
+
+FILE = re.compile(r"// ([\w-]+\.jsx?)\n")
+"""The first line of a block of JavaScript that is a file, with its name."""
+
+
+def documented_files() -> dict[str, str]:
+    """Every block of the page on clients that is a file, by its name."""
+    blocks = [
+        block.text
+        for section in sections_of(CLIENTS_PAGE)
+        for block in section.blocks
+        if block.language in ("javascript", "jsx")
+    ]
+    return {match[1]: text for text in blocks if (match := FILE.match(text))}
+
+
 class Node:
     """The clients of `clients.mjs`."""
 
@@ -78,7 +97,11 @@ class Node:
             [needed("node"), str(HERE / "clients.mjs")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "CHROMIUM": path_of("chromium") or ""},
+            env={
+                **os.environ,
+                "CHROMIUM": path_of("chromium") or "",
+                "DOCUMENTED_PARSER": documented_files()["events.js"],
+            },
             text=True,
         )
 

@@ -77,7 +77,7 @@ def client(client_name: str, request: pytest.FixtureRequest) -> Client:
         return see_with_httpx_sse
     if client_name == "curl":
         return see_with_curl
-    if client_name == "chromium":
+    if "chromium" in client_name:
         needed("chromium")
     node: Node = request.getfixturevalue("node")
     return functools.partial(node.see, client_name)

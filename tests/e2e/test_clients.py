@@ -13,7 +13,8 @@ from .app import EVENTS
 from .clients import Client, Seen, needed, said
 
 RECONNECTING = ["chromium", "eventsource", "fetch-event-source"]
-ONE_CONNECTION = ["eventsource-parser", "httpx-sse", "curl"]
+DOCUMENTED = ["documented", "documented-in-chromium"]
+ONE_CONNECTION = [*DOCUMENTED, "eventsource-parser", "httpx-sse", "curl"]
 CLIENTS = RECONNECTING + ONE_CONNECTION
 
 
@@ -39,6 +40,8 @@ STATES_AFTER_ONE_EVENT = {
     "chromium": ["open", "reconnecting", "closed"],
     "eventsource": ["open", "reconnecting", "closed"],
     "fetch-event-source": ["ended"],
+    "documented": ["ended"],
+    "documented-in-chromium": ["ended"],
     "eventsource-parser": ["ended"],
     "httpx-sse": ["ended"],
     "curl": ["ended"],
@@ -61,6 +64,8 @@ STATES_AFTER_403 = {
     "eventsource": ["closed"],
     # It would reconnect endlessly. The test stops it.
     "fetch-event-source": ["reconnecting", "reconnecting", "stopped"],
+    "documented": ["refused"],
+    "documented-in-chromium": ["refused"],
     "eventsource-parser": ["refused"],
     "httpx-sse": ["refused"],
     "curl": ["refused"],
@@ -151,6 +156,19 @@ def test_what_stands_between_events(
         Event("b", last_event_id="1"),
         Event("你\n", last_event_id=third_id),
     ]
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+@pytest.mark.parametrize("client_name", DOCUMENTED)
+def test_every_end_of_a_line(
+    client: Client, client_name: str, end: str, size: int, url: str
+) -> None:
+    lines = ["\ufeffdata: 你", "data:  🦀", "", ": ping", "", "data", "unknown: x", ""]
+    lines += ["event: e", "id: 1", "", "id: 2\0", "data:b:c\u2028d", "", "data: lost"]
+    seen = client(f"{url}/parts?size={size}&body={quote(end.join(lines))}")
+    expected = [Event("你\n 🦀"), Event(""), Event("b:c\u2028d", last_event_id="1")]
+    assert seen == Seen(expected, ["ended"])
 
 
 @pytest.mark.parametrize("client_name", CLIENTS)

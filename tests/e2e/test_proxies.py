@@ -80,6 +80,33 @@ def test_events_are_compressed_one_by_one(server: Server, tmp_path: Path) -> Non
         assert delays(way, "/ticks?buffering=yes")[0] > 0.1
 
 
+@pytest.mark.parametrize(
+    ("inner_option", "outer_option", "at_once"),
+    [
+        ("", "", False),
+        ("proxy_pass_header X-Accel-Buffering;", "", True),
+        ("", "proxy_buffering off;", True),
+    ],
+)
+def test_the_outer_of_two_nginxes_does_not_see_the_header(
+    inner_option: str, outer_option: str, at_once: bool, server: Server, tmp_path: Path
+) -> None:
+    for name in ("inner", "outer"):
+        (tmp_path / name).mkdir()
+    with nginx(server.port, tmp_path / "inner", HTTP_1_1, inner_option) as inner:
+        port = int(inner.url.rpartition(":")[2])
+        options = [HTTP_1_1, *GZIP, outer_option]
+        with nginx(port, tmp_path / "outer", *options) as way:
+            assert (delays(way)[0] < 0.1) == at_once
+
+
+def test_nginx_that_does_not_compress_keeps_no_events_back(
+    server: Server, tmp_path: Path
+) -> None:
+    with nginx(server.port, tmp_path, HTTP_1_1) as way:
+        assert delays(way, "/ticks?buffering=yes")[0] < 0.1
+
+
 def test_haproxy_keeps_events_back_unless_told_not_to(
     server: Server, tmp_path: Path
 ) -> None:
