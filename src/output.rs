@@ -1,7 +1,7 @@
 //! `Output`: the bytes that frames are written to.
 //!
 //! When memory runs out, an output drops what is written to it and is *torn*. Writers do not check
-//! every write; whoever has made the output checks once, at the end of the frame.
+//! every write. The code that creates the output checks once, at the end of the frame.
 
 use std::fmt;
 use std::ops::Deref;

@@ -335,7 +335,7 @@ pub(crate) struct DirectSend {
     /// Runs a function in the `contextvars` context of the sends.
     run: Py<PyAny>,
     switch: Switch,
-    /// `None` once somebody has sent the head.
+    /// `None` once the head is being sent.
     head: Mutex<Option<Head>>,
 }
 

@@ -85,6 +85,6 @@ def test_a_dependency_asks_whether_the_client_is_there(server: Server) -> None:
             events = []
     wait_until(lambda: len(server.said) == 2)
     if server.name in ("granian", "gunicorn") and server.said[1] != "closed finished":
-        pytest.xfail("it takes a `receive` that was cancelled for a client that left")
+        pytest.xfail("it treats a cancelled `receive` as a disconnect")
     assert server.said == ["gone: False False False", "closed finished"]
     assert events == [0, 1, 2]

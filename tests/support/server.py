@@ -182,7 +182,7 @@ def serve_process(
     if sys.platform == "win32":
         pytest.skip("the server is given a socket and a signal of Unix")
     if name == "granian" and releases.FREE_THREADED:
-        pytest.skip("granian does not break off a response there, whoever sends it")
+        pytest.skip("granian without the GIL does not abort any failed response")
     program = COMMANDS[name].split()[0]
     if importlib.util.find_spec(program) is None:
         pytest.skip(
