@@ -131,8 +131,13 @@ def test_pings_keep_a_stream_open_beyond_the_read_timeout(
 
 @pytest.mark.parametrize("path", ["/pinging", "/silent"])
 def test_a_client_that_leaves_is_noticed(
-    way_and_server: tuple[Way, Server], path: str, run: str
+    way_and_server: tuple[Way, Server],
+    path: str,
+    run: str,
+    request: pytest.FixtureRequest,
 ) -> None:
+    if "apache" in request.node.callspec.id and path == "/silent":
+        pytest.skip("Apache notices only when it sends something, such as a ping")
     way, server = way_and_server
     with way.client() as client:
         with client.stream("GET", f"{path}?seconds=3600&run={run}") as response:
