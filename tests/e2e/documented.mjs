@@ -1,5 +1,5 @@
-// Visits pages that run what the documentation shows. A line of the input is {url, steps};
-// a line of the output is what the page said: {console, errors, text}, and what failed.
+// Visits pages that run the examples of the documentation. A line of the input is
+// {url, steps}; a line of the output is {console, errors, text, failure}.
 import { createInterface } from "node:readline";
 
 import { chromium } from "playwright-core";

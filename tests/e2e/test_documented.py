@@ -1,6 +1,6 @@
-"""The JavaScript and the Python clients on the page "Clients", as they stand there.
+"""The JavaScript and Python examples on the page "Clients".
 
-A page in Chromium loads the blocks as modules, from the application of their section.
+The JavaScript runs in Chromium, on a page that the section's application serves.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def blocks_of(language: str, *titles: str) -> list[str]:
 
 
 def scripts(title: str) -> list[str]:
-    """The blocks of a section that are no files."""
+    """Return the blocks of JavaScript of a section, without those that are files."""
     return [text for text in blocks_of("javascript", title) if not FILE.match(text)]
 
 
 def app_of(title: str) -> Any:
-    """The application of a section."""
+    """Run the Python blocks of a section, and return its application."""
     namespace: dict[str, Any] = {"__name__": "main"}
     for text in blocks_of("python", title):
         exec(text, namespace)
@@ -83,7 +83,7 @@ class Browser:
         )
 
     def visit(self, url: str, *steps: Step) -> Seen:
-        """Opens a page without the cookies of others, and takes some steps there."""
+        """Open a page in a new browser context, and take some steps there."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         watchdog = threading.Timer(6 * TIMEOUT, self._process.kill)
@@ -102,7 +102,7 @@ class Browser:
     def visit_section(
         self, app: FastAPI, script: str, *steps: Step, requests: list[str] | None = None
     ) -> Seen:
-        """Serves an application with a page of ours, and visits that."""
+        """Serve an application with a page that runs a script, and visit the page."""
         add_page(app, {**documented_files(), "main.js": script})
         with serve(app if requests is None else count(app, requests)) as port:
             return self.visit(f"http://127.0.0.1:{port}/page", *steps)
@@ -123,7 +123,7 @@ def browser() -> Iterator[Browser]:
 
 
 def add_page(app: FastAPI, modules: dict[str, str]) -> None:
-    """A page that runs the module `main.js`."""
+    """Add a page that runs the module `main.js`."""
 
     async def page(request: Request) -> Response:
         return HTMLResponse(
@@ -141,7 +141,7 @@ def add_page(app: FastAPI, modules: dict[str, str]) -> None:
 
 @pytest.fixture
 def requests() -> list[str]:
-    """What was asked of an application, without its page."""
+    """The requests that an application receives, without those for the page."""
     return []
 
 
@@ -176,7 +176,7 @@ def test_an_eventsource_is_opened_again_after_an_error_response(
     browser: Browser,
     requests: list[str],
 ) -> None:
-    """A server that breaks off, is away for a while, and is back."""
+    """The server ends the stream, then answers with 503, and then recovers."""
     _, script = scripts("`EventSource`")
     app = app_of("`EventSource`")
     stream: Any = app
@@ -228,21 +228,21 @@ console.log("end");
 
 
 @pytest.mark.parametrize(
-    ("prompt", "said"),
+    ("prompt", "expected"),
     [
         ("say it", "SAY IT"),
         ("", ' Error: HTTP 422: {"detail":"say something"}'),
     ],
 )
-def test_a_chat_with_fetch(browser: Browser, prompt: str, said: str) -> None:
+def test_a_chat_with_fetch(browser: Browser, prompt: str, expected: str) -> None:
     seen = browser.visit_section(
         app_of("`fetch`"), ASK.format(prompt=prompt), ("logs", "end")
     )
-    assert seen.console == [said, "end"]
+    assert seen.console == [expected, "end"]
 
 
 def chat_app(ending: str) -> FastAPI:
-    """Its reply is half a reply, or goes on for ever."""
+    """Return an application that sends half a reply, or never ends its reply."""
     app = FastAPI()
 
     @app.post("/chat", response_class=Watched)
@@ -256,18 +256,18 @@ def chat_app(ending: str) -> FastAPI:
 
 
 @pytest.mark.parametrize(
-    ("ending", "said"),
+    ("ending", "expected"),
     [
         ("aborted", "A TypeError: network error"),
         ("complete", "A Error: the reply is not complete"),
     ],
 )
 def test_half_a_reply_to_fetch_is_an_error(
-    browser: Browser, ending: str, said: str
+    browser: Browser, ending: str, expected: str
 ) -> None:
     script = ASK.format(prompt="a")
     seen = browser.visit_section(chat_app(ending), script, ("logs", "end"))
-    assert seen.console == [said, "end"]
+    assert seen.console == [expected, "end"]
 
 
 # React
@@ -289,7 +289,7 @@ document.body.append(unmount);
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> str:
-    """The components of the page, with React as it is during development."""
+    """The components of the page, bundled with the development build of React."""
     esbuild = HERE / "node_modules" / ".bin" / "esbuild"
     if not esbuild.exists() or not (HERE / "node_modules" / "react").exists():
         pytest.skip("npm's react or esbuild IS MISSING: npm ci --prefix tests/e2e")
@@ -405,12 +405,12 @@ def test_a_ticket_is_valid_once_and_a_401_closes(
 def page_and_api(
     script: str, requests: list[str], api: FastAPI | None = None
 ) -> Iterator[str]:
-    """A page of one origin with the application of the section at another.
+    """Serve a page at one origin, and the application of the section at another.
 
     Args:
-        script: What the page runs.
-        requests: Gets what is asked of the application.
-        api: More of the application.
+        script: The script that the page runs.
+        requests: Receives the requests to the application.
+        api: Routes to add to the application.
     """
     site = FastAPI()
     modules = {**documented_files(), "main.js": script}
@@ -478,14 +478,14 @@ def test_which_headers_have_a_preflight(
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "expected"),
     [
         ("unhandled", "TypeError: Failed to fetch"),
         ("handled", "403"),
     ],
 )
 def test_an_unhandled_error_looks_like_one_of_cors(
-    browser: Browser, path: str, said: str, requests: list[str]
+    browser: Browser, path: str, expected: str, requests: list[str]
 ) -> None:
     api = FastAPI()
 
@@ -504,7 +504,7 @@ def test_an_unhandled_error_looks_like_one_of_cors(
       (response) => response.status, String));
     """
     with page_and_api(script, requests, api) as url:
-        seen = browser.visit(url, ("logs", said))
+        seen = browser.visit(url, ("logs", expected))
     assert any("CORS" in error for error in seen.errors) == (path == "unhandled")
 
 
@@ -526,7 +526,7 @@ setTimeout(async () => {
 
 
 @pytest.mark.parametrize(
-    ("protocol", "streams", "said"),
+    ("protocol", "streams", "expected"),
     [
         ("HTTP/1.1", 5, "answered"),
         ("HTTP/1.1", 6, "waits"),
@@ -534,7 +534,7 @@ setTimeout(async () => {
     ],
 )
 def test_six_connections(
-    browser: Browser, protocol: str, streams: int, said: str, tmp_path: Path
+    browser: Browser, protocol: str, streams: int, expected: str, tmp_path: Path
 ) -> None:
     app = FastAPI()
 
@@ -550,7 +550,7 @@ def test_six_connections(
         if protocol == "HTTP/2":
             port = int(url.rpartition(":")[2])
             url = stack.enter_context(nginx(port, tmp_path, http2=True)).url
-        seen = browser.visit(f"{url}/page", ("logs", said))
+        seen = browser.visit(f"{url}/page", ("logs", expected))
     assert seen.console.count("open") == streams
 
 
@@ -604,5 +604,5 @@ def test_openai(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     print_reply = python_clients()["print_reply"]
     print_reply(url, "Hello there")
     print_reply(url, "a cut reply")
-    said = ["Hello", "there", "a", "the reply is not complete"]
-    assert capsys.readouterr().out.splitlines() == said
+    expected = ["Hello", "there", "a", "the reply is not complete"]
+    assert capsys.readouterr().out.splitlines() == expected
