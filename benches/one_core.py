@@ -1,4 +1,4 @@
-"""What one core delivers of events that come one at a time, for a first table."""
+"""The table that shows how much one core delivers of events that come one at a time."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NAMES = [
     "sse-starlette",
     "`fastapi.sse`",
 ]
-"""Those of the contestants, in the order of the README's columns."""
+"""Names for readers, in the order of the columns in the README."""
 
 
 def one_core_lines(results: Iterable[Result]) -> Iterator[str]:
-    """The Markdown of the table, if what it shows was measured."""
+    """Return the Markdown of the table, if its comparison was measured."""
     for result in results:
         if isinstance(result, Comparison) and result.title == ONE_AT_A_TIME:
             found = {line.name: line for line in result.lines}

@@ -1,4 +1,4 @@
-"""The applications of those who do without: frames are made by hand, or all but."""
+"""The applications without a package for events, or with sse-starlette."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from .samples import DICTS, JSON_TEXTS, MODELS, TOKENS, Stamp, chunk, text_of
 
 
 def streaming_response_app() -> FastAPI:
-    """What is written by hand where speed counts: bytes or text, ready to send."""
+    """Return what people write without a package: a `StreamingResponse` of frames."""
     app = FastAPI()
 
     def streaming(body: AsyncIterator[str | bytes]) -> Response:

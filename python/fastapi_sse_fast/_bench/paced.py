@@ -2,7 +2,7 @@
 
 This is how tokens come. Nearly all of the time goes into what every server has to do
 for an event: wake up, resume the generator, write to a socket. A plain ASGI application
-that sends ready bytes shows how much that is.
+that sends pre-encoded bytes shows how much that is.
 """
 
 from __future__ import annotations

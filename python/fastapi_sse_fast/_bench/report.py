@@ -78,7 +78,7 @@ Result = Comparison | Curve
 
 
 class Target(NamedTuple):
-    """What ours should be: a multiple of another's value, or a value itself."""
+    """What a value of ours should be, or its ratio to another's."""
 
     limit: float
     at_least: bool = False
@@ -145,7 +145,7 @@ If that is another one, the target is for the ratio of ours to it.
 
 
 def section_lines(section: Section, results: Sequence[Result]) -> Iterator[str]:
-    """A section's Markdown; its comparisons make up one table, its curves one each."""
+    """Return a section's Markdown: one table of its comparisons, one for each curve."""
     yield f"## {section.title}"
     yield ""
     yield section.text
@@ -191,7 +191,7 @@ def _compared(comparison: Comparison, line: Line) -> float:
 
 
 def target_lines(results: Mapping[Section, Sequence[Result]]) -> Iterator[str]:
-    """The Markdown of what was aimed at, for those comparisons that were measured."""
+    """Return the Markdown of the targets of those comparisons that were measured."""
     yield "## Targets"
     yield ""
     yield (
