@@ -1,4 +1,4 @@
-"""The command line: `python -m fastapi_sse_fast demo` and `bench`."""
+"""The command line interface: `python -m fastapi_sse_fast demo` and `bench`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PROGRAM = "python -m fastapi_sse_fast"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command.
+    """Run a command.
 
     Args:
-        arguments: Those of the command line; by default what the process was given.
+        arguments: The command line arguments, by default those of the process.
     """
     options = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.command
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         PROGRAM,
-        description="See Server-Sent Events stream, and measure what they cost here.",
+        description="Watch Server-Sent Events in a demo, or measure their cost.",
     )
     parser.add_argument(
         "--version",
@@ -49,17 +49,19 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "demo",
         help="serve a page that compares this package with fastapi.sse",
         description="Serve a page that compares this package with fastapi.sse: a race, "
-        "and\nstreams that do not end as planned. Ctrl-C stops it.",
-        epilog=f"It needs uvicorn:\n\n    {_installing('demo')}",
+        "and\nstreams that do not end as planned. Press Ctrl+C to quit.",
+        epilog=f"Requires uvicorn:\n\n    {_pip_install('demo')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--host", default="127.0.0.1", help="where to listen (default: %(default)s)"
+        "--host",
+        default="127.0.0.1",
+        help="the address to listen on (default: %(default)s)",
     )
     parser.add_argument(
         "--port",
         type=int,
-        help="default: 8000 or, where that is taken, any that is free",
+        help="the port to listen on (default: 8000, or a free port if it is in use)",
     )
     parser.set_defaults(command=_demo)
 
@@ -69,31 +71,32 @@ def _add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     parser = commands.add_parser(
         "bench",
-        help="measure on this machine what an event costs, beside other packages",
-        description="Measures what an event costs a server on this machine, beside "
-        "fastapi.sse and\nothers: the server benchmark in a minute or two.",
-        epilog="It needs uvicorn; what others it has depends on their packages:\n\n"
-        f"    {_installing('bench')}",
+        help="measure the cost of an event on this machine, compared with fastapi.sse",
+        description="Measure the cost of an event on this machine, compared with "
+        "fastapi.sse and\nother packages. Takes a minute or two.",
+        epilog="Requires uvicorn. To compare with all other packages:\n\n"
+        f"    {_pip_install('bench')}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "rows",
         metavar="ROW",
         nargs="*",
-        help=f"what to measure: {', '.join(ROWS)} (default: all of them)",
+        help=f"what to measure: {', '.join(ROWS)} (default: all)",
     )
     parser.add_argument(
         "--rounds",
         type=int,
         metavar="N",
-        help="how often to measure each; more are more exact, and take longer",
+        help="how often to measure each row; more rounds are more exact, but slower",
     )
 
     def check_and_run(options: argparse.Namespace) -> None:
         if unknown := sorted(set(options.rows) - set(ROWS)):
-            parser.error(f"no such row: {', '.join(unknown)}")
+            rows = ", ".join(ROWS)
+            parser.error(f"unknown row: {', '.join(unknown)} (choose from {rows})")
         if options.rounds is not None and options.rounds < 1:
-            parser.error("there must be a round")
+            parser.error(f"--rounds must be at least 1, not {options.rounds}")
         _bench(options)
 
     parser.set_defaults(command=check_and_run)
@@ -112,8 +115,8 @@ def _bench(options: argparse.Namespace) -> None:
 
     if missing := command.missing():
         print(
-            f"Left out, for want of a package: {', '.join(missing)}. "
-            f"All there is: {_installing('bench')}\n",
+            f"Skipped, because not installed: {', '.join(missing)}. "
+            f"To include them: {_pip_install('bench')}\n",
             file=sys.stderr,
         )
     command.run(options.rows, options.rounds)
@@ -122,14 +125,14 @@ def _bench(options: argparse.Namespace) -> None:
 def _need_uvicorn(extra: str) -> None:
     if not find_spec("uvicorn"):
         print(
-            f"{PROGRAM} {extra} needs uvicorn, which is not installed. With pip:\n\n"
-            f"    {_installing(extra)}",
+            f"{PROGRAM} {extra} requires uvicorn, which is not installed. Run:\n\n"
+            f"    {_pip_install(extra)}",
             file=sys.stderr,
         )
         sys.exit(2)
 
 
-def _installing(extra: str) -> str:
+def _pip_install(extra: str) -> str:
     return f'pip install "fastapi_sse_fast[{extra}]"'
 
 

@@ -1,4 +1,4 @@
-"""What may be streamed, and the error for what may not."""
+"""The check of what a response is asked to stream."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pydantic import BaseModel
 
 
 class NotAStreamError(TypeError):
-    """The content of a response is no iterable of items."""
+    """The content of a response is not an iterable of items."""
 
 
 def checked_content(content: Any) -> AsyncIterable[Any] | Iterable[Any]:
-    """Return an iterable of items.
+    """Return the content if it is an iterable of items.
 
     Raises:
-        NotAStreamError: It is one item, or text, or not iterable.
+        NotAStreamError: The content is a single item, or text, or not iterable.
     """
     if isinstance(content, AsyncIterable):
         return content
@@ -25,13 +25,13 @@ def checked_content(content: Any) -> AsyncIterable[Any] | Iterable[Any]:
         content, (str, bytes, bytearray, memoryview, Mapping, BaseModel)
     ):
         if inspect.iscoroutine(content):
-            instead = "await it, or have its function `yield`"
+            hint = "await it, or use `yield` in its function"
         elif callable(content):
-            instead = "call it, and pass what it returns"
+            hint = "call it and pass the result"
         else:
-            instead = "pass a generator, or a list of events"
+            hint = "pass a generator or a list of events"
         raise NotAStreamError(
-            "EventSourceResponse streams an async or sync iterable of events, not "
-            f"{type(content).__name__!r}: {instead}"
+            "EventSourceResponse needs an async or sync iterable of events, not "
+            f"{type(content).__name__!r}: {hint}"
         )
     return content

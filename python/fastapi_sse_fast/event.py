@@ -1,4 +1,4 @@
-"""The event that applications yield."""
+"""The event class that applications use."""
 
 from __future__ import annotations
 
@@ -22,57 +22,57 @@ def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
 
 
 class ServerSentEvent(fastapi.sse.ServerSentEvent):
-    """One event, for control over `event`, `id`, `retry` and `comment`.
+    """An event with control over `event`, `id`, `retry` and `comment`.
 
-    A subclass of `fastapi.sse.ServerSentEvent` with a faster constructor; fields,
-    validation, errors and everything pydantic are FastAPI's. For the hot path of a
-    stream see `EncodedEvent`, which takes the same arguments and is several times
-    cheaper still.
+    This is a subclass of `fastapi.sse.ServerSentEvent` with a faster constructor.
+    Fields, validation and errors are FastAPI's. `EncodedEvent` takes the same arguments
+    and is several times faster still.
 
     Args:
-        data: Payload, always sent as JSON: `data="hi"` is `data: "hi"` on the wire.
-            `None` sends no data.
-        raw_data: Text that is sent as it is, instead of `data`.
-        event: Name that `addEventListener` listens for; a single line.
-        id: What a browser sends back as `Last-Event-ID`; a single line without NUL.
+        data: The payload, always sent as JSON: `data="hi"` is sent as `data: "hi"`.
+            `None` sends no `data` field.
+        raw_data: Text to send unchanged instead of `data`.
+        event: The event name that `addEventListener` listens for. A single line.
+        id: The value that a browser sends back as `Last-Event-ID`. A single line
+            without NUL.
         retry: Milliseconds that a browser waits before it reconnects.
-        comment: Lines that every client ignores.
+        comment: Text that clients ignore. Each of its lines is sent as a comment line.
 
     Raises:
-        pydantic.ValidationError: A field has the wrong type or breaks its rule, or both
-            `data` and `raw_data` are set.
+        pydantic.ValidationError: A field is invalid, or both `data` and `raw_data` are
+            set.
 
     Examples:
         >>> ServerSentEvent(data={"n": 1}, event="count", id="1").event
         'count'
     """
 
-    # OpenAPI documents describe an event in FastAPI's words.
+    # In OpenAPI documents, events keep the description of FastAPI's class.
     model_config = ConfigDict(json_schema_extra=_describe)
 
-    # To type checkers the signature is that of the fields, as in any model.
+    # Type checkers derive the signature from the fields, as for any model.
     if not TYPE_CHECKING:
 
         def __init__(self, /, **fields: Any) -> None:
-            # A subclass can have other defaults, fields or validators: pydantic knows
-            # them.
+            # A subclass may have other defaults, fields or validators, so pydantic has
+            # to initialize it.
             if type(self) is ServerSentEvent and fill_event(self, fields):
                 return
             super().__init__(**fields)
 
-        # Without this mark pydantic takes ours for a custom constructor and calls it
-        # during validation too.
+        # Without this attribute pydantic would treat `__init__` as a custom one, and
+        # call it during validation as well.
         __init__.__pydantic_base_init__ = True
 
     def encode(self, _: None = None, /, *, json: Json = "fastapi") -> EncodedEvent:
-        r"""Makes a ready frame of it, to be sent any number of times.
+        r"""Return the event pre-encoded, so that it can be sent many times.
 
         Args:
-            json: How `data` is spelled; see `StreamOptions`.
+            json: How `data` is written as JSON; see `StreamOptions`.
 
         Raises:
-            ValueError: `data` cannot be encoded, or a field that was assigned to breaks
-                its rule.
+            ValueError: `data` cannot be encoded, or a field was assigned an invalid
+                value.
             TypeError: `data` cannot be encoded.
 
         Examples:
@@ -80,6 +80,6 @@ class ServerSentEvent(fastapi.sse.ServerSentEvent):
             <EncodedEvent b'event: pair\ndata: [1, 2]\n\n'>
         """
         if _ is not None:
-            # A `StreamingResponse` takes it for text, and gives the charset.
+            # A `StreamingResponse` calls `encode(charset)`, as if the item were a str.
             raise TypeError(_fallback.what_to_do_with(self))
         return encode_event(self, json=json)

@@ -1,4 +1,4 @@
-"""An open stream, as hooks and generators see it."""
+"""The handle of a stream that hooks and generators get."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
 SCOPE_KEY: Final = "fastapi_sse_fast.stream"
-"""Where the scope of a request has its stream."""
+"""The key of the ASGI scope under which an open stream is stored."""
 
 
 class _Stream(Protocol):
-    """What runs an `EventStream`."""
+    """The part of `Stream` that a handle uses."""
 
     @property
     def handle(self) -> EventStream: ...
@@ -25,11 +25,11 @@ class _Stream(Protocol):
 
 
 class EventStream:
-    """One event stream.
+    """A handle of one stream.
 
-    Hooks are given it: `on_open`, `on_shutdown`, and `on_close` in its summary. A
-    generator gets its own with `EventStream.of(request)`. It can be kept, compared
-    and put into a set.
+    `on_open` and `on_shutdown` are called with it, and `on_close` finds it in its
+    summary. A generator gets its own with `EventStream.of(request)`. All of them get
+    the same object. You can keep it, compare it and put it into a set.
 
     Attributes:
         scope: The ASGI scope of the request.
@@ -43,14 +43,15 @@ class EventStream:
 
     @classmethod
     def of(cls, request: HTTPConnection) -> EventStream:
-        """Return the stream that answers a request.
+        """Return the stream that responds to a request.
 
         Args:
-            request: Of the endpoint whose generator asks.
+            request: The request, as injected into the path operation function.
 
         Raises:
-            LookupError: None does, or not yet: endpoints and dependencies run before
-                the stream is opened, a generator while it is open.
+            LookupError: No stream is open for the request. A generator runs while its
+                stream is open. Dependencies, and functions that return a response, run
+                before it is opened.
 
         Examples:
             >>> async def ticks(request: Request) -> AsyncIterable[int]:
@@ -62,16 +63,16 @@ class EventStream:
         stream: _Stream | None = request.scope.get(SCOPE_KEY)
         if stream is None:
             raise LookupError(
-                "no stream is open for this request: ask in the generator, not before "
-                "it runs"
+                "no stream is open for this request: call EventStream.of() in the "
+                "generator, not in a dependency or before the response is returned"
             )
         return stream.handle
 
     @property
     def route(self) -> str | None:
-        """The path of its route, as `"/items/{item_id}/events"`, if it has one."""
+        """The path of the route, such as `"/items/{item_id}/events"`, or `None`."""
         route: Any = self.scope.get("route")
-        # Since 0.137 only this knows the prefix of a router that was included.
+        # Since FastAPI 0.137, only this has the prefix of an included router.
         included = self.scope.get("fastapi", {}).get("effective_route_context")
         if included is not None and included.original_route is route:
             route = included
@@ -80,21 +81,21 @@ class EventStream:
 
     @property
     def is_open(self) -> bool:
-        """Whether the stream is not over yet."""
+        """Whether the stream is still open."""
         return self._stream is not None
 
     @property
     def is_shutting_down(self) -> bool:
-        """Whether the server stops, so that `shutdown_grace` is what it has left."""
+        """Whether the server is shutting down, so that `shutdown_grace` has begun."""
         stream = self._stream
         return stream is not None and stream.is_shutting_down
 
     def end(self) -> None:
-        """End the stream before its generator, in the next turn of the event loop.
+        """End the stream before its generator, in the next iteration of the event loop.
 
-        The generator is closed, and the response complete with a `farewell`; without
-        one it breaks off. May be called from any thread, and does nothing to a stream
-        that is over.
+        The generator is closed. A `farewell` completes the response; without one, the
+        response is aborted. This may be called from any thread. It does nothing if the
+        stream is closed.
         """
         stream = self._stream
         if stream is not None:
@@ -104,14 +105,14 @@ class EventStream:
         self._stream = None
 
     def __copy__(self) -> EventStream:
-        """Return itself: there is only one of each stream."""
+        """Return the handle itself: a stream has only one."""
         return self
 
     def __deepcopy__(self, _: object) -> EventStream:
-        """Return itself, as for `dataclasses.asdict(summary)`."""
+        """Return the handle itself, for example in `dataclasses.asdict(summary)`."""
         return self
 
     def __repr__(self) -> str:
-        """Show where it is."""
+        """Show the route, or the path, and whether the stream is open."""
         state = "open" if self.is_open else "closed"
         return f"<EventStream {self.route or self.scope.get('path')!r}, {state}>"

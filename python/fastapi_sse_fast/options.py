@@ -1,4 +1,4 @@
-"""What can be set for a stream."""
+"""The options of a stream."""
 
 from __future__ import annotations
 
@@ -32,46 +32,48 @@ if TYPE_CHECKING:
     from .summary import StreamSummary
 
 Event: TypeAlias = fastapi.sse.ServerSentEvent | EncodedEvent
-"""What an option can send: one event, ready or not."""
+"""An event that an option can send."""
 
 Json: TypeAlias = Literal["fastapi", "compact"]
-"""How JSON is spelled."""
-
+"""How data is written as JSON; see `StreamOptions`."""
 
 PingForm: TypeAlias = Literal["block", "line"]
-"""How a ping that is a comment ends."""
+"""How a ping comment ends; see `StreamOptions`."""
 
 
 class ErrorHook(Protocol):
-    """An `on_error`."""
+    """The signature of `on_error`."""
 
     def __call__(self, error: Exception, /) -> Event | Awaitable[Event | None] | None:
-        """Returns the last event of a broken stream, if there should be one."""
+        """Return an event to send before the response is aborted, or `None`."""
 
 
 class CloseHook(Protocol):
-    """An `on_close`."""
+    """The signature of `on_close`."""
 
     def __call__(self, summary: StreamSummary, /) -> object:
-        """Is told of the end of a stream; awaited if it is async."""
+        """Handle the end of a stream. An async hook is awaited."""
 
 
 class OpenHook(Protocol):
-    """An `on_open`."""
+    """The signature of `on_open`."""
 
     def __call__(self, stream: EventStream, /) -> object:
-        """Is told of the start of a stream; awaited if it is async."""
+        """Handle the start of a stream. An async hook is awaited."""
 
 
 class ShutdownHook(Protocol):
-    """An `on_shutdown`."""
+    """The signature of `on_shutdown`."""
 
     def __call__(self, stream: EventStream, /) -> object:
-        """Is told that the server stops while a stream is open."""
+        """Handle the server shutdown while the stream is open. Must not be async."""
 
 
 class ResponseOptionArguments(TypedDict, total=False):
-    """The options as keywords of a response, whose `headers` are an argument before."""
+    """The options that a returned response takes as keyword arguments.
+
+    `headers` is missing because the response has a parameter of that name.
+    """
 
     ping_interval: float | None
     ping: str | Event | Callable[[], Event]
@@ -92,55 +94,64 @@ class ResponseOptionArguments(TypedDict, total=False):
 
 
 class OptionArguments(ResponseOptionArguments, total=False):
-    """The options as keyword arguments; see `StreamOptions`."""
+    """All options as keyword arguments; see `StreamOptions`."""
 
     headers: Mapping[str, str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """How a stream behaves. All times are in seconds, but for `retry`.
+    """The options of a stream. Times are in seconds, except for `retry`.
 
     Attributes:
-        ping_interval: Time without an event before a ping. `None` switches pings off.
-        ping: What a ping is: the text of a comment, an event, or what makes one.
-        ping_form: Whether the comment is a `"block"`, ended by a blank line as that of
-            FastAPI, or just a `"line"`: some clients take the blank line for an event.
-        retry: Milliseconds that a browser waits before it reconnects, sent once at the
-            head of the stream.
-        send_timeout: Time that a client may take nothing for while bytes wait for it;
-            then it is dropped. `None` waits for ever.
-        max_pending: Bytes that may wait for the client; then the generator has to. 0 is
-            lockstep: the code after a `yield` runs once the event has been sent.
-        error_window: Time that the response head waits for the first event, so that an
-            error before it becomes the real HTTP response. 0 sends the head at once.
-        max_duration: Time after which the stream is ended, so that clients reconnect;
-            10 % more or less, so that they do not all come back at once.
-        on_open: Called with an `EventStream` before the first item is asked for. May be
+        ping_interval: Seconds without an event before a ping is sent. `None` disables
+            pings.
+        ping: The text of a ping comment, an event, or a function that returns an event.
+        ping_form: `"block"` ends a ping comment with a blank line, as FastAPI does.
+            `"line"` omits the blank line, for clients that take it for an empty event.
+        retry: Milliseconds that a browser waits before it reconnects. Sent once, at the
+            start of the stream.
+        send_timeout: Seconds that a client may accept nothing while bytes are pending.
+            Then it is dropped. `None` disables the timeout.
+        max_pending: Bytes that may be pending before the generator has to wait for the
+            client. 0 is lockstep: the code after a `yield` runs once the event has been
+            sent.
+        error_window: Seconds that the response head waits for the first event. If the
+            generator raises an exception before, the client gets an error response. 0
+            sends the head at once.
+        max_duration: Seconds after which the stream is ended, so that clients
+            reconnect. It varies by up to 10 %, so that they do not all reconnect at
+            once.
+        on_open: Called with an `EventStream` before the first item is requested. May be
             async.
-        on_error: Called with an exception that is raised mid-stream. An event that it
-            returns is sent as the last one; the stream still ends as a broken one, and
-            the exception still reaches the server's log. May be async.
-        on_close: Called with a `StreamSummary` last of all, when background tasks
-            have run and dependencies are closed (except those of a route with another
-            `response_class`, which returns the response). May be async.
-        on_shutdown: Called with an `EventStream` when the server stops while the stream
-            is open, at the beginning of `shutdown_grace`. Must not be async.
-        shutdown_grace: Time that the generator may go on for once the server stops.
-            `None` is 0 for GET, as an `EventSource` asks again; for other methods it is
-            the time that the server waits for its responses, or 30 s.
-        farewell: An event to send when the stream is ended before its generator, as the
-            server stops or `max_duration` is over, or what makes one. It completes the
-            response, which breaks off without it.
-        close_timeout: Time that a generator may take to close when its stream is over,
-            and a hook to run.
-        headers: Headers of the response, in place of the default ones of the same name.
-        json: How data is spelled that no model spells itself: `"fastapi"` is that of
-            `json.dumps`, with spaces and everything but ASCII escaped; `"compact"` is
-            that of orjson and pydantic, without spaces and as UTF-8.
+        on_error: Called with an exception that is raised mid-stream. If it returns an
+            event, that event is sent before the response is aborted. The exception
+            still reaches the server's log. May be async.
+        on_close: Called with a `StreamSummary` after the background tasks have run and
+            the dependencies are closed. If a route with another `response_class`
+            returns the response, it is called before the dependencies are closed. May
+            be async.
+        on_shutdown: Called with an `EventStream` when the server shuts down while the
+            stream is open, at the start of `shutdown_grace`. Must not be async.
+        shutdown_grace: Seconds that the generator may continue after server shutdown
+            has begun. `None` means 0 for GET, because an `EventSource` repeats its
+            request. For other methods it means the time that the server waits for open
+            responses, or 30 s if that is unknown.
+        farewell: A final event, or a function that returns one. It is sent when the
+            stream is ended before its generator: by server shutdown, `max_duration` or
+            `EventStream.end`. It completes the response; without it, the response is
+            aborted.
+        close_timeout: Seconds that the generator may take to close, and that an async
+            hook may take to run.
+        headers: Response headers. They replace default headers of the same name.
+        json: How data is written as JSON. `"fastapi"` writes it as `json.dumps` does,
+            with spaces and with non-ASCII characters escaped. `"compact"` writes it as
+            orjson and pydantic do, without spaces and as UTF-8. Items of a route with
+            an item type, and models as the data of an event, are always compact,
+            because pydantic writes them.
 
     Raises:
-        ValueError: A value is out of range.
+        ValueError: A value is invalid.
     """
 
     ping_interval: float | None = 15.0
@@ -164,31 +175,33 @@ class StreamOptions:
     json: Json = "fastapi"
 
     def __post_init__(self) -> None:
-        """Checks the values."""
-        _check_time("ping_interval", self.ping_interval, or_none=True, least=0.001)
+        """Check the values."""
+        _check_time("ping_interval", self.ping_interval, or_none=True, minimum=0.001)
         _check_time("send_timeout", self.send_timeout, or_none=True)
         _check_time("max_duration", self.max_duration, or_none=True)
         _check_time("error_window", self.error_window, or_zero=True)
         _check_time("shutdown_grace", self.shutdown_grace, or_none=True, or_zero=True)
         _check_time("close_timeout", self.close_timeout)
-        _check_count("max_pending", self.max_pending, least=0)
+        _check_count("max_pending", self.max_pending)
         if self.retry is not None:
-            _check_count("retry", self.retry, least=0, rest=" (milliseconds), or None")
-        # Raises where `retry` has more digits than Python prints.
+            _check_count("retry", self.retry, rest=" (milliseconds), or None")
+        # This raises if `retry` has more digits than Python converts to text.
         EncodedEvent(retry=self.retry)
         if self.ping_form not in ("block", "line"):
             raise ValueError(
                 f"ping_form must be 'block' or 'line', not {self.ping_form!r}"
             )
         if isinstance(self.ping, str):
-            EncodedEvent(comment=self.ping)  # raises where it is not UTF-8
+            EncodedEvent(comment=self.ping)  # raises if it cannot be encoded as UTF-8
         else:
-            _check_event("ping", self.ping, "a comment's text, an event")
+            _check_event("ping", self.ping, "a str (the text of a comment), an event")
             if self.ping_form == "line":
-                raise ValueError("ping_form='line' needs a ping that is a text")
+                raise ValueError(
+                    f"ping_form='line' needs a ping that is a str, not {self.ping!r}"
+                )
         if self.farewell is not None:
             _check_event("farewell", self.farewell, "None, an event")
-        ItemEncoder(json=self.json)  # raises what is wrong with it
+        ItemEncoder(json=self.json)  # raises if the value is unknown
         if self.on_shutdown is not None:
             _check_sync("on_shutdown", self.on_shutdown)
         for name, given in _HOOKS.items():
@@ -201,29 +214,32 @@ class StreamOptions:
             _check_headers(self.headers)
 
     def replace(self, changes: OptionArguments | ResponseOptionArguments) -> Self:
-        """These options with some changed.
+        """Return a copy with some options changed.
+
+        Args:
+            changes: The new values by option name.
 
         Raises:
-            TypeError: There is no such option.
-            ValueError: A value is out of range.
+            TypeError: An option does not exist.
+            ValueError: A value is invalid.
         """
         if unknown := changes.keys() - OPTION_NAMES:
             name = min(unknown)
-            meant = meant_option(name)
-            hint = f"did you mean {meant!r}?"
-            if meant is None:
-                hint = f"there are {', '.join(sorted(OPTION_NAMES))}"
+            similar = similar_option(name)
+            hint = f"did you mean {similar!r}?"
+            if similar is None:
+                hint = f"the options are {', '.join(sorted(OPTION_NAMES))}"
             raise TypeError(f"unknown option {name!r}; {hint}")
         return dataclasses.replace(self, **changes)
 
     def changes(self) -> OptionArguments:
-        """Return all of these options, as `replace` takes them."""
+        """Return all options as changes that `replace` accepts."""
         values: Any = {name: getattr(self, name) for name in OPTION_NAMES}
         chosen: OptionArguments = values
         return chosen
 
     def seconds_to_live(self) -> float:
-        """Return `max_duration`, different each time, or infinity."""
+        """Return `max_duration` with a random variation, or infinity."""
         if self.max_duration is None:
             return math.inf
         return self.max_duration * random.uniform(0.9, 1.1)
@@ -235,37 +251,32 @@ _HOOKS: Final = {
     "on_close": "the summary",
     "on_shutdown": "the stream",
 }
-"""What each hook is called with."""
+"""The hooks, each with the argument that it is called with."""
 
-LONGEST: Final = 1e9
-"""Seconds, three decades: less than what a loop's clock stumbles over."""
+MAX_SECONDS: Final = 1e9
+"""The longest time, about 32 years. The clock of an event loop can still add it."""
 
 OPTION_NAMES: Final = frozenset(field.name for field in fields(StreamOptions))
 
 
-def meant_option(name: str) -> str | None:
-    """Return the option that a name was meant for, if it is like one."""
+def similar_option(name: str) -> str | None:
+    """Return the option whose name is most similar, if any is similar enough."""
     from difflib import get_close_matches  # only an error needs it
 
     return next(iter(get_close_matches(name, OPTION_NAMES, n=1, cutoff=0.8)), None)
 
 
 def check_attribute(class_name: str, name: str) -> None:
-    """Refuses an attribute of a response class that would be no option.
+    """Reject a class attribute that was probably meant as an option.
 
     Raises:
-        TypeError: It is called like an option, or nearly.
+        TypeError: The attribute has the name of an option, or a similar one.
     """
-    if name == "options":
+    option = "options" if name == "options" else similar_option(name)
+    if option is not None:
         raise TypeError(
-            f"options are keywords of a class, not attributes: "
-            f"class {class_name}(..., options=...)"
-        )
-    meant = meant_option(name)
-    if meant is not None:
-        raise TypeError(
-            f"{name!r} is an attribute of the class; options are its keywords: "
-            f"class {class_name}(..., {meant}=...)"
+            f"{name!r} is set as a class attribute; set options as class keyword "
+            f"arguments: class {class_name}(..., {option}=...)"
         )
 
 
@@ -275,32 +286,32 @@ def _check_time(
     *,
     or_none: bool = False,
     or_zero: bool = False,
-    least: float = 0.0,
+    minimum: float = 0.0,
 ) -> None:
     if value is None and or_none:
         return
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if is_number and (
-        max(least, 5e-324) <= value <= LONGEST or (or_zero and not value)
+        max(minimum, 5e-324) <= value <= MAX_SECONDS or (or_zero and not value)
     ):
         return
-    allowed = "zero or a positive" if or_zero else "a positive"
-    bound = f" from {least:g} up" if least else ""
+    allowed = "a non-negative" if or_zero else "a positive"
+    bounds = f", at least {minimum:g}" if minimum else ""
+    if is_number and value > MAX_SECONDS:
+        bounds += f", at most {MAX_SECONDS:g}"
     rest = ", or None" if or_none else ""
     raise ValueError(
-        f"{name} must be {allowed} number of seconds{bound}{rest}, not {value!r}"
+        f"{name} must be {allowed} number of seconds{bounds}{rest}, not {value!r}"
     )
 
 
-def _check_count(name: str, value: Any, *, least: int, rest: str = "") -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(
-            f"{name} must be an integer from {least} up{rest}, not {value!r}"
-        )
+def _check_count(name: str, value: Any, *, rest: str = "") -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} must be a non-negative integer{rest}, not {value!r}")
 
 
 def is_event(value: object) -> TypeIs[Event]:
-    """Return whether a value is an event, ready or not."""
+    """Return whether a value is an event, pre-encoded or not."""
     return isinstance(value, (fastapi.sse.ServerSentEvent, EncodedEvent))
 
 
@@ -310,7 +321,9 @@ def _is_async(value: object) -> bool:
 
 def _check_sync(name: str, function: Any) -> None:
     if _is_async(function) or _is_async(type(function).__call__):
-        raise ValueError(f"{name} is not awaited, so it cannot be async: {function!r}")
+        raise ValueError(
+            f"{name} must not be async, because it is not awaited: {function!r}"
+        )
 
 
 def _check_headers(headers: Any) -> None:
@@ -318,42 +331,43 @@ def _check_headers(headers: Any) -> None:
         Headers(headers)
     except Exception as error:
         raise ValueError(
-            f"headers must be a mapping of texts, or None, not {headers!r}"
+            f"headers must be a mapping of str to str, or None, not {headers!r}"
         ) from error
 
 
 def _check_event(name: str, value: Any, allowed: str) -> None:
     if is_event(value):
-        encode_event(value)  # raises what is wrong with it
+        encode_event(value)  # raises if it is invalid
     elif callable(value):
         _check_sync(name, value)
         if isinstance(value, EventTemplate) and value.slots:
             raise ValueError(
-                f"{name} is called with nothing, so {value!r} cannot have slots"
+                f"{name} is called without arguments, so {value!r} must not have slots"
             )
         _check_call(name, value)
     else:
-        hint = "; ping_interval is the time between pings" if name == "ping" else ""
+        hint = "; set the time between pings with ping_interval"
         raise ValueError(
-            f"{name} must be {allowed}, or a callable that makes one, "
-            f"not {value!r}{hint}"
+            f"{name} must be {allowed}, or a callable that returns an event, "
+            f"not {value!r}{hint if name == 'ping' else ''}"
         )
 
 
 def _check_call(name: str, function: Any, *given: str) -> None:
-    """Refuses a function that would fail when it is called, perhaps much later.
+    """Reject a function whose call would fail, perhaps much later.
 
-    Other callables are not looked into: `inspect.signature` is slow, and trusts the
-    `__wrapped__` of a decorator that may pass something else on.
+    Only plain functions are checked. `inspect.signature` would be slow, and it follows
+    `__wrapped__`, although a decorator may call the function with other arguments.
     """
     if type(function) is not FunctionType:
         return
     code = function.__code__
-    least = code.co_argcount - len(function.__defaults__ or ())
-    most = math.inf if code.co_flags & inspect.CO_VARARGS else code.co_argcount
-    named = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
-    if named or not least <= len(given) <= most:
+    minimum = code.co_argcount - len(function.__defaults__ or ())
+    maximum = math.inf if code.co_flags & inspect.CO_VARARGS else code.co_argcount
+    keyword_only = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
+    if keyword_only or not minimum <= len(given) <= maximum:
+        arguments = f"with {' and '.join(given)}" if given else "without arguments"
         raise ValueError(
-            f"{name} is called with {' and '.join(given) or 'nothing'}, which "
-            f"{function.__qualname__}() does not take"
+            f"{name} is called {arguments}, which {function.__qualname__}() does not "
+            "accept"
         )

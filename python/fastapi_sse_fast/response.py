@@ -1,4 +1,4 @@
-"""The response class, and its options."""
+"""The response class."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_HEADERS = {
     b"cache-control": b"no-cache",
-    b"x-accel-buffering": b"no",  # nginx would collect events before it passes them on
+    b"x-accel-buffering": b"no",  # keeps nginx from buffering events
 }
 _SINGLE_HEADERS = frozenset({b"content-type", *_DEFAULT_HEADERS})
 
@@ -35,24 +35,24 @@ _Base = fastapi.sse.EventSourceResponse
 
 
 class EventSourceResponse(_Base):
-    r"""Streams Server-Sent Events.
+    r"""A response that streams Server-Sent Events.
 
-    As `response_class=` of a path operation that uses `yield`, in place of FastAPI's
-    class of the same name:
+    Set it as the `response_class` of a path operation that uses `yield`, instead of
+    FastAPI's class of the same name:
 
         @app.get("/items/stream", response_class=EventSourceResponse)
         async def stream_items() -> AsyncIterable[Item]:
             for item in items:
                 yield item
 
-    Or returned, from FastAPI or from plain Starlette, with an async or sync iterable.
-    Items are then encoded the same way, but `str` and bytes are taken for parts of the
-    body, as in a `StreamingResponse`:
+    Or return it, from FastAPI or from Starlette, with an async or sync iterable. Items
+    are encoded the same way, but `str` and bytes are sent unchanged, as in a
+    `StreamingResponse`:
 
         return EventSourceResponse(events())
 
-    Options are keywords: of a subclass, of `with_options`, and of a returned response.
-    All of them take the fields of `StreamOptions`, or whole `options`:
+    A subclass, `with_options` and a returned response all accept options as keyword
+    arguments: the fields of `StreamOptions`, or a whole `StreamOptions` as `options`:
 
         class Tokens(EventSourceResponse, ping_interval=5.0, on_close=count): ...
 
@@ -61,21 +61,21 @@ class EventSourceResponse(_Base):
         return EventSourceResponse(events(), ping_interval=5.0, on_close=count)
 
     Attributes:
-        options: What is set, of a class or a response.
+        options: The options of the class or of the response.
 
     Args:
-        content: What yields the items.
-        status_code: Status of the response.
-        headers: More headers, in place of the default ones of the same name, and of
-            those of the options.
-        media_type: Another content type.
-        background: Run when the stream is over.
-        options: The options, in place of those of the class.
-        **changes: Single options.
+        content: An async or sync iterable of items.
+        status_code: The HTTP status code.
+        headers: Additional headers. They replace default headers, and headers of the
+            options, of the same name.
+        media_type: The content type, if it is not `text/event-stream`.
+        background: A background task to run after the stream.
+        options: Options to use instead of those of the class.
+        **changes: Single options to change.
 
     Raises:
-        TypeError: `content` is not an iterable of items, or there is no such option.
-        ValueError: An option has a bad value.
+        TypeError: `content` is not an iterable of items, or an option does not exist.
+        ValueError: An option has an invalid value.
     """
 
     options: ClassVar[StreamOptions] = StreamOptions()
@@ -88,15 +88,15 @@ class EventSourceResponse(_Base):
         options: StreamOptions | None = None,
         **changes: Unpack[OptionArguments],
     ) -> None:
-        """Sets the options of a subclass.
+        """Set the options of a subclass.
 
         Args:
-            options: The options, in place of those of the base class.
-            **changes: Single options.
+            options: Options to use instead of those of the base class.
+            **changes: Single options to change.
 
         Raises:
-            TypeError: There is no such option, or it is an attribute of the class.
-            ValueError: An option has a bad value.
+            TypeError: An option does not exist, or is set as a class attribute.
+            ValueError: An option has an invalid value.
         """
         super().__init_subclass__()
         for name in vars(cls):
@@ -114,15 +114,15 @@ class EventSourceResponse(_Base):
         options: StreamOptions | None = None,
         **changes: Unpack[OptionArguments],
     ) -> type[Self]:
-        """Returns a subclass with other options; those not given stay as they are.
+        """Return a subclass with some options changed.
 
         Args:
-            options: The options, in place of those of this class.
-            **changes: Single options.
+            options: Options to use instead of those of this class.
+            **changes: Single options to change.
 
         Raises:
-            TypeError: There is no such option.
-            ValueError: An option has a bad value.
+            TypeError: An option does not exist.
+            ValueError: An option has an invalid value.
 
         Examples:
             >>> EventSourceResponse.with_options(retry=3000).options.retry
@@ -157,7 +157,7 @@ class EventSourceResponse(_Base):
         self.init_headers(headers)
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
-        """Adds those of the options, and those of an event stream, to those given."""
+        """Set the headers: those given, then the options, then the defaults."""
         if self.options.headers:
             chosen = Headers(self.options.headers).mutablecopy()
             chosen.update(headers or {})
@@ -169,18 +169,18 @@ class EventSourceResponse(_Base):
         )
 
     def encode_items_with(self, encoder_for: EncoderFactory) -> Self:
-        """Has items encoded by what `encoder_for` returns for a request."""
+        """Set the factory of the encoder, which is called for each request."""
         self._body.encoder_for = encoder_for
         return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Streams the items, then runs the background task.
+        """Stream the items, then run the background task.
 
-        The answer to HEAD has no body, so nothing is iterated for it.
+        A response to HEAD has no body, so nothing is iterated for it.
 
         Raises:
-            Exception: What the iterable raised. Before the first event nothing has been
-                sent, so FastAPI's exception handlers can still answer.
+            Exception: The iterable raised it. Before the first event nothing has been
+                sent, so FastAPI's exception handlers can still respond.
         """
         head = Head.of(scope, self.status_code, self._final_headers())
         if scope.get("method") == "HEAD":
@@ -191,7 +191,7 @@ class EventSourceResponse(_Base):
             return
         if self.body_iterator is self._body:
             source, encoder_for = self._body.items, self._body.encoder_for
-        else:  # somebody wrapped it, and has bytes for us
+        else:  # A middleware or a decorator has replaced it, usually with bytes.
             source, encoder_for = self.body_iterator, chunks
             if isinstance(source, AsyncIterable):
                 source = self._body.wrapped(source)
@@ -219,31 +219,33 @@ class EventSourceResponse(_Base):
         finally:
             try:
                 if self.options.on_close is not None:
-                    await self._tell(self.options.on_close, stream, error, request)
+                    await self._call_on_close(
+                        self.options.on_close, stream, error, request
+                    )
             finally:
-                del error  # which has this frame in its traceback: a cycle
+                del error  # Its traceback refers to this frame: a reference cycle.
 
-    async def _tell(
+    async def _call_on_close(
         self,
         on_close: CloseHook,
         stream: Stream,
         error: Exception | None,
         request: OpenRequest | None,
     ) -> None:
-        """Call the hook, if there is a request when its dependencies are closed."""
+        """Call the hook, after the dependencies are closed if the request is ours."""
         summary = stream.summary(error)
-        tell = functools.partial(
+        call = functools.partial(
             call_on_close, on_close, summary, self.options.close_timeout
         )
         if request is None:
-            await tell()
+            await call()
         else:
-            request.stack.push_async_callback(tell)
+            request.stack.push_async_callback(call)
 
     def _final_headers(self) -> list[tuple[bytes, bytes]]:
-        """The headers, where a dependency's `Cache-Control` replaces the default one.
+        """Return the headers without defaults that a dependency has overridden.
 
-        FastAPI appends the headers that dependencies set; the last one counts.
+        FastAPI appends the headers that dependencies set, so the last value counts.
         """
         last = {name: index for index, (name, _) in enumerate(self.raw_headers)}
         return [

@@ -1,4 +1,4 @@
-"""What is known of a stream when it is over."""
+"""The summary of a stream that `on_close` gets."""
 
 from __future__ import annotations
 
@@ -18,29 +18,36 @@ Reason: TypeAlias = Literal[
     "cancelled",
     "error",
 ]
-"""Why a stream is over."""
+"""Why a stream ended; see `StreamSummary`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSummary:
-    """What became of a stream.
+    """The summary of a stream that has ended.
 
     Attributes:
-        stream: The stream, as `on_open` was given it.
-        reason: Why it is over: the generator `finished` or raised (`error`), the client
-            `disconnected` or took nothing for `send_timeout`, `max_duration` has
-            passed, `EventStream.end` was called (`ended`), the server stops
-            (`shutdown`) or has `cancelled` the request.
-        error: The exception that it has raised, if it did.
-        status: The status that was sent; `None` where no head was, as for an error
-            before the first event, which is answered by another response.
-        events: How many events were sent; pings and the like do not count, nor does
-            what was being sent when the stream broke off.
+        stream: The handle of the stream, the one that `on_open` was called with.
+        reason: Why the stream ended:
+
+            * `finished`: the generator returned.
+            * `disconnected`: the client disconnected.
+            * `send_timeout`: the client accepted nothing for `send_timeout` seconds.
+            * `max_duration`: `max_duration` has passed.
+            * `ended`: `EventStream.end` was called.
+            * `shutdown`: the server is shutting down.
+            * `cancelled`: the server cancelled the request.
+            * `error`: the generator, or encoding an item, raised an exception.
+        error: The exception that the stream raised, or `None`.
+        status: The HTTP status code that was sent. `None` if no response head was sent,
+            for example because an exception before the first event became an error
+            response.
+        events: How many events were sent. Pings, `retry` and final events do not count,
+            and neither do events of a write that was interrupted.
         bytes: How many bytes of the body were sent.
-        seconds_to_first_event: From the start to the first event, if there was one.
-        seconds_open: From the start to the end.
-        seconds_waiting: How long of that the client did not take what was sent, because
-            it is slow, or its network.
+        seconds_to_first_event: Seconds from the start to the first event, or `None`.
+        seconds_open: Seconds from the start to the end.
+        seconds_waiting: Seconds of this time in which sending had to wait for the
+            client.
     """
 
     stream: EventStream
@@ -55,5 +62,5 @@ class StreamSummary:
 
     @property
     def route(self) -> str | None:
-        """The path of its route, as `"/items/{item_id}/events"`, if it has one."""
+        """The path of the route, such as `"/items/{item_id}/events"`, or `None`."""
         return self.stream.route

@@ -1,11 +1,11 @@
-"""Slots: the places of an `EventTemplate` that are filled for every event."""
+"""Slots, the placeholders of an `EventTemplate`."""
 
 from __future__ import annotations
 
-import secrets  # noqa: F401 -- as for `_fallback`
+import secrets  # noqa: F401 -- imported by Rust, see `_fallback`
 from typing import TYPE_CHECKING, overload
 
-from . import _slotted  # noqa: F401 -- as for `_fallback`
+from . import _slotted  # noqa: F401 -- imported by Rust, see `_fallback`
 from ._core import slot_digits, slot_text
 
 if TYPE_CHECKING:
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 class Slot(str):
-    """Stands in an `EventTemplate` for a value that every event has its own of.
+    """A placeholder in an `EventTemplate` for a value that differs per event.
 
-    It is a `str`, so that it can be where pydantic wants one, and is recognized in
-    what the template was encoded to. Its text means nothing otherwise.
+    A slot is a `str` with a random text, so that pydantic accepts it as a field of a
+    model and the template finds it in the encoded data.
 
     Args:
-        name: The keyword that the value is passed by.
-        type: What it has to be while the template is made: `str`, or `int` for fields
-            that take nothing else. The value that fills it can be of any type.
+        name: The keyword argument that fills the slot.
+        type: The type of the placeholder: `str`, or `int` for a field that only accepts
+            an `int`. The value that fills the slot may have any type.
 
     Raises:
-        ValueError: `name` is not an identifier, or there is no slot of that `type`.
+        ValueError: `name` is not an identifier, or `type` is neither `str` nor `int`.
 
     Examples:
         >>> Slot("content")
@@ -44,7 +44,7 @@ class Slot(str):
     def __new__(  # type: ignore[misc]
         cls, name: str, *, type: type[str | int] = str
     ) -> Self | int:
-        """Returns the slot, or the number that stands for it."""
+        """Return the slot, or the number that represents it."""
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(f"a slot's name must be an identifier, not {name!r}")
         if type is int:
@@ -56,9 +56,9 @@ class Slot(str):
         return slot
 
     def __reduce__(self) -> tuple[type[Self], tuple[str]]:
-        """Lets a slot be copied and pickled; in another process its text is another."""
+        """Support copying and pickling: in another process the text is a new one."""
         return type(self), (self.name,)
 
     def __repr__(self) -> str:
-        """As it was made."""
+        """Return the expression that creates the slot."""
         return f"Slot({self.name!r})"

@@ -66,8 +66,8 @@ def test_version() -> None:
     ("arguments", "message"),
     [
         ([], "required: COMMAND"),
-        (["bench", "nothing"], "no such row: nothing"),
-        (["bench", "--rounds", "0"], "there must be a round"),
+        (["bench", "nothing"], "unknown row: nothing (choose from paced, awaited,"),
+        (["bench", "--rounds", "0"], "--rounds must be at least 1, not 0"),
     ],
 )
 def test_what_cannot_be_is_said(arguments: list[str], message: str) -> None:
@@ -82,8 +82,8 @@ def test_without_uvicorn_a_command_says_what_to_install(command: str) -> None:
     done = run(command, without=("uvicorn",))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"python -m fastapi_sse_fast {command} needs uvicorn, which is not installed. "
-        f'With pip:\n\n    pip install "fastapi_sse_fast[{command}]"\n'
+        f"python -m fastapi_sse_fast {command} requires uvicorn, which is not "
+        f'installed. Run:\n\n    pip install "fastapi_sse_fast[{command}]"\n'
     )
 
 
@@ -103,8 +103,8 @@ def test_bench_measures_what_can_be_measured() -> None:
     done = run("bench", "dict", "--rounds", "1", without=("orjson", "sse_starlette"))
     assert done.returncode == 0, done.stderr
     assert done.stderr == (
-        "Left out, for want of a package: orjson, sse-starlette. "
-        'All there is: pip install "fastapi_sse_fast[bench]"\n\n'
+        "Skipped, because not installed: orjson, sse-starlette. "
+        'To include them: pip install "fastapi_sse_fast[bench]"\n\n'
     )
     assert f"fastapi_sse_fast {version('fastapi_sse_fast')}, " in done.stdout
     ours, theirs = ROW.findall(done.stdout)
@@ -139,5 +139,5 @@ def test_ctrl_c_ends_bench_and_its_servers() -> None:
         # Reading ends when no server process has the pipes open any more.
         stdout, stderr = process.communicate(timeout=DEADLINE)
     assert process.returncode == 130
-    assert re.sub(r"^Left out, .*\n\n", "", stderr) == ""
+    assert re.sub(r"^Skipped, .*\n\n", "", stderr) == ""
     assert "pydantic model" not in stdout

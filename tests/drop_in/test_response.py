@@ -114,10 +114,10 @@ def test_a_body_iterator_that_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (0, "streams an async or sync iterable of events, not 'int'"),
+        (0, "needs an async or sync iterable of events, not 'int'"),
         ("text", "not 'str'"),
         ({"data": "a"}, "not 'dict'"),
-        (numbers, "call it, and pass what it returns"),
+        (numbers, "call it and pass the result"),
     ],
 )
 def test_content_that_is_none(content: Any, message: str) -> None:

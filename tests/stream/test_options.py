@@ -78,7 +78,7 @@ def test_an_event_that_cannot_be_sent_is_refused_where_it_is_set() -> None:
 
 
 def test_only_a_text_can_be_a_line() -> None:
-    with pytest.raises(ValueError, match="needs a ping that is a text"):
+    with pytest.raises(ValueError, match="needs a ping that is a str, not"):
         EventSourceResponse.with_options(
             ping=ServerSentEvent(comment="x"), ping_form="line"
         )
@@ -105,7 +105,7 @@ def test_a_hook_that_could_not_be_called_is_refused_where_it_is_set(
     taken = 1 if option.startswith("on_") else 0
     wrong = (lambda: None) if taken else (lambda error: None)
     for hook in (method, named, wrong):
-        message = rf"{option} is called with .*{hook.__name__}.* does not take"
+        message = rf"{option} is called with.*{hook.__name__}.* does not accept"
         with pytest.raises(ValueError, match=message):
             EventSourceResponse.with_options(**{option: hook})  # type: ignore[arg-type]
 
@@ -124,14 +124,16 @@ def test_what_is_not_awaited_cannot_be_async(option: str) -> None:
 
     asynchronous: list[Any] = [event, functools.partial(event, 2), events, Events()]
     for made in asynchronous:
-        with pytest.raises(ValueError, match=f"{option} is not awaited"):
+        with pytest.raises(
+            ValueError, match=f"{option} must not be async, because it is not awaited"
+        ):
             EventSourceResponse.with_options(**{option: made})
 
 
 @pytest.mark.parametrize("option", ["ping", "farewell"])
 def test_nobody_fills_the_slots_of_an_option(option: str) -> None:
     template = EventTemplate({"a": Slot("a")})
-    with pytest.raises(ValueError, match=f"{option} is called with nothing"):
+    with pytest.raises(ValueError, match=f"{option} is called without arguments"):
         EventSourceResponse.with_options(**{option: template})  # type: ignore[arg-type]
     made: dict[str, Any] = {option: EventTemplate({"a": 1})}
     assert (
@@ -161,12 +163,24 @@ def test_a_hook_may_take_more_than_it_is_given(option: str) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"ping": 5}, "a comment's text, an event, or .* ping_interval is the time"),
-        ({"ping": None}, "a comment's text, an event, or .* ping_interval is the time"),
-        ({"farewell": "bye"}, "None, an event, or a callable that makes one, not"),
+        ({"ping": 5}, r"a str .*, an event, or .* between pings with ping_interval"),
+        ({"ping": None}, r"a str .*, an event, or .* between pings with ping_interval"),
+        (
+            {"farewell": "bye"},
+            "None, an event, or a callable that returns an event, not",
+        ),
         ({"on_close": "x"}, "on_close must be callable, or None, not 'x'"),
-        ({"retry": 1.5}, "from 0 up .milliseconds., or None, not 1.5"),
-        ({"max_pending": None}, "max_pending must be an integer from 0 up, not None"),
+        ({"retry": 1.5}, r"non-negative integer \(milliseconds\), or None, not 1.5"),
+        ({"max_pending": None}, "max_pending must be a non-negative integer, not None"),
+        (
+            {"ping_interval": 0},
+            "positive number of seconds, at least 0.001, or None, not",
+        ),
+        (
+            {"send_timeout": 1e10},
+            r"positive number of seconds, at most 1e\+09, or None",
+        ),
+        ({"error_window": -1}, "error_window must be a non-negative number of seconds"),
     ],
 )
 def test_a_bad_option_is_told_what_it_can_be(option: Any, message: str) -> None:
@@ -274,7 +288,7 @@ def test_a_class_may_have_other_attributes() -> None:
     [
         ("ping_intervall", "did you mean 'ping_interval'?"),
         ("on_closed", "did you mean 'on_close'?"),
-        ("timeout", "there are close_timeout, error_window, farewell,"),
+        ("timeout", "the options are close_timeout, error_window, farewell,"),
     ],
 )
 def test_an_unknown_option_is_an_error_everywhere(name: str, rest: str) -> None:
@@ -295,7 +309,7 @@ def test_options_of_a_returned_response() -> None:
     response = EventSourceResponse([1], retry=5, on_close=summaries)
     assert fetch(response).body == b"retry: 5\ndata: 1\n\n"
     assert summaries.reasons == ["finished"]
-    with pytest.raises(ValueError, match="retry must be an integer"):
+    with pytest.raises(ValueError, match="retry must be a non-negative integer"):
         EventSourceResponse([1], retry=-5)
 
 

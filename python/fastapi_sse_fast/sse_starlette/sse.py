@@ -35,7 +35,7 @@ from .._shutdown import shutdown, tell_of_a_stop
 from .._stream import Head, Limits, Stream
 from .._stream.hooks import logged
 from ..content import checked_content
-from ..options import LONGEST, StreamOptions
+from ..options import MAX_SECONDS, StreamOptions
 from . import _original
 from .event import ServerSentEvent, ensure_bytes
 
@@ -305,14 +305,14 @@ class EventSourceResponse(Response):
     def _options(self) -> StreamOptions:
         interval, timeout = self._ping_interval, self.send_timeout
         close_timeout, stopping = self._cleanup_timeout, self._shutdown_event
-        grace: float | None = min(self._shutdown_grace_period, LONGEST)
+        grace: float | None = min(self._shutdown_grace_period, MAX_SECONDS)
         if not grace and stopping is None:
             grace = None  # nobody has asked for an end at once
         times = (
-            min(max(float(interval), LEAST_SECONDS), LONGEST) if interval else None,
+            min(max(float(interval), LEAST_SECONDS), MAX_SECONDS) if interval else None,
             _at_most_longest(timeout),
             grace,
-            LONGEST if close_timeout is None else min(close_timeout, LONGEST),
+            MAX_SECONDS if close_timeout is None else min(close_timeout, MAX_SECONDS),
         )
         factory = self.ping_message_factory
         if factory is None and stopping is None:
@@ -328,7 +328,7 @@ class EventSourceResponse(Response):
 def _at_most_longest(seconds: Any) -> Any:
     """Return what is as long as nobody waits for; all else is checked as an option."""
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    return min(seconds, LONGEST) if is_number else seconds
+    return min(seconds, MAX_SECONDS) if is_number else seconds
 
 
 def _options(
