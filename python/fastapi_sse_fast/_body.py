@@ -1,8 +1,8 @@
-"""The body of a response as bytes, for who looks at it or puts another in its place.
+"""The `body_iterator` of a response, for code that iterates or replaces it.
 
-A response streams its items by itself. But it is a `StreamingResponse` to others: a
-middleware or a decorator may iterate its `body_iterator`, or replace that by a
-generator of its own around it.
+A response streams its items without it. But the response is also a `StreamingResponse`:
+a middleware or a decorator may iterate its `body_iterator`, or wrap it in another
+generator.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 class EncoderFactory(Protocol):
-    """Makes the encoder for one request, of the spelling that is asked for."""
+    """A function that returns the encoder for a request."""
 
     def __call__(self, scope: Scope, json: Json, /) -> ItemEncoder: ...
 
 
 def chunks(scope: Scope, json: Json) -> ItemEncoder:
-    """Return what encodes items, and passes parts of a body on as they are."""
+    """Return an encoder that sends `str` and bytes unchanged."""
     no_event = functools.partial(_warn_of_text, scope)
     return ItemEncoder.chunks(json=json, no_event=no_event)
 
@@ -43,26 +43,27 @@ def _warn_of_text(scope: Scope, part: str) -> None:
     name = str(getattr(endpoint, "__qualname__", endpoint))
     warn_once(
         f"text of {name}",
-        "%s streams the text %.40r, which is sent as it is, but no event begins like "
-        "that: yield ServerSentEvent(raw_data=...), or, for JSON, yield from the path "
-        "operation itself, with response_class=EventSourceResponse",
+        "%s streams the str %.40r, which is sent unchanged, but no event begins like "
+        "that: yield ServerSentEvent(raw_data=...), or, to send it as JSON, yield it "
+        "from the path operation function, with response_class=EventSourceResponse",
         name,
         part,
     )
 
 
 class Body:
-    """What `body_iterator` is: the items, and the same as bytes.
+    """The default `body_iterator` of a response: an iterable of encoded items.
 
-    The response is not known here: the two would keep each other.
+    It does not refer to the response, because that would be a reference cycle.
 
     Args:
-        items: What yields the items.
+        items: The iterable of items.
+        options: The options of the response.
 
     Attributes:
-        items: What yields the items.
-        encoder_for: Returns what encodes them, for a request.
-        options: Of the response.
+        items: The iterable of items.
+        encoder_for: A function that returns the encoder for a request.
+        options: The options of the response.
     """
 
     __slots__ = ("_iterator", "encoder_for", "items", "options")
@@ -76,10 +77,10 @@ class Body:
         self._iterator: AsyncIterator[bytes] | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Return the bytes of each item.
+        """Return an iterator over the bytes of each item.
 
-        The same iterator every time: who has looked at the first chunk may go on with
-        another loop.
+        It is the same iterator each time, so a wrapper may peek at the first item and
+        resume in another loop.
         """
         if self._iterator is None:
             encoder = self.encoder_for({}, self.options.json)
@@ -88,9 +89,10 @@ class Body:
         return self._iterator
 
     async def wrapped(self, chunks: AsyncIterable[Any]) -> AsyncIterator[Any]:
-        """Yield what somebody has made of the bytes, and close theirs and ours.
+        """Yield from a wrapper of this iterable, then close both.
 
-        An `async for` in their generator leaves our iterator to the garbage collector.
+        An `async for` in the wrapper would leave this iterator to the garbage
+        collector.
         """
         chunks = aiter(chunks)
         timeout = self.options.close_timeout
@@ -123,8 +125,8 @@ async def _in_threads(items: Iterable[Any]) -> AsyncIterator[Any]:
     """Iterate in worker threads."""
     iterator = iter(items)
     end = object()
-    # `task.cancel()` leaves a thread behind, which has to be out of the iterator before
-    # that can be closed.
+    # `task.cancel()` does not wait for the thread, which may still run the iterator. It
+    # can be closed only after that.
     lock = threading.Lock()
 
     def next_item() -> Any:
@@ -145,7 +147,7 @@ async def _in_threads(items: Iterable[Any]) -> AsyncIterator[Any]:
 
 
 async def _close(iterator: Any, within: float) -> None:
-    """Close it, unless a task of its user's is in it, which that has to end."""
+    """Close an iterator, unless another task is still running it."""
     if hasattr(iterator, "aclose") and not getattr(iterator, "ag_running", False):
         with anyio.move_on_after(within, shield=True):
             await iterator.aclose()

@@ -1,7 +1,7 @@
-"""Whether the seam fits the FastAPI that is here: throwaway routes, run in memory.
+"""The probe: tries the seam on throwaway routes, in memory.
 
-Neither what a release may rename nor what an application may have wrapped has to be
-known by name: what a request would run into, the probe runs into before.
+A release of FastAPI may have renamed something, or an application may have wrapped it.
+The probe does not have to know what: it gets the same errors as a request would.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class DoesNotFitError(Exception):
-    """FastAPI has done something else than what is relied on."""
+    """FastAPI does not behave in the way that the seam relies on."""
 
 
 class Item(BaseModel):
-    """What a route of the probe yields."""
+    """An item that a route of the probe yields."""
 
     n: int
     absent: int | None = None
@@ -40,20 +40,20 @@ async def _yields() -> AsyncIterator[Item]:
 async def _returns(request: Request) -> Any:
     opened = opened_request(request.scope)
     if opened is None or request.receive is not opened.client:
-        raise DoesNotFitError("a request does not receive from where it should")
+        raise DoesNotFitError("the request does not use the shared receive")
     return [1]
 
 
 for _endpoint in (_yields, _returns):
-    # FastAPI looks for the source of every endpoint, which takes long the first time.
+    # FastAPI reads the source of every endpoint, which is slow the first time.
     _endpoint.__code__ = _endpoint.__code__.replace(co_filename="<probe>")
 
 
 class Probe:
-    """A route whose endpoint yields, and one whose endpoint returns its stream.
+    """A route whose endpoint yields items, and one whose endpoint returns them.
 
     Args:
-        response_class: Of the routes.
+        response_class: The response class of the routes.
     """
 
     def __init__(self, response_class: type[EventSourceResponse]) -> None:
@@ -73,20 +73,21 @@ class Probe:
         return len(self._router.routes)
 
     def run(self) -> None:
-        """Call the routes as a server does, up to the code of the responses.
+        """Call the routes as a server does, until they call their responses.
 
         Raises:
-            Exception: What a request of a real route would raise.
+            Exception: A request to a real route would raise it, too.
         """
         for index in range(self.number_of_routes):
-            # Telemetry, say, may be open for the request that the first route is for.
+            # The context of the current request must not be seen, for example by
+            # telemetry.
             Context().run(self._call, f"/{index}")
         typed, plain = self._responses
         frames = bytes(encode_event({"n": 1}, json="compact"))
         if _encoded(typed, Item(n=1), {"n": 1}) != frames * 2:
-            raise DoesNotFitError("an item of a type is encoded in another way")
+            raise DoesNotFitError("a typed item is encoded differently")
         if _encoded(plain, [1]) != bytes(encode_event([1])):
-            raise DoesNotFitError("an item is encoded in another way")
+            raise DoesNotFitError("an item is encoded differently")
         try:
             _encoded(typed, {"n": "not a number"})
         except ResponseValidationError:
@@ -94,18 +95,18 @@ class Probe:
         raise DoesNotFitError("an item is not validated")
 
     def _call(self, path: str) -> None:
-        """Run all of a request in one step, as there may be no event loop."""
+        """Run a request without an event loop: it must not have to wait."""
         request = self._request(path)
         try:
             request.send(None)
         except StopIteration:
             return
         request.close()
-        raise DoesNotFitError("a request has to wait")
+        raise DoesNotFitError("the request has to wait")
 
     async def _request(self, path: str) -> None:
         async def unused(*_: Any) -> Any:
-            raise DoesNotFitError("a request receives or sends by itself")
+            raise DoesNotFitError("the request receives or sends a message")
 
         async with AsyncExitStack() as stack:
             scope = {

@@ -1,8 +1,8 @@
-"""The data of a template: where its slots stand, and who writes what fills them.
+"""The data of a template: where its slots are, and how their values are encoded.
 
-A template writes a scalar straight into its frame. What any other value becomes depends
-on all that stands around it: the configuration of a model, a serializer, FastAPI's
-encoder. So it is put into a copy of the data, which is encoded as a whole.
+A template writes a scalar directly into its frame. How any other value is encoded
+depends on what contains it: the configuration of a model, a serializer, FastAPI's
+encoder. Such a value is put into a copy of the data, and the whole copy is encoded.
 """
 
 from __future__ import annotations
@@ -23,47 +23,49 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 Path: TypeAlias = tuple[Any, ...]
-"""Fields, keys, indices and attributes that lead from the data to a slot."""
+"""The fields, keys, indices and attributes that lead from the data to a slot."""
 
 Tree: TypeAlias = dict[Any, Any]
-"""All paths of the data; the name of a slot where one ends."""
+"""All paths as nested dicts. A path ends with the name of its slot."""
 
-# FastAPI's encoder goes through these, and writes what it finds without regard to them.
+# FastAPI's encoder encodes the items of these containers independently.
 _PLAIN = (dict, list, tuple, OrderedDict, defaultdict, deque)
 
-# Most data is of these types. Whether it is of any other is not asked: that would take
-# three times as long as all the rest of looking for slots.
+# Most data has these types. Checking them first avoids `isinstance` checks, which would
+# take three times as long as the rest of the search.
 _CONTAINERS = (dict, list, tuple)
 _SCALARS = (str, int, float, bool, type(None))
 
-# Of pydantic itself, for `Sequence` and the like: they only choose how to iterate.
+# The serializers of these modules of pydantic, for `Sequence` and similar types, do not
+# change values.
 _HARMLESS = ("pydantic._internal._serializers", "pydantic._internal._std_types_schema")
 
 
 class SlottedData:
-    """Data that a template is made of.
+    """The data of a template.
 
     Args:
         data: The data, with slots.
-        writes_itself: Whether it has a `model_dump_json`, which is called then.
+        writes_itself: Whether the data is encoded by its `model_dump_json` method.
 
     Raises:
-        ValueError: A slot is there twice, or the data cannot be encoded a second time.
+        ValueError: A slot is used twice, or the data can be encoded only once.
     """
 
     __slots__ = ("data", "is_plain", "slots", "tree")
 
     data: Any
-    """A copy, if it will be needed."""
+    """The data, or a copy if the template will need one."""
 
     is_plain: bool
-    """Whether FastAPI's encoder writes the value of each slot alone."""
+    """Whether FastAPI's encoder encodes the value of each slot independently."""
 
     slots: dict[str, bool]
-    """By name, whether scalars may be written in place, once one was seen to come out
-    as it would of the whole."""
+    """The slots by name, each with whether scalars may be written directly once one of
+    them was encoded in the whole data with the same result."""
 
     tree: Tree | str
+    """The paths to the slots, or the name of the slot if the data is a slot."""
 
     def __init__(self, data: Any, *, writes_itself: bool) -> None:
         paths, has_iterator = _find(data, in_model=writes_itself)
@@ -76,46 +78,46 @@ class SlottedData:
             return
         if has_iterator:
             raise ValueError(
-                "the data of a template has an iterator, which can be encoded only "
-                "once: give it a list"
+                "the data of a template contains an iterator, which can be encoded "
+                "only once: use a list"
             )
-        # Whoever has made the data may go on with it.
+        # The application may change its data later.
         self.data = _copied(data)
         steps = (step for path in paths.values() for step in path)
         if not all(type(step) in (str, int) for step in steps):
-            # A key that was copied can be another.
+            # A copied key may not be equal to the original.
             paths, _ = _find(self.data, in_model=writes_itself)
         self.slots = {}
         for name, path in paths.items():
             try:
-                is_up_to_python = _is_up_to_python(self.data, path, writes_itself)
+                may_run_python = _may_run_python(self.data, path, writes_itself)
             except (LookupError, TypeError):
-                is_up_to_python = True  # schemas are not as we know them
-            self.slots[name] = not is_up_to_python
+                may_run_python = True  # This release has other schemas.
+            self.slots[name] = not may_run_python
         self.tree = _tree(paths)
 
     def filled(self, values: dict[str, Any]) -> Any:
-        """The data with these values in place of their slots."""
+        """Return the data with values in place of the slots."""
         return _filled(self.data, self.tree, values.get)
 
     @staticmethod
     def kept(values: dict[str, Any]) -> dict[str, Any]:
-        """Values that can be encoded any number of times, whatever becomes of them.
+        """Return copies of values, so that they can be encoded many times.
 
         Raises:
-            ValueError: One can be encoded only once.
+            ValueError: A value can be encoded only once.
         """
         for name, value in values.items():
             _, has_iterator = _find(value, in_model=True)
             if has_iterator:
                 raise ValueError(
-                    f"slot {name!r}: an iterator can be encoded only once: give it a "
-                    "list"
+                    f"the value of slot {name!r} contains an iterator, which can be "
+                    "encoded only once: use a list"
                 )
         return {name: _copied(value) for name, value in values.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Lets a template be pickled: in another process slots look different."""
+        """Support pickling: in another process, slots have other texts."""
         return _restored, (self.data, self.slots, self.tree)
 
 
@@ -137,11 +139,11 @@ def _copied(value: Any) -> Any:
 
 
 def _find(data: Any, *, in_model: bool) -> tuple[dict[str, Path], bool]:
-    """The paths to all slots, and whether an iterator was met on the way."""
+    """Return the paths to all slots, and whether the data contains an iterator."""
     paths: dict[str, Path] = {}
-    seen: dict[int, Any] = {}  # kept alive, so that no other has the id of one
+    seen: dict[int, Any] = {}  # Values are kept alive, so that their ids stay unique.
     has_iterator = False
-    # A way is the way before and one more step: data can be a million levels deep.
+    # Data can be a million levels deep, so a way is a linked list of steps.
     waiting: list[tuple[Any, Any, bool]] = [(data, None, in_model)]
     while waiting:
         value, way, in_model = waiting.pop()
@@ -149,7 +151,7 @@ def _find(data: Any, *, in_model: bool) -> tuple[dict[str, Path], bool]:
             name = slot_name(value)
             if name is not None:
                 if name in paths:
-                    raise ValueError(f"slot {name!r} is there twice")
+                    raise ValueError(f"slot {name!r} is used twice")
                 paths[name] = _path(way)
                 continue
             if type(value) in _SCALARS:
@@ -174,7 +176,7 @@ def _path(way: Any) -> Path:
 
 
 def _children(value: Any, *, in_model: bool) -> Iterable[tuple[Any, Any]]:
-    """What is encoded of a value, each with the step to it."""
+    """Return the parts of a value that are encoded, each with the step to it."""
     if type(value) is dict:
         return value.items()
     if type(value) in _CONTAINERS:
@@ -193,9 +195,9 @@ def _children(value: Any, *, in_model: bool) -> Iterable[tuple[Any, Any]]:
         names = (field.name for field in dataclasses.fields(value))
         return [(name, getattr(value, name)) for name in names if hasattr(value, name)]
     if in_model:
-        return ()  # only a serializer could write it
+        return ()  # Only a serializer can encode it.
     attributes = getattr(value, "__dict__", {})
-    # SQLAlchemy's, behind which is all of its session.
+    # Attributes of SQLAlchemy refer to its whole session.
     return [item for item in attributes.items() if not item[0].startswith("_sa")]
 
 
@@ -211,7 +213,7 @@ def _child(value: Any, step: Any) -> Any:
 
 
 def _with_children(value: Any, children: dict[Any, Any]) -> Any:
-    """A copy with other children, which are not validated."""
+    """Return a copy with other children, without validation."""
     if isinstance(value, tuple):
         items = (children.get(index, item) for index, item in enumerate(value))
         return tuple.__new__(type(value), items)
@@ -219,14 +221,14 @@ def _with_children(value: Any, children: dict[Any, Any]) -> Any:
         model = BaseModel.__copy__(value)
         fields, extra = vars(model), model.__pydantic_extra__
         for name in fields.keys() - type(value).model_fields.keys():
-            del fields[name]  # a cached property: it may be another now
+            del fields[name]  # A cached property may have another value now.
         for step, child in children.items():
             (fields if extra is None or step not in extra else extra)[step] = child
         return model
     other: Any
     if dataclasses.is_dataclass(value):
         other = object.__new__(type(value))
-        # One with slots, and frozen, cannot be copied otherwise.
+        # `copy.copy` cannot copy a frozen dataclass with slots.
         children = dict(_children(value, in_model=False)) | children
         getattr(other, "__dict__", {}).update(getattr(value, "__dict__", {}))
     else:
@@ -242,7 +244,7 @@ def _with_children(value: Any, children: dict[Any, Any]) -> Any:
 
 
 def _filled(value: Any, tree: Tree | str, fill: Callable[[str, Any], Any]) -> Any:
-    """A copy in which a slot is what `fill` makes of its name and what stands there."""
+    """Return a copy in which each slot is replaced by `fill(name, slot)`."""
     if isinstance(tree, str):
         return fill(tree, value)
     children = {
@@ -266,7 +268,7 @@ def _tree(paths: dict[str, Path]) -> Tree | str:
 
 
 def _values_on(path: Path, data: Any) -> Iterator[tuple[Any, Any]]:
-    """The containers on the way to a slot, each with the next step."""
+    """Yield the containers on the path to a slot, each with the next step."""
     for step in path:
         yield data, step
         data = _child(data, step)
@@ -278,10 +280,10 @@ def _is_plain(data: Any, path: Path, writes_itself: bool) -> bool:
     )
 
 
-def _is_up_to_python(data: Any, path: Path, writes_itself: bool) -> bool:
-    """Whether code that is not pydantic's or FastAPI's may look at the slot's value.
+def _may_run_python(data: Any, path: Path, writes_itself: bool) -> bool:
+    """Return whether code of the application may see the value of a slot.
 
-    What it makes of one scalar says nothing about the next.
+    How such code encodes one scalar says nothing about the next one.
     """
     schemas: _Schemas | None = None
     for value, step in _values_on(path, data):
@@ -299,32 +301,38 @@ def _is_up_to_python(data: Any, path: Path, writes_itself: bool) -> bool:
 
 
 def _is_own(model: Any, method: str) -> bool:
-    """Whether a method of a model is the one that pydantic's own module defines."""
+    """Return whether a method of a model is the original one of pydantic."""
     function = getattr(getattr(model, method, None), "__func__", None)
     return getattr(function, "__globals__", None) is vars(pydantic.main)
 
 
 class _Schemas:
-    """The parts of pydantic's schemas that may say how a value is serialized."""
+    """The nodes of pydantic's schemas that determine how a value is serialized.
+
+    It follows a path through the data. At its start, no schema is known.
+    """
 
     def __init__(self) -> None:
-        """Starts where nothing is declared."""
         self._nodes: list[Any] = []
         self._definitions: dict[str, Any] = {}
 
     def enter(self, value: Any, step: Any) -> bool:
-        """Goes from a value to a child, and returns whether no code is on the way."""
+        """Follow the path from a value to a child.
+
+        Returns:
+            Whether no code of the application is on the way.
+        """
         is_model = isinstance(value, BaseModel)
         if is_model or dataclasses.is_dataclass(value):
             own = getattr(type(value), "__pydantic_core_schema__", None)
             if own is not None and not isinstance(own, dict):
-                return False  # not built yet
+                return False  # The schema is not built yet.
             self._nodes += [own] if own else []
         nodes = self._all()
         if any(map(_has_serializer, nodes)):
             return False
         if not is_model and not dataclasses.is_dataclass(value):
-            return True  # the schema of a list has that of its items in it
+            return True  # The schema of a list contains that of its items.
         fields: list[Any] = []
         for node in nodes:
             if node["type"] in ("model", "dataclass"):
@@ -336,11 +344,11 @@ class _Schemas:
         return bool(fields) or not is_model
 
     def has_serializer(self) -> bool:
-        """Whether a function may have a say in what is written."""
+        """Return whether a function may determine how the value is serialized."""
         return any(map(_has_serializer, self._all()))
 
     def _all(self) -> list[Any]:
-        """The nodes and all inside of them, but for the fields of models."""
+        """Return the nodes and all nodes inside, except for the fields of models."""
         found: list[Any] = []
         seen: set[int] = set()
         waiting = list(self._nodes)
@@ -374,7 +382,12 @@ class _Schemas:
         return found
 
     def _field(self, node: Any, name: str) -> list[Any] | None:
-        """The schema of a field, if there is one, of a model without functions."""
+        """Return the schema of a field.
+
+        Returns:
+            A list with the schema, an empty list if the field is not declared, or
+            `None` if a function may serialize the whole model.
+        """
         schema = node["schema"]
         if node.get("root_model"):
             return [schema]

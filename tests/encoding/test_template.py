@@ -238,7 +238,7 @@ def test_an_event_is_no_data_of_one(event: Any) -> None:
         (lambda: EventTemplate({Slot("a"): 1}), "slot 'a' is a key"),
         (lambda: EventTemplate({Slot("a"): 1}, json="compact"), "slot 'a' is a key"),
         (lambda: EventTemplate({Slot("a", type=int): 1}), "slot 'a' is part of a"),
-        (lambda: EventTemplate([Slot("a"), Slot("a")]), "slot 'a' is there twice"),
+        (lambda: EventTemplate([Slot("a"), Slot("a")]), "slot 'a' is used twice"),
         (lambda: EventTemplate(["to " + Slot("a")]), "slot 'a' is part of a longer"),
         (lambda: EventTemplate([Slot("a") + "."]), "slot 'a' is part of a longer"),
         (lambda: EventTemplate(['"' + Slot("a") + '"']), "slot 'a' is part of a"),
