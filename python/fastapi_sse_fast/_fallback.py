@@ -1,7 +1,7 @@
-"""What the Rust core falls back to for unusual values: FastAPI's own code.
+"""FastAPI's own code, which the Rust core falls back to for unusual values.
 
-Rust imports it by name. So does `event.py`: what freezes an application, such as
-PyInstaller, reads import statements, and leaves out what nobody imports.
+Rust imports this module by name. `event.py` imports it as well, because tools that
+freeze applications, such as PyInstaller, find modules by their import statements.
 """
 
 from __future__ import annotations
@@ -16,60 +16,61 @@ from fastapi.sse import ServerSentEvent as ValidatedEvent
 from pydantic_core import PydanticSerializationError, SchemaSerializer, core_schema
 
 __all__ = [
-    "REFUSING",
+    "REJECTING_SERIALIZER",
     "ValidatedEvent",
     "dump_compact_json",
     "dump_json",
     "jsonable_encoder",
-    "refuse",
+    "reject_event",
     "what_to_do_with",
 ]
 
 
 def what_to_do_with(event: object) -> str:
-    """Say what is missing where an event is taken for data, or for a part of a body."""
+    """Return the error message for an event that another response would send."""
     return (
-        f"{type(event).__name__} is sent by an EventSourceResponse only: set "
-        "response_class=EventSourceResponse (from fastapi_sse_fast) for a route that "
+        f"{type(event).__name__} can only be sent by an EventSourceResponse: set "
+        "response_class=EventSourceResponse (from fastapi_sse_fast) on a route that "
         "yields it, or return EventSourceResponse(...)"
     )
 
 
-def refuse(event: object) -> Any:
-    """What `jsonable_encoder` calls for an event."""
+def reject_event(event: object) -> Any:
+    """Raise an error. `jsonable_encoder` calls this for an event."""
     raise TypeError(what_to_do_with(event))
 
 
-def _refuse_in_pydantic(event: object) -> Any:
-    # The only error that pydantic does not wrap in another one.
+def _reject_in_pydantic(event: object) -> Any:
+    # pydantic would wrap any other exception in this one.
     raise PydanticSerializationError(what_to_do_with(event))
 
 
-REFUSING = SchemaSerializer(
+REJECTING_SERIALIZER = SchemaSerializer(
     core_schema.any_schema(
         serialization=core_schema.plain_serializer_function_ser_schema(
-            _refuse_in_pydantic
+            _reject_in_pydantic
         )
     )
 )
-"""What pydantic serializes an event with, as its `__pydantic_serializer__`."""
+"""The `__pydantic_serializer__` of an event."""
 
 
 def dump_json(value: Any) -> str:
-    """The JSON of what `jsonable_encoder` returned, as FastAPI's router makes it."""
+    """Return a result of `jsonable_encoder` as JSON, as FastAPI's router writes it."""
     return json.dumps(_without_non_finite(value))
 
 
 def dump_compact_json(value: Any) -> str:
-    """The same without spaces and, but for what JSON and UTF-8 demand, unescaped."""
+    """Return a result of `jsonable_encoder` as JSON without spaces and as UTF-8."""
     encoded = _without_non_finite(value)
     text = json.dumps(encoded, ensure_ascii=False, separators=(",", ":"))
-    # Only in strings can there be one; UTF-8 cannot say it.
+    # A lone surrogate cannot be encoded as UTF-8. It can only occur in a string, where
+    # it can be escaped.
     return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _without_non_finite(value: Any) -> Any:
-    # As FastAPI does since 0.143.3: values only, never the keys of a dict.
+    # FastAPI does the same since 0.143.3, for values but not for the keys of a dict.
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,15 +1,15 @@
-"""One request of our routes while it is open.
+"""The state of an open request to one of our routes.
 
-It begins before the dependencies are opened, so that a server which is told to stop
-meanwhile does not wait for the stream that is still to come. FastAPI unwinds the exit
-stack when all of the dependencies are closed.
+It is created before the dependencies are opened. If the server shuts down meanwhile,
+the stream is ended as soon as it is opened. FastAPI unwinds the request's exit stack
+after it has closed all dependencies.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._shutdown import Opening
+from ._shutdown import PendingStream
 from ._stream.client import Client
 
 if TYPE_CHECKING:
@@ -22,25 +22,25 @@ _KEY = "fastapi_sse_fast.open_request"
 
 
 class OpenRequest:
-    """What a stream has to know of its request.
+    """The state of a request that its stream needs.
 
     Attributes:
-        opening: Whether the server was told to stop since the request began.
-        stack: What FastAPI unwinds last.
-        client: What the request receives from.
+        pending: The registration of the stream that is still to be opened.
+        stack: The exit stack that FastAPI unwinds last.
+        client: The client, whose `receive` the request and the stream share.
     """
 
-    __slots__ = ("client", "opening", "stack")
+    __slots__ = ("client", "pending", "stack")
 
     def __init__(self, request: Request, stack: AsyncExitStack) -> None:
-        self.opening = Opening()
+        self.pending = PendingStream()
         self.stack = stack
         self.client = Client(request.receive)
         request._receive = self.client
 
 
 def open_request(request: Request) -> None:
-    """Note that a request is open, until its exit stack is unwound."""
+    """Create the state of a request. It is closed when the exit stack is unwound."""
     scope: Any = request.scope
     stack: AsyncExitStack | None = scope.get("fastapi_middleware_astack")
     if stack is not None:
@@ -51,21 +51,21 @@ def open_request(request: Request) -> None:
 def _close_request(scope: Any) -> None:
     opened: OpenRequest | None = scope.pop(_KEY, None)
     if opened is not None:
-        opened.opening.close()
+        opened.pending.close()
 
 
 def opened_request(scope: Scope) -> OpenRequest | None:
-    """Return the request, while it is open.
+    """Return the state of a request, or `None` if the request is closed or not ours.
 
-    Responses to errors may come later: FastAPI leaves the unwound stack in the scope.
+    A response of an exception handler may ask when the request is closed already.
     """
     return scope.get(_KEY)
 
 
 def client_of(request: OpenRequest | None, receive: Receive) -> Client:
-    """Return what the request and its stream receive from, one for both.
+    """Return the client that a stream receives from.
 
-    A request whose `receive` was replaced keeps what it was given.
+    It is shared with the request, unless something has replaced `receive` since.
     """
     if request is not None and request.client.receive is receive:
         return request.client

@@ -1,16 +1,20 @@
-"""The seam: how a route's generator gets to our response instead of FastAPI's encoder.
+"""The seam with FastAPI: makes its router pass the generator to our response.
 
-FastAPI encodes events in its router, not in the response class. `get_request_handler`
-builds the handler of every route; it is wrapped here, and for routes of our class two
-of its arguments are replaced: the endpoint becomes an *envelope*, a generator function
-that yields what the endpoint returns, such as its un-started generator, and the
-response class becomes a factory that opens it. For FastAPI that is a raw streaming
-response. Parameters, dependencies, status, headers and background tasks remain its own
-code.
+FastAPI encodes events in its router, not in the response class. Its function
+`get_request_handler` builds the handler of every route. This module wraps it, and
+replaces two of its arguments for routes of our class:
 
-This is the only module that needs what FastAPI does not document. The first route of
-ours is preceded by a throwaway one, see `_probe.py`. Where that does not work, nothing
-is replaced and FastAPI's own implementation streams: slower, never wrong.
+* The endpoint becomes an *envelope*: a generator function that yields what the endpoint
+  returns, such as its generator, which has not been started.
+* The response class becomes a factory that opens the envelope.
+
+To FastAPI, this is a streaming response like any other. It still handles parameters,
+dependencies, the status, headers and background tasks.
+
+This is the only module that relies on undocumented parts of FastAPI. Before the first
+route of our class is built, `_probe.py` tries everything on throwaway routes. If that
+fails, nothing is replaced, and FastAPI's own implementation streams: more slowly, but
+correctly.
 """
 
 from __future__ import annotations
@@ -69,7 +73,7 @@ _ARGUMENTS = frozenset(
         "stream_item_field",
     }
 )
-"""Arguments of `get_request_handler` that are read or replaced."""
+"""The arguments of `get_request_handler` that are read or replaced."""
 
 _SERIALIZER_OPTIONS = {
     "include": None,
@@ -79,91 +83,96 @@ _SERIALIZER_OPTIONS = {
     "exclude_defaults": False,
     "exclude_none": False,
 }
-"""Those of `SchemaSerializer.to_json` that a route sets, with their defaults."""
+"""The arguments of `SchemaSerializer.to_json` that a route can set, with defaults."""
 
 _VALIDATOR_OPTIONS = {"from_attributes": True}
-"""Those of `SchemaValidator.validate_python`, as FastAPI calls it."""
+"""The arguments with which FastAPI calls `SchemaValidator.validate_python`."""
 
 
 class _Seam:
-    """Whether FastAPI is wrapped, and for which classes."""
+    """The state of the seam: whether FastAPI is wrapped, and for which classes."""
 
     ours: type[EventSourceResponse] | None = None
     installed = False
 
-    fits: bool | None = None
-    """Whether the wrapper works; unknown before the first route of ours."""
+    supported: bool | None = None
+    """Whether the wrapper works. Unknown before the first route of our class."""
 
     lock = threading.RLock()
-    trying = False
+    probing = False
 
     redirected = 0
-    """How many routes were."""
+    """How many routes have been redirected."""
 
     probe: Probe | None = None
-    """Kept: FastAPI knows endpoints by their `id`, which another would get."""
+    """The probe. It is kept because FastAPI caches data of endpoints by their `id()`,
+    which another endpoint could get if the probe's were freed."""
 
 
 def take_over(response_class: type[EventSourceResponse]) -> None:
-    """Wraps FastAPI's router for routes of `response_class`, if it fits."""
+    """Wrap FastAPI's router for routes of `response_class`, if that is supported."""
     original: Any = getattr(fastapi.routing, "get_request_handler", None)
     try:
         _check_signature(original)
         _check_that_routes_call_it()
     except Exception as error:
-        _leave_it_to_fastapi(error)
+        _fall_back(error)
         return
 
     @functools.wraps(original)
     def get_request_handler(*args: Any, **kwargs: Any) -> Any:
         class_ = _streaming_class(kwargs.get("response_class"))
-        if class_ is None or not _works(response_class):
+        if class_ is None or not _is_supported(response_class):
             return original(*args, **kwargs)
         if missing := _ARGUMENTS - kwargs.keys():
-            error = TypeError(f"a route was made without {min(missing)!r}")
-            if _Seam.trying:
+            error = TypeError(
+                f"get_request_handler was called without {min(missing)!r}"
+            )
+            if _Seam.probing:
                 raise error
-            _leave_it_to_fastapi(error)
+            _fall_back(error)
             return original(*args, **kwargs)
-        return _opening(original(*args, **_redirected(class_, kwargs)))
+        return _with_open_request(original(*args, **_redirected(class_, kwargs)))
 
     _Seam.ours = response_class
     fastapi.routing.get_request_handler = get_request_handler
 
 
-def _refuse_events_with(refuse: Callable[[EncodedEvent], Any]) -> None:
-    """Have `jsonable_encoder` call a function for events, which it cannot encode."""
-    with contextlib.suppress(AttributeError):  # where it is called differently
-        fastapi.encoders.ENCODERS_BY_TYPE[EncodedEvent] = refuse
+def _reject_events_with(reject_event: Callable[[EncodedEvent], Any]) -> None:
+    """Make `jsonable_encoder` call a function for an event, which it cannot encode."""
+    # Another release of FastAPI may not have this attribute.
+    with contextlib.suppress(AttributeError):
+        fastapi.encoders.ENCODERS_BY_TYPE[EncodedEvent] = reject_event
 
 
-# On routes with another response both would only say what they have tried.
-EncodedEvent.__pydantic_serializer__ = _fallback.REFUSING  # type: ignore[attr-defined]
-_refuse_events_with(_fallback.refuse)
+# If a route has another response class, FastAPI and pydantic try to encode the event.
+# Their own errors would not say what to do.
+EncodedEvent.__pydantic_serializer__ = _fallback.REJECTING_SERIALIZER  # type: ignore[attr-defined]
+_reject_events_with(_fallback.reject_event)
 
 
 def install() -> None:
-    """Streams routes of `fastapi.sse.EventSourceResponse` as well.
+    """Stream routes of `fastapi.sse.EventSourceResponse` with this package as well.
 
-    For applications whose imports cannot be changed. Routes that are registered
-    afterwards count; calling it again changes nothing. (Routes of an included router
-    are registered, by some releases of FastAPI, at their first request.)
+    Use it for applications whose imports you cannot change. It affects routes that are
+    registered afterwards. Calling it again changes nothing. Some releases of FastAPI
+    register the routes of an included router only at their first request.
 
     Examples:
-        >>> install()  # before the routes are declared
+        >>> install()  # before the routes are registered
         >>> uninstall()
     """
     _Seam.installed = True
 
 
 def uninstall() -> None:
-    """Undoes `install()` for routes that are registered afterwards."""
+    """Undo `install()` for routes that are registered afterwards."""
     _Seam.installed = False
 
 
 def _check_signature(get_request_handler: Callable[..., Any]) -> None:
     parameters = inspect.signature(get_request_handler).parameters
-    # Another library's wrapper, as Sentry's is.
+    # Another library may have wrapped the function, as Sentry does.
     passes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     missing = [] if passes_all else sorted(_ARGUMENTS - parameters.keys())
     if missing:
@@ -171,33 +180,37 @@ def _check_signature(get_request_handler: Callable[..., Any]) -> None:
 
 
 def _check_that_routes_call_it() -> None:
-    """Look into FastAPI's function: a wrapper that nobody calls would warn of nothing.
+    """Check the byte code of FastAPI: a wrapper that is never called could not warn.
 
     Raises:
-        LookupError: The global that is replaced is not the one that FastAPI calls.
+        LookupError: FastAPI does not call the function that is replaced.
     """
     function = inspect.unwrap(fastapi.routing.APIRoute.get_route_handler)
     module, code = function.__module__, getattr(function, "__code__", None)
     if code is None or module.partition(".")[0] != "fastapi":
-        return  # somebody has replaced it, and may call FastAPI's
+        return  # Another library has replaced the method, and may call FastAPI's.
     if module != "fastapi.routing" or "get_request_handler" not in code.co_names:
         raise LookupError("APIRoute does not call get_request_handler")
 
 
-def _works(response_class: type[EventSourceResponse]) -> bool:
-    """Try the wrapper, at the first route of ours: at import that would cost more."""
-    if _Seam.fits is None:
+def _is_supported(response_class: type[EventSourceResponse]) -> bool:
+    """Return whether the wrapper works. Run the probe if that is not known yet.
+
+    The probe runs at the first route and not at import, to keep the import fast.
+    """
+    if _Seam.supported is None:
         with _Seam.lock:
-            if _Seam.fits is None and not _Seam.trying:  # by a route of the probe
-                _Seam.trying = True
+            # The routes of the probe get here, too.
+            if _Seam.supported is None and not _Seam.probing:
+                _Seam.probing = True
                 try:
-                    _Seam.fits = _fits(response_class)
+                    _Seam.supported = _probe_passes(response_class)
                 finally:
-                    _Seam.trying = False
-    return _Seam.fits is not False
+                    _Seam.probing = False
+    return _Seam.supported is not False
 
 
-def _fits(response_class: type[EventSourceResponse]) -> bool:
+def _probe_passes(response_class: type[EventSourceResponse]) -> bool:
     from ._probe import Probe
 
     before = _Seam.redirected
@@ -207,36 +220,37 @@ def _fits(response_class: type[EventSourceResponse]) -> bool:
             raise LookupError("the routes were not redirected")
         _Seam.probe.run()
     except Exception as error:
-        _leave_it_to_fastapi(error)
+        _fall_back(error)
         return False
     return True
 
 
-def _leave_it_to_fastapi(error: Exception) -> None:
+def _fall_back(error: Exception) -> None:
     warnings.warn(
-        f"fastapi_sse_fast does not know FastAPI {fastapi.__version__} as it is here "
-        f"({type(error).__name__}: {error}): events are streamed by FastAPI itself, "
-        "which is slower, has no options, and cannot send an EncodedEvent",
+        "fastapi_sse_fast does not support this installation of FastAPI "
+        f"{fastapi.__version__} ({type(error).__name__}: {error}): FastAPI itself "
+        "streams the events, which is slower, has no options, and cannot send an "
+        "EncodedEvent",
         RuntimeWarning,
         stacklevel=3,
     )
-    _refuse_events_with(_refuse)
+    _reject_events_with(_reject_event)
 
 
-def _refuse(event: EncodedEvent) -> Any:
+def _reject_event(event: EncodedEvent) -> Any:
     raise TypeError(
-        f"{event!r} cannot be sent by FastAPI itself, which streams here, as a warning "
-        "of fastapi_sse_fast has said: yield a ServerSentEvent"
+        f"{event!r} cannot be sent, because fastapi_sse_fast does not support this "
+        "installation of FastAPI (see the RuntimeWarning): yield a ServerSentEvent"
     )
 
 
-def _opening(handle: _Handler) -> _Handler:
-    """Wraps what opens the dependencies of a request and returns its response."""
+def _with_open_request(handle: _Handler) -> _Handler:
+    """Wrap FastAPI's handler, which opens the dependencies and returns the response."""
 
     async def handle_opened(request: Request) -> Response:
         open_request(request)
         response = await handle(request)
-        if isinstance(response, _Promised):
+        if isinstance(response, _AwaitableResponse):
             return await response.awaited()
         return response
 
@@ -244,8 +258,8 @@ def _opening(handle: _Handler) -> _Handler:
 
 
 def _streaming_class(response_class: Any) -> type[EventSourceResponse] | None:
-    """Our class for a route's `response_class`, if the route is ours to stream."""
-    if not isinstance(response_class, type):  # what FastAPI marks a default with
+    """Return the class that streams a route, or `None` if FastAPI handles the route."""
+    if not isinstance(response_class, type):  # FastAPI's `DefaultPlaceholder`
         response_class = getattr(response_class, "value", None)
     if not isinstance(response_class, type) or _Seam.ours is None:
         return None
@@ -275,31 +289,37 @@ def _redirected(
 
 
 def _classified(dependant: Any, kind: str) -> bool:
-    """Whether FastAPI takes an endpoint for a `gen`, `async_gen` or `coroutine`."""
+    """Return whether FastAPI classifies an endpoint as a kind of callable.
+
+    Args:
+        dependant: The dependant of the endpoint.
+        kind: `gen`, `async_gen` or `coroutine`.
+    """
     from fastapi.dependencies import models
 
     is_kind = getattr(models, f"_is_{kind}_callable", None)
     if is_kind is not None:
         return bool(is_kind(dependant.call))
-    return bool(getattr(dependant, f"is_{kind}_callable"))  # of older releases
+    return bool(getattr(dependant, f"is_{kind}_callable"))  # in older releases
 
 
 def _envelope(dependant: Any, *, in_a_thread: bool) -> Callable[..., Any]:
-    """A generator function for FastAPI, whose only item is what an endpoint returns.
+    """Return a generator function whose only item is what the endpoint returns.
 
-    With it comes the response that the endpoint has asked for, to set headers on. The
-    name and the place of the function are the endpoint's, for errors and telemetry.
+    The item also contains the `Response` parameter of the endpoint, if it has one. The
+    function has the name and the source location of the endpoint, for errors and
+    telemetry.
     """
-    call, asked = dependant.call, dependant.response_param_name
+    call, response_param = dependant.call, dependant.response_param_name
 
     def begin(values: dict[str, Any]) -> tuple[Any, Response | None]:
         if in_a_thread:
             result = run_in_threadpool(functools.partial(call, **values))
         else:
             result = call(**values)
-        return result, values.get(asked)
+        return result, values.get(response_param)
 
-    # Not by `__wrapped__`: FastAPI would look through the envelope then.
+    # The envelope must not have `__wrapped__`, or FastAPI would look through it.
     function = inspect.unwrap(call)
     code = getattr(function, "__code__", None)
     if code is None:
@@ -317,7 +337,7 @@ def _envelope(dependant: Any, *, in_a_thread: bool) -> Callable[..., Any]:
 
 
 class _Envelope:
-    """The envelope of an endpoint that is no function, and so has no place."""
+    """The envelope of an endpoint that is not a function: it has no source location."""
 
     def __init__(
         self, call: Callable[..., Any], begin: Callable[[dict[str, Any]], Any]
@@ -332,7 +352,7 @@ class _Envelope:
 
 def _not_a_stream(call: Callable[..., Any], result: Any) -> str:
     return (
-        f"{_name(call)}() has response_class=EventSourceResponse but returned "
+        f"{_name(call)}() has response_class=EventSourceResponse, but returned "
         f"{type(result).__name__!r}: `yield` the events, or return an iterable of them"
     )
 
@@ -344,9 +364,9 @@ def _name(call: Callable[..., Any]) -> str:
 def _stream_factory(
     response_class: type[EventSourceResponse], kwargs: dict[str, Any], *, yields: bool
 ) -> Callable[..., Response]:
-    """What FastAPI calls as the response class of a route, with the opened envelope."""
+    """Return the function that FastAPI calls as response class, with the envelope."""
     call, model = kwargs["dependant"].call, kwargs["response_field"]
-    # A generator's items have a type of their own.
+    # For a generator, the return annotation is the type of the items instead.
     has_model = (
         not yields and model is not None and model.field_info.annotation is not Any
     )
@@ -362,67 +382,74 @@ def _stream_factory(
         except NotAStreamError:
             raise TypeError(_not_a_stream(call, items)) from None
         if has_model:
-            # Which may be there to keep something from the client.
+            # The response model may be there to hide fields from the client, so it must
+            # not be ignored.
             raise TypeError(
-                f"{_name(call)}() returns its stream, to which no response model "
-                "applies: `yield` the items, or set response_model=None"
+                f"{_name(call)}() returns a stream, but a response model cannot be "
+                "applied to it: `yield` the items, or set response_model=None"
             )
         return response.encode_items_with(encoder_for)
 
     def respond(content: Iterator[Any], **response_args: Any) -> Response:
-        ((result, asked),) = content
-        if kwargs["status_code"]:  # FastAPI before 0.140.13 forgets it
+        ((result, response_param),) = content
+        if kwargs["status_code"]:  # FastAPI before 0.140.13 does not pass it on.
             response_args.setdefault("status_code", kwargs["status_code"])
-        if isinstance(result, Response) or _is_promise(result):
-            return _Promised(result, asked, stream, response_args)
+        if isinstance(result, Response) or _must_be_awaited(result):
+            return _AwaitableResponse(result, response_param, stream, response_args)
         return stream(result, **response_args)
 
     return respond
 
 
-def _is_promise(result: Any) -> bool:
-    """Whether what an endpoint returned has to be awaited to get the stream."""
+def _must_be_awaited(result: Any) -> bool:
+    """Return whether an endpoint's result has to be awaited to get the stream."""
     return inspect.isawaitable(result) and not isinstance(result, AsyncIterable)
 
 
-class _Promised(Response):
-    """Stands for a response in FastAPI's code, which does not await what generators do.
+class _AwaitableResponse(Response):
+    """A placeholder for a response that has to be awaited.
+
+    FastAPI cannot await it, because it takes the endpoint for a generator function.
 
     Args:
-        result: What an endpoint, or a decorator around it, has returned.
-        asked: The response that the endpoint was given, to set headers on.
-        stream: Makes the response of the items that come out of the result.
-        response_args: More arguments of it.
+        result: The result of the endpoint, or of a decorator around it.
+        response_param: The `Response` parameter of the endpoint, if it has one.
+        stream: The function that makes a response of the items.
+        response_args: Further arguments of that function.
     """
 
     def __init__(
         self,
         result: Any,
-        asked: Response | None,
+        response_param: Response | None,
         stream: Callable[..., Response],
         response_args: dict[str, Any],
     ) -> None:
-        self.raw_headers = []  # FastAPI adds what dependencies have set
+        self.raw_headers = []  # FastAPI adds the headers that dependencies have set.
         self._result = result
-        self._asked = asked
+        self._response_param = response_param
         self._stream = stream
         self._response_args = response_args
 
     async def awaited(self) -> Response:
-        """Return the response: before its head, so that an error can be one."""
-        result, asked = self._result, self._asked
-        while _is_promise(result):  # one decorator around another
+        """Return the actual response.
+
+        It is awaited before the head is sent, so that an exception can become an error
+        response.
+        """
+        result, response_param = self._result, self._response_param
+        while _must_be_awaited(result):  # There may be several decorators.
             result = await result
         if isinstance(result, Response):
             if result.background is None:
                 result.background = self._response_args.get("background")
             return result
         response = self._stream(result, **self._response_args)
-        if asked is None:
+        if response_param is None:
             response.raw_headers.extend(self.raw_headers)
-        else:  # the endpoint has set more meanwhile
-            response.status_code = asked.status_code or response.status_code
-            response.raw_headers.extend(asked.raw_headers)
+        else:  # The endpoint may have set more while it was awaited.
+            response.status_code = response_param.status_code or response.status_code
+            response.raw_headers.extend(response_param.raw_headers)
         return response
 
 
@@ -431,7 +458,7 @@ def _plain_items(scope: Scope, json: Json) -> ItemEncoder:
 
 
 class _TypedItems:
-    """The item type of a route: what validates its items and what serializes them."""
+    """The item type of a route, with its validator and its serializer."""
 
     def __init__(self, kwargs: dict[str, Any]) -> None:
         self._adapter = kwargs["stream_item_field"]._type_adapter
@@ -443,7 +470,7 @@ class _TypedItems:
         }
 
     def encoder_for(self, scope: Scope, json: Json) -> ItemEncoder:
-        # Asked for at a request, when forward references can be resolved.
+        # The adapter is used at a request, when forward references can be resolved.
         return ItemEncoder.typed(
             validate=self._adapter.validator.validate_python,
             validate_options=_VALIDATOR_OPTIONS,
@@ -456,14 +483,14 @@ class _TypedItems:
 
     @functools.cached_property
     def _valid(self) -> type | None:
-        """The item type, if pydantic takes instances of it as they are.
+        """The item type, if pydantic accepts its instances without validation.
 
-        It does so for a model, unless it is told to validate it again, a validator of
-        the whole model stands around, or a plugin looks on.
+        That is the case for a model, unless it sets `revalidate_instances`, has a
+        validator for the whole model, or a plugin of pydantic is active.
         """
         validate = self._adapter.validator.validate_python
         if type(getattr(validate, "__self__", None)) is not SchemaValidator:
-            return None  # a plugin of pydantic is to see every item
+            return None  # A plugin of pydantic has to see every item.
         schema = self._adapter.core_schema
         if schema["type"] == "definitions":
             schema = schema["schema"]

@@ -1,20 +1,20 @@
-"""Ends open streams when the server stops.
+"""Ends open streams on server shutdown.
 
-A server that is told to stop waits for its responses to end, and an event stream has no
-reason to. ASGI has no word for it: the lifespan's shutdown comes only after that wait.
-But every server is told by a signal and has a handler for it; while streams are open,
-ours stands before that handler: it ends the streams, then calls it. A request whose
-dependencies are still being opened is counted too, or the server would wait for its
-stream, which nobody ends any more.
+On shutdown, a server waits for its responses, and a stream may never complete. ASGI
+does not announce the shutdown: the lifespan's shutdown event comes only after that
+wait. But servers shut down because of a signal, and have a handler for it. While
+streams are open, our handler replaces it, ends the streams and then calls it. A request
+whose dependencies are still being opened is registered as well. Otherwise the server
+would wait for its stream, which would be opened too late to be ended.
 
-Handlers belong to the main thread. A server in another thread is stopped by code, and
-that code can wait for it in `shutting_down()`.
+Signal handlers run in the main thread only. A server in another thread is shut down by
+code, which can wait for the server in `shutting_down()`.
 
-What begins after the signal cannot be told of it any more: uvicorn accepts connections
-for up to 0.1 s longer. Its handler is a method of the server, and that tells: by its
-`should_exit`, and by its sockets, which it closes. So a uvicorn is also seen to stop
-that nobody has sent a signal, as after `--limit-max-requests`. How others are seen that
-are told by no signal is in `_workers.py`.
+A request may arrive after the signal, because uvicorn accepts connections for up to
+0.1 s longer. uvicorn's handler is a method of its server, whose state shows the
+shutdown: `should_exit` is true, or its sockets are closed. This also shows a shutdown
+without a signal, such as after `--limit-max-requests`. `_workers.py` does the same for
+workers of other servers.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ else:
         from _signal import getsignal as _get_handler
         from _signal import signal as _set_handler
     except ImportError:
-        # The same, but every handler is first looked up in an enum, whose error message
-        # has the `repr` of all of the server: 20 µs a call, and some calls a stream.
+        # These do the same, but look up every handler in an enum first. The error
+        # message of that includes the `repr()` of the server, which costs 20 µs per
+        # call, and a stream makes several calls.
         from signal import getsignal as _get_handler
         from signal import signal as _set_handler
 
@@ -51,48 +52,50 @@ _SIGNALS = [
     if hasattr(signal, name)
 ]
 if "gunicorn" in sys.modules and hasattr(signal, "SIGQUIT"):
-    # Its workers get this one where its main process gets SIGINT or SIGQUIT. Elsewhere
-    # it is no order to stop: a handler of the application may print stacks.
+    # gunicorn's main process forwards SIGINT and SIGQUIT to its workers as SIGQUIT.
+    # With other servers, SIGQUIT need not mean a shutdown: applications use it to print
+    # stack traces.
     _SIGNALS.append(signal.SIGQUIT)
 
-UNKNOWN_PATIENCE: Final = 30.0
-"""Seconds that a server is taken to wait for its responses, where it does not tell: as
-long as Kubernetes gives a container, and gunicorn a worker."""
+DEFAULT_SHUTDOWN_TIMEOUT: Final = 30.0
+"""Seconds that a server is assumed to wait for its responses if it does not say. This
+is the default grace period of Kubernetes, and the default of gunicorn."""
 
-SECONDS_BETWEEN_LOOKS: Final = 0.5
-"""How often a server that does not say that it stops is looked at, while it streams."""
+POLL_INTERVAL: Final = 0.5
+"""Seconds between two checks of a server that may shut down without a signal."""
 
-_lock = threading.RLock()  # a handler may run while its own thread holds it
+_lock = threading.RLock()  # A signal handler may run while its thread holds the lock.
 _open: set[_Stream] = set()
 _open_in_main: set[_Stream] = set()
-"""Those of the main thread, for whose sake our handlers stand."""
-_below: dict[int, list[Callable[..., Any]]] = {}
-"""For each signal the handlers that ours stands before, the topmost last.
+"""The streams of the main thread. Our handlers are installed while there are any."""
+_previous: dict[int, list[Callable[..., Any]]] = {}
+"""The handlers that ours has replaced, by signal, the latest last.
 
-Usually that is one, the server's. Another library may stand before ours in turn and
-call it; when ours then stands before that one, it is in the chain twice.
+Usually there is one, the handler of the server. Another library may then replace our
+handler and call it. If ours replaces that one, it is in the chain twice.
 """
-tell_of_a_stop: Final[list[Callable[[], object]]] = []
-"""Called when the server is told to stop while there are streams, before they end."""
-_stopping = 0
-"""How many blocks of `shutting_down` are open."""
-_watch: _Watch | None = None
-"""Of the server of the main thread, while it has streams."""
+shutdown_callbacks: Final[list[Callable[[], object]]] = []
+"""Functions to call on server shutdown, before the streams are ended."""
+_shutdown_blocks = 0
+"""How many `shutting_down` blocks are open."""
+_poll: _Poll | None = None
+"""The poll of the main thread's server, while it has streams."""
 _depth: dict[int, int] = {}
-"""How many times ours is being called for a signal, by itself through the chain."""
+"""How many calls of our handler are nested, by signal, because it is in the chain
+several times."""
 
 
 class _Stream(Protocol):
     def shut_down(self) -> None:
-        """Ends the stream; called from any thread."""
+        """End the stream because the server shuts down. Called from any thread."""
 
 
 def shutdown() -> None:
-    """Ends all open streams of this process, as when a server is told to stop.
+    """End all open streams of this process, as on server shutdown.
 
-    May be called from any thread. Of streams that begin later, those are ended too
-    whose dependencies are being opened now. To stop a server by code, wait for it in
-    `shutting_down()`.
+    This may be called from any thread. A stream that is opened later is ended as well
+    if its dependencies are being opened now. To shut down a server by code, wait for it
+    in `shutting_down()`.
 
     Examples:
         >>> shutdown()
@@ -103,141 +106,151 @@ def shutdown() -> None:
         stream.shut_down()
 
 
-def _server_stops() -> None:
-    for tell in tell_of_a_stop:
-        tell()
+def _begin_server_shutdown() -> None:
+    for callback in shutdown_callbacks:
+        callback()
     shutdown()
 
 
 @contextlib.contextmanager
 def shutting_down() -> Iterator[None]:
-    """Ends all streams of this process, also those that begin within the block.
+    """End all streams of this process, including those that are opened in the block.
 
-    For servers that are embedded and stopped by code, without a signal: they accept
-    clients for a moment after they were told to stop. May be entered in any thread, and
-    more than once at a time.
+    Use it for an embedded server that is shut down by code and not by a signal: such a
+    server still accepts clients for a moment. Blocks may be entered in any thread, and
+    may overlap.
 
         with shutting_down():
             server.should_exit = True
             thread.join()
     """
-    global _stopping
+    global _shutdown_blocks
     with _lock:
-        _stopping += 1
+        _shutdown_blocks += 1
     try:
         shutdown()
         yield
     finally:
         with _lock:
-            _stopping -= 1
+            _shutdown_blocks -= 1
 
 
-def server_patience() -> float:
-    """Return how long the server waits for its responses once it stops, in seconds.
+def server_shutdown_timeout() -> float:
+    """Return how long the server waits for its responses on shutdown, in seconds.
 
-    That is uvicorn's `timeout_graceful_shutdown`, less what a generator takes to close:
-    at the end of it uvicorn cancels its requests. Without it uvicorn waits for ever.
+    For uvicorn this is `timeout_graceful_shutdown`, minus some time for generators to
+    close, because uvicorn then cancels the requests. If that is not set, uvicorn waits
+    without a limit.
     """
-    for handler in _handlers():
+    for handler in _server_handlers():
         config = getattr(_server_of(handler), "config", None)
         seconds = getattr(config, "timeout_graceful_shutdown", "unknown")
         if seconds is None:
             return math.inf
         if isinstance(seconds, (int, float)):
             return max(0.0, seconds - min(1.0, seconds / 10))
-    return UNKNOWN_PATIENCE
+    return DEFAULT_SHUTDOWN_TIMEOUT
 
 
-class Opening:
-    """A request, from before its dependencies are opened; its stream asks it.
+class PendingStream:
+    """A request whose stream is not open yet, registered for server shutdown.
+
+    It is created before the dependencies are opened. The stream checks it later.
 
     Attributes:
-        stopped: Whether the server was told to stop since then.
+        stopped: Whether the server shutdown has begun since then.
     """
 
     __slots__ = ("stopped",)
 
     def __init__(self) -> None:
         self.stopped = False
-        _add(self)
+        _register(self)
 
     def shut_down(self) -> None:
         self.stopped = True
 
     def close(self) -> None:
-        _discard(self)
+        _unregister(self)
 
 
-class EndedAtShutdown:
-    """Has `stream.shut_down()` called if the server stops meanwhile, or already."""
+class ShutdownRegistration:
+    """A context that calls `stream.shut_down()` on server shutdown.
 
-    __slots__ = ("_opening", "_stream")
+    It also does so if the shutdown began earlier, after the request arrived.
+    """
 
-    def __init__(self, stream: _Stream, opening: Opening | None) -> None:
+    __slots__ = ("_pending", "_stream")
+
+    def __init__(self, stream: _Stream, pending: PendingStream | None) -> None:
         self._stream = stream
-        self._opening = opening
+        self._pending = pending
 
     def __enter__(self) -> None:
-        _add(self._stream)
-        told = self._opening is not None and self._opening.stopped
-        if told or _stopping or (_in_main_thread() and _server_is_stopping()):
+        _register(self._stream)
+        has_begun = self._pending is not None and self._pending.stopped
+        if (
+            has_begun
+            or _shutdown_blocks
+            or (_in_main_thread() and _server_is_shutting_down())
+        ):
             self._stream.shut_down()
 
     def __exit__(self, *exc_info: object) -> None:
-        _discard(self._stream)
+        _unregister(self._stream)
 
 
-def _add(stream: _Stream) -> None:
+def _register(stream: _Stream) -> None:
     with _lock:
         _open.add(stream)
         if _in_main_thread():
             _open_in_main.add(stream)
-            _stand_before_the_servers_handlers()
-            _workers.hear_of_a_stop(_server_stops)
-            _watch_the_server()
+            _install_handlers()
+            _workers.find_workers(_begin_server_shutdown)
+            _start_polling()
 
 
-def _discard(stream: _Stream) -> None:
+def _unregister(stream: _Stream) -> None:
     with _lock:
         _open.discard(stream)
         if _in_main_thread():
             _open_in_main.discard(stream)
             if not _open_in_main:
-                _step_aside()
+                _restore_handlers()
 
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _stand_before_the_servers_handlers() -> None:
+def _install_handlers() -> None:
     for number in _SIGNALS:
         handler = _get_handler(number)
-        # Without a handler there is no server that would wait for its streams.
+        # Without a handler, there is no server that would wait for its streams.
         if (
             callable(handler)
             and not isinstance(handler, _Handler)
             and handler is not signal.default_int_handler
         ):
-            _below.setdefault(number, []).append(handler)
+            _previous.setdefault(number, []).append(handler)
             _set_handler(number, _Handler(number))
 
 
-def _handlers() -> Iterator[Any]:
-    """For each signal the handler that is to be called next, but for ours."""
+def _server_handlers() -> Iterator[Any]:
+    """Yield the current handler of each signal, or the one that ours calls next."""
     for number in _SIGNALS:
         handler = _get_handler(number)
         if isinstance(handler, _Handler):
-            handler = handler.below
+            handler = handler.previous
         yield handler
 
 
-def _server_is_stopping() -> bool:
-    return _workers.is_stopping() or any(map(_has_been_told, _handlers()))
+def _server_is_shutting_down() -> bool:
+    return _workers.is_stopping() or any(map(_is_stopping, _server_handlers()))
 
 
-def _has_been_told(handler: Any) -> bool:
-    """Whether it is that of a uvicorn which is to stop, or has stopped."""
+def _is_stopping(handler: Any) -> bool:
+    """Return whether a handler belongs to a uvicorn that is shutting down, or has."""
     server = _server_of(handler)
     if server is None:
         return False
@@ -246,110 +259,111 @@ def _has_been_told(handler: Any) -> bool:
     sockets: Any = getattr(server, "servers", None)
     try:
         return bool(sockets) and not any(one.is_serving() for one in sockets)
-    except (AttributeError, TypeError):  # it is no uvicorn
+    except (AttributeError, TypeError):  # It is not a uvicorn.
         return False
 
 
 def _server_of(handler: Any) -> Any:
-    """The uvicorn, or what looks like one, whose method a handler is."""
+    """Return the server that a handler is a method of, if it looks like a uvicorn."""
     server = getattr(handler, "__self__", None)
     return server if hasattr(server, "should_exit") else None
 
 
-class _Watch:
-    """Looks now and then whether the server stops without a signal."""
+class _Poll:
+    """Checks regularly whether the server shuts down without a signal."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._timer = self._look_later()
+        self._timer = self._schedule()
 
-    def _look_later(self) -> asyncio.TimerHandle:
-        # Not in the context of the request that happens to be first.
+    def _schedule(self) -> asyncio.TimerHandle:
+        # The timer must not keep the context of the request that happens to be first.
         context = contextvars.Context()
-        return self.loop.call_later(SECONDS_BETWEEN_LOOKS, self._look, context=context)
+        return self.loop.call_later(POLL_INTERVAL, self._check, context=context)
 
-    def _look(self) -> None:
-        # A timer that rang has its callback, and may be in what others leave to the
-        # garbage collector: asyncio's loop has lists of timers in its frames.
+    def _check(self) -> None:
+        # A timer that has fired still refers to its callback. Frames of asyncio may
+        # keep the timer until the garbage collector runs, so drop the reference.
         self._timer.cancel()
-        if _server_is_stopping():
-            _server_stops()
-        if _watch is self:
-            self._timer = self._look_later()
+        if _server_is_shutting_down():
+            _begin_server_shutdown()
+        if _poll is self:
+            self._timer = self._schedule()
 
     def end(self) -> None:
         self._timer.cancel()
 
 
-def _watch_the_server() -> None:
-    global _watch
-    if _watch is not None and not _watch.loop.is_closed():
+def _start_polling() -> None:
+    global _poll
+    if _poll is not None and not _poll.loop.is_closed():
         return
-    if _workers.there_is_one_to_ask() or any(
-        _server_of(handler) is not None for handler in _handlers()
+    if _workers.needs_polling() or any(
+        _server_of(handler) is not None for handler in _server_handlers()
     ):
         try:
-            _watch = _Watch(asyncio.get_running_loop())
-        except RuntimeError:  # there is none: it is trio's
-            _watch = None
+            _poll = _Poll(asyncio.get_running_loop())
+        except RuntimeError:  # The event loop is trio's.
+            _poll = None
 
 
-def _topmost(handlers: list[Callable[..., Any]]) -> int:
-    """The index of the handler to call, but for that of a server that has been told.
+def _next_index(handlers: list[Callable[..., Any]]) -> int:
+    """Return the index of the handler to call, skipping servers that are shutting down.
 
-    One that began when ours was set gives the signal back to it when it has stopped,
-    so that the server below gets it. If all have been told, it is the second Ctrl+C.
+    A server that started after our handler was installed sends the signal again when it
+    has shut down, so that the server before it gets the signal. If all servers are
+    shutting down, this is the second Ctrl+C, and the latest handler gets it.
     """
     for index in reversed(range(len(handlers))):
-        if not _has_been_told(handlers[index]):
+        if not _is_stopping(handlers[index]):
             return index
     return len(handlers) - 1
 
 
-def _step_aside() -> None:
-    global _watch
-    if _watch is not None:
-        _watch.end()
-        _watch = None
-    for number, handlers in _below.items():
+def _restore_handlers() -> None:
+    global _poll
+    if _poll is not None:
+        _poll.end()
+        _poll = None
+    for number, handlers in _previous.items():
         if handlers and isinstance(_get_handler(number), _Handler):
-            index = _topmost(handlers)
-            # In this order: a signal may come between the two.
+            index = _next_index(handlers)
+            # A signal may arrive in between, so the handler is set first.
             _set_handler(number, handlers[index])
             del handlers[index:]
 
 
 class _Handler:
-    """Our handler of a signal: ends the streams, then calls the one below."""
+    """Our signal handler: ends the streams, then calls the previous handler."""
 
     def __init__(self, number: int) -> None:
         self._number = number
 
     @property
-    def below(self) -> Any:
-        """The handler that this one stands before."""
-        handlers = _below.get(self._number)
-        return handlers[_topmost(handlers)] if handlers else None
+    def previous(self) -> Any:
+        """The handler to call next."""
+        handlers = _previous.get(self._number)
+        return handlers[_next_index(handlers)] if handlers else None
 
     @property
     def __self__(self) -> Any:
-        """The object whose method the handler below is.
+        """The object that the previous handler is a method of.
 
-        Others look for the server there, as sse-starlette does.
+        Other libraries, such as sse-starlette, look for the server there.
 
         Raises:
-            AttributeError: It is no method.
+            AttributeError: The previous handler is not a method.
         """
-        return self.below.__self__
+        return self.previous.__self__
 
     def __call__(self, number: int, frame: Any) -> None:
-        _server_stops()
-        handlers = _below.get(number, [])
+        _begin_server_shutdown()
+        handlers = _previous.get(number, [])
         depth = _depth.get(number, 0)
         handlers = handlers[: len(handlers) - depth]
         if handlers:
             _depth[number] = depth + 1
             try:
-                handlers[_topmost(handlers)](number, frame)
+                handlers[_next_index(handlers)](number, frame)
             finally:
                 _depth[number] = depth

@@ -1,10 +1,11 @@
-"""Workers that are told to stop by a flag and by no signal.
+"""Finds server workers that shut down because of a flag instead of a signal.
 
-The main process of hypercorn sets a flag that its workers share, and a task of each
-waits for it; another waits for `max_requests`. gunicorn's own worker has a flag that
-`max_requests` clears. What both have is not offered to applications: it is in their
-tasks, which asyncio lists, and is looked for once in each loop. Where a release names
-it differently, nothing is found, and a stop is seen as late as the server shows it.
+hypercorn's main process sets a flag that its workers share. In each worker, a task
+waits for the flag, and another one for `max_requests`. gunicorn's `asgi` worker clears
+its own flag after `max_requests`. Neither offers this to applications, but their tasks
+refer to it, so the tasks of each event loop are searched once. If a release uses other
+names, nothing is found, and the shutdown is noticed only if the server shows it in
+another way.
 """
 
 from __future__ import annotations
@@ -17,37 +18,41 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_looked_at: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-_gunicorns: weakref.WeakSet[Any] = weakref.WeakSet()
+_searched: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+_gunicorn_workers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def hear_of_a_stop(told: Callable[[], object]) -> None:
-    """Have something called when a worker of hypercorn in this loop is told to stop."""
+def find_workers(on_shutdown: Callable[[], object]) -> None:
+    """Search the event loop for workers.
+
+    Args:
+        on_shutdown: Called when a worker of hypercorn shuts down.
+    """
     if "hypercorn" not in sys.modules and "gunicorn" not in sys.modules:
         return
     try:
         loop = asyncio.get_running_loop()
-    except RuntimeError:  # it is trio's
+    except RuntimeError:  # The event loop is trio's.
         return
-    if loop in _looked_at:
+    if loop in _searched:
         return
-    _looked_at.add(loop)
+    _searched.add(loop)
     for task in asyncio.all_tasks(loop):
         coroutine = task.get_coro()
         name = getattr(coroutine, "__qualname__", "")
         if name == "raise_shutdown":
-            task.add_done_callback(lambda _: told())
+            task.add_done_callback(lambda _: on_shutdown())
         elif name == "ASGIWorker._serve":
             frame = getattr(coroutine, "cr_frame", None)
             if frame is not None and "self" in frame.f_locals:
-                _gunicorns.add(frame.f_locals["self"])
+                _gunicorn_workers.add(frame.f_locals["self"])
 
 
-def there_is_one_to_ask() -> bool:
-    """Return whether a worker was found that does not say by itself that it stops."""
-    return bool(_gunicorns)
+def needs_polling() -> bool:
+    """Return whether a worker was found whose flag has to be polled."""
+    return bool(_gunicorn_workers)
 
 
 def is_stopping() -> bool:
-    """Return whether such a worker has been told to stop."""
-    return any(getattr(worker, "alive", True) is False for worker in _gunicorns)
+    """Return whether such a worker is shutting down."""
+    return any(getattr(worker, "alive", True) is False for worker in _gunicorn_workers)

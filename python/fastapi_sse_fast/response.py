@@ -197,14 +197,14 @@ class EventSourceResponse(_Base):
                 source = self._body.wrapped(source)
         encoder = encoder_for(scope, self.options.json)
         request = opened_request(scope)
-        opening = None if request is None else request.opening
+        pending = None if request is None else request.pending
         stream = Stream(
             source,
             encoder,
             head,
             self.options,
             self._limits,
-            opening,
+            pending,
             scope,
         )
         error: Exception | None = None

@@ -204,7 +204,7 @@ def test_a_client_that_takes_nothing(anyio_backend: str) -> None:
     with pytest.raises(SendTimeoutError) as raised:
         anyio.run(main, backend=anyio_backend)
     assert isinstance(raised.value, TimeoutError)
-    assert str(raised.value) == "the client took nothing for 0.02 seconds"
+    assert str(raised.value) == "the client accepted nothing for 0.02 seconds"
     assert events.log == ["closed"]
     assert log == []
 
@@ -359,7 +359,7 @@ def test_a_reply_to_a_post_is_completed(anyio_backend: str) -> None:
 def test_a_reply_to_a_post_that_has_no_end(
     anyio_backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sse, "MOST_GRACE", 50 * MS)
+    monkeypatch.setattr(sse, "MAX_GRACE", 50 * MS)
     events = Events()
     response = EventSourceResponse(events())
     reply = end_by(shutdown, response, events.started, anyio_backend, method="POST")

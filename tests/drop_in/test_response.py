@@ -128,7 +128,7 @@ def test_content_that_is_none(content: Any, message: str) -> None:
 def test_the_wrong_end_of_a_memory_channel() -> None:
     sender, receiver = anyio.create_memory_object_stream[Any](1)
     for content in (sender, (sender, receiver)):
-        with pytest.raises(TypeError, match="the end of a memory channel that receive"):
+        with pytest.raises(TypeError, match="needs the receiving end of a memory"):
             EventSourceResponse(content)  # type: ignore[arg-type]
     unknown: dict[str, Any] = {"memory_channel": receiver}
     with pytest.raises(TypeError, match="unexpected keyword argument 'memory_channel'"):

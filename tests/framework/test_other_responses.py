@@ -59,8 +59,8 @@ async def validated_in_a_streaming_response() -> StreamingResponse:
 
 
 WHAT_TO_DO = (
-    " is sent by an EventSourceResponse only: set response_class=EventSourceResponse "
-    "(from fastapi_sse_fast) for a route that yields it, or return "
+    " can only be sent by an EventSourceResponse: set response_class="
+    "EventSourceResponse (from fastapi_sse_fast) on a route that yields it, or return "
     "EventSourceResponse(...)"
 )
 

@@ -109,7 +109,7 @@ def test_an_unknown_fastapi_streams_by_itself() -> None:
         print(TestClient(app).get("/").text)
     """
     printed = run_python(textwrap.dedent(code))
-    assert printed.startswith("1 RuntimeWarning fastapi_sse_fast does not know FastAPI")
+    assert printed.startswith("1 RuntimeWarning fastapi_sse_fast does not support")
     assert 'event: e\ndata: "still"\n\n' in printed
 
 
@@ -341,7 +341,7 @@ def test_where_fastapi_is_unknown_it_streams_by_itself(change: str) -> None:
     ready, *warned = streamed_after(change)
     assert ready.startswith("TypeError: <EncodedEvent"), ready
     assert len(warned) == 1, warned
-    assert warned[0].startswith("RuntimeWarning: fastapi_sse_fast does not know")
+    assert warned[0].startswith("RuntimeWarning: fastapi_sse_fast does not support")
 
 
 def test_a_route_that_passes_the_seam_by_is_told() -> None:

@@ -24,7 +24,7 @@ from ..support.asgi import fetch, receive_nothing, scope
 # Reasons and deadlines, with a made-up clock
 
 
-LIMITS = Limits(least_duration=0.1, last_send_timeout=0.5)
+LIMITS = Limits(min_duration=0.1, last_send_timeout=0.5)
 
 
 def ending(seconds_to_live: float = math.inf) -> Ending:
@@ -41,12 +41,12 @@ def test_the_first_reason_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lives", "stopped_at", "grace", "ends_at", "ends_for"),
+    ("lives", "stopped_at", "grace", "ends_at", "end_reason"),
     [
         (60.0, None, 0.0, 1060.0, "max_duration"),
         (math.inf, 1005.0, 0.0, 1005.0, "shutdown"),
         (math.inf, 1005.0, 3.0, 1008.0, "shutdown"),
-        # One that has just begun may go on for `least_duration`.
+        # One that has just begun may go on for `min_duration`.
         (math.inf, 1000.02, 0.0, 1000.1, "shutdown"),
         (math.inf, 1000.02, 3.0, 1003.02, "shutdown"),
         # `max_duration` is earlier.
@@ -55,14 +55,18 @@ def test_the_first_reason_counts() -> None:
     ],
 )
 def test_when_and_why_it_is_ended(
-    lives: float, stopped_at: float | None, grace: float, ends_at: float, ends_for: str
+    lives: float,
+    stopped_at: float | None,
+    grace: float,
+    ends_at: float,
+    end_reason: str,
 ) -> None:
     end = ending(lives)
     if stopped_at is not None:
         end.shut_down(stopped_at, grace=grace)
         end.shut_down(stopped_at + 1, grace=grace)  # A second Ctrl+C.
     assert end.ends_at == pytest.approx(ends_at)
-    assert end.ends_for == ends_for
+    assert end.end_reason == end_reason
 
 
 @pytest.mark.parametrize(
@@ -101,15 +105,15 @@ def test_a_sleep_can_end_just_before_its_deadline(seconds: float) -> None:
         return math.inf
 
     alarm = AsyncioAlarm(loop)
-    alarm.look_with(look)
+    alarm.check_with(look)
 
     async def woken_early() -> None:
         for _ in range(3):
             loop.call_soon(sleep.wake)
             alarm.set(loop.time() + seconds)
-            await sleep.woken()
+            await sleep.wait()
         alarm.set(loop.time() + seconds)
-        await sleep.woken()  # at the deadline
+        await sleep.wait()  # at the deadline
         alarm.close()
 
     try:
@@ -133,7 +137,7 @@ def test_a_deadline_that_has_moved_on_is_noticed_when_the_timer_fires() -> None:
             return math.inf
 
         alarm = AsyncioAlarm(loop)
-        alarm.look_with(look)
+        alarm.check_with(look)
         alarm.set(loop.time() + 5 * MS)
         alarm.set(loop.time() + 10_000)  # The timer does not change.
         await looked.wait()
@@ -159,7 +163,7 @@ def test_a_loop_that_stood_still_sees_its_sockets_before_a_deadline_is_missed() 
             return math.inf
 
         alarm = AsyncioAlarm(loop)
-        alarm.look_with(look)
+        alarm.check_with(look)
         alarm.set(loop.time() + 5 * MS)
         time.sleep(50 * MS)  # noqa: ASYNC251
         # Data on the sockets takes a few iterations of the loop to arrive.

@@ -320,7 +320,7 @@ def test_a_hook_that_hangs_is_given_up(
     assert isinstance(reply.error, LookupError)
     assert reply.body == b"data: 1\n\n"
     assert [message for message, _ in logged(caplog)] == [
-        f"{hook} did not end within 0.02 seconds"
+        f"{hook} timed out after 0.02 seconds"
     ]
 
 
@@ -353,7 +353,7 @@ def test_what_an_option_makes_has_to_be_an_event(
         ("ping failed", TypeError),
         ("farewell failed", TypeError),
     }
-    assert f"ping must make an event, not {made!r}" in caplog.text
+    assert f"ping must return an event, not {made!r}" in caplog.text
 
     caplog.clear()
     options = {"on_error": lambda error: made}

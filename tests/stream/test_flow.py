@@ -113,8 +113,8 @@ def test_nothing_gets_into_an_event_that_comes_in_parts(
         body = reply.body.replace(b": ping\n\n", b"")
         assert body == b"data: Hello\n\ndata: {}\r\n\r\ndata: never"
         assert b": ping\n\ndata: never" in reply.body  # Between events there are pings.
-    assert "that of farewell is not sent" in caplog.text
-    assert "that of on_error is not sent" in caplog.text
+    assert "so the event of farewell is not sent" in caplog.text
+    assert "so the event of on_error is not sent" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["raw", "compact", "text", "bytes", "sync"])

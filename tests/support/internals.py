@@ -39,7 +39,7 @@ def limits(
     """
     times = {
         "last_send_timeout": last_send_timeout,
-        "least_duration": least_duration,
+        "min_duration": least_duration,
     }
     changed = {name: time for name, time in times.items() if time is not None}
     limits = EventSourceResponse._limits._replace(**changed)
@@ -59,7 +59,7 @@ def forget_open_streams(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Assume that a server whose grace period is unknown does not wait."""
-    monkeypatch.setattr(_shutdown, "UNKNOWN_PATIENCE", 0.0)
+    monkeypatch.setattr(_shutdown, "DEFAULT_SHUTDOWN_TIMEOUT", 0.0)
 
 
 def before_handlers_change(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:

@@ -1,4 +1,4 @@
-"""One stream, from the user's generator to the server's `send`."""
+"""A stream: everything from the generator to the server's `send`."""
 
 from .hooks import call_on_close
 from .limits import Limits

@@ -1,8 +1,9 @@
-"""A stream on asyncio: its tasks, its clock, and whose a send is.
+"""The asyncio backend of a stream: tasks, clock, cancellation and sends.
 
-Three tasks: that of the request, where the outlet runs; one for the source; and one
-that waits for the client to leave. They are plain tasks and not a task group, since
-cancelling one throws into it once, so that clean-up can await without a shield.
+A stream has three tasks. The request's task runs the outlet, another one runs the
+source, and the watch waits for the client to disconnect. They are plain tasks and not
+a task group: cancelling a plain task raises once, so cleanup can await without a
+shield.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import anyio
 from .._core import DirectSend, begin_send
 from .cancellation import uncancelled
 from .hooks import logger
-from .limits import LATE, SECOND_LOOK
+from .limits import BLOCKED_AFTER, RECHECK_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
 
 
 class AsyncioBackend:
-    """What a stream asks of its event loop."""
+    """The operations of asyncio that a stream needs."""
 
     __slots__ = (
-        "_cancelled_by_others",
         "_is_over",
         "_loop",
+        "_other_cancels",
         "_request",
         "_run_send",
         "_scope_around",
@@ -51,49 +52,51 @@ class AsyncioBackend:
         self._request = asyncio.current_task(loop)
         self._scope_around = _scope_of(self._request)
         self._source: asyncio.Task[None] | None = None
-        # Of all sends, whichever task begins one or goes on with it.
+        # All sends run in one context, whichever task begins or finishes them.
         self._run_send = contextvars.copy_context().run
-        # How often others have cancelled the request, while we do.
-        self._cancelled_by_others: int | None = None
+        # The cancellations of the request that are not ours, while one of ours is
+        # under way.
+        self._other_cancels: int | None = None
         self.alarm = AsyncioAlarm(loop)
         self._watcher: asyncio.Task[None] | None = None
         self._is_over = False
 
     def clock(self) -> float:
-        """Return the time of the loop, in seconds."""
+        """Return the time of the event loop, in seconds."""
         return self._loop.time()
 
     def turn(self) -> Awaitable[None]:
-        """Let the loop turn."""
+        """Let the event loop run other tasks once."""
         return asyncio.sleep(0)
 
     def run_in_loop(self, function: Callable[[], object]) -> None:
-        """Run a function in the loop; called from any thread.
+        """Run a function in the event loop. May be called from any thread.
 
         Raises:
-            RuntimeError: The loop is closed.
+            RuntimeError: The event loop is closed.
         """
         self._loop.call_soon_threadsafe(function)
 
     def sleep(self) -> AsyncioSleep:
-        """Return what one task can sleep on."""
+        """Return an object that one task can sleep on."""
         return AsyncioSleep(self._loop)
 
     async def run(self, stream: Stream) -> None:
         """Run a stream until its source is closed and its tasks are done."""
         loop = self._loop
-        self.alarm.look_with(stream.look)
+        self.alarm.check_with(stream.check_deadlines)
         self._source = source = loop.create_task(stream.run_source())
-        # A task that is cancelled before its first step does not run at all.
+        # `run_source` cannot report the end of a task that is cancelled before its
+        # first step.
         source.add_done_callback(stream.source_is_done)
-        stream.watch_with(functools.partial(self._watch, stream))
-        self._watch_later(stream, UNWATCHED)
+        stream.start_watch_with(functools.partial(self._watch, stream))
+        self._schedule_watch(stream, TURNS_BEFORE_WATCH)
 
         try:
             await stream.respond()
         finally:
             self._is_over = True
-            stream.watch_with(None)
+            stream.start_watch_with(None)
             if self._watcher is not None:
                 self._watcher.cancel()
             if self._watcher is not None or not source.done() or stream.has_failed:
@@ -108,35 +111,38 @@ class AsyncioBackend:
         if not stream.source_is_abandoned:
             await _done(source)
         if source.done() and not source.cancelled():
-            source.exception()  # the loop has raised it, if there is one
+            source.exception()  # Mark it as retrieved; the event loop has raised it.
 
-    def _watch_later(self, stream: Stream, turns: int) -> None:
-        """Wait for the client to leave, if the stream is not over by then."""
+    def _schedule_watch(self, stream: Stream, turns: int) -> None:
+        """Start the watch after some turns, if the stream is still open then."""
         if self._is_over or self._source is None:
             return
         if turns == 0:
             self._watch(stream)
         else:
-            self._loop.call_soon(self._watch_later, stream, turns - 1)
+            self._loop.call_soon(self._schedule_watch, stream, turns - 1)
 
     def _watch(self, stream: Stream) -> None:
         if self._watcher is None:
             self._watcher = self._loop.create_task(stream.watch())
 
     async def _end_watch(self, watcher: asyncio.Task[None]) -> None:
-        """Wait for the end of the watch, whatever stands around `receive`."""
+        """Wait for the watch to end, even if a middleware suppresses cancellation."""
         for _ in range(3):
             if not watcher.done():
                 await self.turn()
-        for _ in range(WATCH_CANCELS):
+        for _ in range(MAX_WATCH_CANCELS):
             if watcher.done():
                 return
-            watcher.cancel()  # once more: a middleware may have caught the first
+            watcher.cancel()  # again, because a middleware may have caught the first
             await asyncio.wait([watcher], timeout=0.05)
-        logger.warning("receive goes on although it was cancelled: it is left alone")
+        logger.warning(
+            "receive did not return after it was cancelled %d times, and is abandoned",
+            MAX_WATCH_CANCELS,
+        )
 
     def close(self) -> None:
-        """Forget everything: nothing is left to the garbage collector."""
+        """Drop all references, so that nothing is left to the garbage collector."""
         self.alarm.close()
         self._source = self._request = None
         self._scope_around = self._watcher = None
@@ -144,7 +150,11 @@ class AsyncioBackend:
     # The source
 
     def interrupt_source(self) -> bool:
-        """Cancel the source's task, unless it is shielded. Return whether it was."""
+        """Cancel the source's task, unless it is shielded.
+
+        Returns:
+            Whether the task was cancelled.
+        """
         if self._source is None or _is_shielded(self._source):
             return False
         self._source.cancel()
@@ -155,13 +165,16 @@ class AsyncioBackend:
         self.interrupt_source()
 
     def shield_source(self) -> None:
-        """Do nothing: a task is cancelled once."""
+        """Do nothing, because cancelling a task raises only once."""
 
     def cancel_again(self, scope: anyio.CancelScope) -> float:
-        """Cancel what has begun in a cancelled scope. Return when to do so again.
+        """Cancel what has begun in a scope since the scope was cancelled.
 
-        AnyIO does so only until nothing is left there, while a thread can begin to wait
-        at any time.
+        AnyIO does this only while a task is waiting in the scope, but a worker thread
+        can begin to wait at any time.
+
+        Returns:
+            Seconds until the next call is due.
         """
         deliver = getattr(scope, "_deliver_cancellation", None)
         if deliver is None:
@@ -174,12 +187,16 @@ class AsyncioBackend:
     def direct_send(
         self, send: Send, body_type: str, head: tuple[Send, Message]
     ) -> DirectSend | None:
-        """Return what sends in a step of the source, as the request's task.
+        """Return an object that sends within a step of the source.
 
         Args:
-            send: Sends parts of the body.
-            body_type: Of their messages.
-            head: What sends the message that starts the response, and that message.
+            send: The `send` for body messages.
+            body_type: The type of body messages.
+            head: The `send` for the message that starts the response, and that message.
+
+        Returns:
+            The object, or `None` if sends cannot be made in the name of the request's
+            task.
         """
         if self._source is None or self._request is None:
             return None
@@ -193,16 +210,22 @@ class AsyncioBackend:
         )
 
     async def deliver(self, send: Send, message: Message) -> None:
-        """Send a message, in the context of the sends."""
+        """Send a message in the context of the sends."""
         waiting = self._run_send(begin_send, send, message)
         if waiting is not None:
-            await self.rest_of(*waiting, None)
+            await self.finish_send(*waiting, None)
 
     @types.coroutine
-    def rest_of(
+    def finish_send(
         self, send: Any, waits_for: Any, error: BaseException | None
     ) -> Generator[Any, Any, None]:
-        """Go on with a send that has begun, in the context of the sends."""
+        """Finish a send that has begun, in the context of the sends.
+
+        Args:
+            send: The iterator of the send.
+            waits_for: The object that the send waits for, usually a future.
+            error: An exception to raise in the send, or `None`.
+        """
         run = self._run_send
         value = None
         try:
@@ -224,32 +247,36 @@ class AsyncioBackend:
         except StopIteration:
             return
         finally:
-            del error  # which has this frame in its traceback: a cycle
+            del error  # Its traceback refers to this frame: a reference cycle.
 
     async def interruptible(self, send: Awaitable[None]) -> None:
-        """Await a send, and return when `interrupt_send` has cancelled it."""
+        """Await a send. Return early if `interrupt_send` cancels it."""
         try:
             await send
         except asyncio.CancelledError:
-            if not self._is_ours():
+            if not self._uncancel():
                 raise
         finally:
-            self._is_ours()
+            self._uncancel()
 
     def interrupt_send(self) -> None:
-        """Cancel the send that the task of the request is in, unless it is shielded."""
+        """Cancel the send that the request's task awaits, unless it is shielded."""
         request = self._request
         if request is not None and not _is_shielded(request, self._scope_around):
-            if self._cancelled_by_others is None:
-                self._cancelled_by_others = _cancelling(request)
+            if self._other_cancels is None:
+                self._other_cancels = _cancelling(request)
             request.cancel()
 
-    def _is_ours(self) -> bool:
-        """Take our cancellation back. Return whether it is the only one."""
-        request, others = self._request, self._cancelled_by_others
+    def _uncancel(self) -> bool:
+        """Take back our cancellation of the request's task.
+
+        Returns:
+            Whether there was one.
+        """
+        request, others = self._request, self._other_cancels
         if request is None or others is None:
             return False
-        self._cancelled_by_others = None
+        self._other_cancels = None
         while _cancelling(request) > others:
             request.uncancel()
         return True
@@ -260,7 +287,7 @@ def _cancelling(task: asyncio.Task[Any]) -> int:
 
 
 def _scope_of(task: asyncio.Task[Any] | None) -> Any:
-    """Return the innermost cancel scope that a task is in."""
+    """Return the innermost cancel scope of a task."""
     try:
         from anyio._backends._asyncio import _task_states
 
@@ -272,14 +299,14 @@ def _scope_of(task: asyncio.Task[Any] | None) -> Any:
 
 
 def _is_shielded(task: asyncio.Task[Any], outermost: Any = None) -> bool:
-    """Return whether a task is in a cancel scope that protects it.
+    """Return whether a task is in a shielded cancel scope.
 
-    AnyIO itself would know only for a scope of ours around all of the task, and when
-    that one is cancelled, so is everything that the clean-up awaits.
+    AnyIO would respect the shield if we cancelled a scope around the whole task. But
+    then it would also cancel everything that the cleanup awaits.
 
     Args:
         task: The task.
-        outermost: The scope that it was in before, which does not count.
+        outermost: The scope around all of ours, where the search ends.
     """
     scope = _scope_of(task)
     try:
@@ -294,56 +321,57 @@ def _is_shielded(task: asyncio.Task[Any], outermost: Any = None) -> bool:
 
 def _warn_of_unknown_scopes(error: Exception) -> None:
     warnings.warn(
-        f"fastapi_sse_fast does not know this AnyIO ({error}): a shielded cancel scope "
-        "does not protect a generator whose stream is over",
+        f"fastapi_sse_fast does not support this release of AnyIO ({error}): when a "
+        "stream ends, a shielded cancel scope does not protect its generator",
         RuntimeWarning,
         stacklevel=2,
     )
 
 
-WATCH_CANCELS = 100
-"""How often a `receive` is cancelled that goes on, twenty times a second."""
+MAX_WATCH_CANCELS = 100
+"""How often to cancel a `receive` that does not return, 20 times per second."""
 
-UNWATCHED = 3
-"""Turns of the loop before a stream waits for its client to leave."""
+TURNS_BEFORE_WATCH = 3
+"""Turns of the event loop before a stream starts its watch. Many streams are closed by
+then."""
 
 
 class AsyncioAlarm:
-    """Looks at deadlines that move far more often than they are reached.
+    """A timer for deadlines that are postponed far more often than they are reached.
 
-    `look` does what is due and returns when to look again. A deadline that has moved
-    on costs nothing: the timer notices when it fires.
+    When it fires, it calls a function that does what is due and returns the next
+    deadline. A deadline that has been postponed costs nothing until the timer fires.
 
-    A loop that stood still (a blocking call, a stopped process) finds its timers due
-    before it has seen what its sockets have done. It looks a second time, a moment
-    later: only then is a deadline missed.
+    If the event loop was blocked, by a blocking call or because the process was
+    suspended, timers are due before sockets have been processed. The alarm then waits
+    a moment before it calls the function.
     """
 
-    __slots__ = ("_fires_at", "_is_second_look", "_look", "_loop", "_timer")
+    __slots__ = ("_check", "_fires_at", "_is_recheck", "_loop", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._look: Callable[[], float] = _never
+        self._check: Callable[[], float] = _never
         self._fires_at = math.inf
-        self._is_second_look = False
+        self._is_recheck = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def look_with(self, look: Callable[[], float]) -> None:
-        """Set what looks, once there is something to look at."""
-        self._look = look
+    def check_with(self, check: Callable[[], float]) -> None:
+        """Set the function to call when a deadline is reached."""
+        self._check = check
 
     def set(self, time: float) -> None:
-        """Look at that time, or before."""
+        """Fire at a time, or earlier if the alarm is already set to an earlier time."""
         if time < self._fires_at:
             self._cancel()
-            # Not `timer.when()`: uvloop's timer has none when less than 0.5 ms are
-            # left.
+            # `timer.when()` would fail: uvloop's timer does not have it when less than
+            # 0.5 ms are left.
             self._fires_at = time
             self._timer = self._loop.call_at(time, self._fire)
 
     def close(self) -> None:
-        """Forget what to call, for good: the two know each other."""
-        self._look = _never
+        """Cancel the timer, and drop the function to break a reference cycle."""
+        self._check = _never
         self._cancel()
 
     def _cancel(self) -> None:
@@ -353,22 +381,22 @@ class AsyncioAlarm:
 
     def _fire(self) -> None:
         now = self._loop.time()
-        is_late = now - self._fires_at > LATE
+        is_late = now - self._fires_at > BLOCKED_AFTER
         self._fires_at = math.inf
-        if is_late and not self._is_second_look:
-            self._is_second_look = True
-            self.set(now + SECOND_LOOK)
+        if is_late and not self._is_recheck:
+            self._is_recheck = True
+            self.set(now + RECHECK_DELAY)
             return
-        self._is_second_look = False
-        self.set(self._look())
+        self._is_recheck = False
+        self.set(self._check())
 
 
 class AsyncioSleep:
-    """Lets one task sleep until it is woken, at the price of a future.
+    """A wake-up call for one task, at the cost of one future per sleep.
 
     Attributes:
-        awake: Whether it was woken since the task set this to `False`: it is not to
-            sleep then.
+        awake: Whether `wake` was called since the task last set this to `False`. The
+            task must not wait then.
     """
 
     __slots__ = ("_future", "_loop", "awake")
@@ -385,18 +413,18 @@ class AsyncioSleep:
         if future is not None and not future.done():
             future.set_result(None)
 
-    def woken(self) -> asyncio.Future[None]:
-        """Return what to sleep on; not asked for while awake."""
+    def wait(self) -> asyncio.Future[None]:
+        """Return a future to await until `wake`. Must not be called while awake."""
         future = self._future = self._loop.create_future()
         return future
 
     def close(self) -> None:
-        """Forget the future: if cancelled, it knows all that waited for it."""
+        """Drop the future. If it was cancelled, its traceback refers to its waiters."""
         self._future = None
 
 
 async def _done(task: asyncio.Task[Any]) -> None:
-    """Wait until a task is done, as `asyncio.wait` does at five times the cost."""
+    """Wait until a task is done, at a fifth of the cost of `asyncio.wait`."""
     if not task.done():
         waiter = task.get_loop().create_future()
 

@@ -1,8 +1,8 @@
-"""What the client says, read by the request and by the stream: one `receive` for both.
+"""One `receive`, shared by the request and its stream.
 
-A stream waits for the client to leave from its first event to its last, and the
-generator may ask for the body, or `await request.is_disconnected()`, meanwhile. ASGI
-does not say what two calls of `receive` at a time do, and servers do not agree.
+The stream waits for the client to disconnect, from its first event to its last.
+Meanwhile the generator may read the body, or `await request.is_disconnected()`. ASGI
+does not define what two concurrent calls of `receive` do, and servers differ.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Receive
 
-KEPT = 1024 * 1024
-"""Bytes of the request's body that are kept for a generator that has not read them."""
+MAX_KEPT_BYTES = 1024 * 1024
+"""Bytes of the request body that are kept until the generator reads them."""
 
-MESSAGE_SIZE = 256
-"""Bytes that a message counts besides its body: it is a dict."""
+MESSAGE_OVERHEAD = 256
+"""Bytes that a message counts in addition to its body, because it is a dict."""
 
-MANY = 100
-"""Messages after which the next ones are not asked for as fast as they come."""
+MAX_FAST_MESSAGES = 100
+"""The number of messages after which further ones are received more slowly."""
 
 
 class Client:
-    """Shares the `receive` of one request.
+    """The client of one request, whose `receive` is shared.
 
     Args:
-        receive: The server's.
+        receive: The `receive` of the server.
 
     Attributes:
-        receive: The server's.
+        receive: The `receive` of the server.
     """
 
     __slots__ = (
+        "_changed",
         "_gone",
         "_kept",
         "_kept_bytes",
-        "_news",
         "_start_watch",
         "_watched",
         "receive",
@@ -55,66 +55,67 @@ class Client:
         self._gone: Message | None = None
         self._kept: list[Message] | None = None
         self._kept_bytes = 0
-        self._news: anyio.Event | None = None
+        self._changed: anyio.Event | None = None
 
     @property
     def is_behind_base_http_middleware(self) -> bool:
-        """Whether Starlette's middleware stands around us.
+        """Whether the request comes through Starlette's `BaseHTTPMiddleware`.
 
-        It completes a response when the application returns, or raises.
+        That middleware completes a response even if the application has aborted it.
         """
         return getattr(self.receive, "__module__", None) == "starlette.middleware.base"
 
     async def __call__(self) -> Message:
-        """Receive a message, as the request does.
+        """Receive a message for the request.
 
         Raises:
-            RuntimeError: The body was too large to be kept.
+            RuntimeError: The request body was too large to be kept.
         """
         while True:
             if self._kept:
                 message = self._kept.pop(0)
                 self._kept_bytes -= _size_of(message)
                 return message
-            if self._kept_bytes > KEPT:
+            if self._kept_bytes > MAX_KEPT_BYTES:
                 raise RuntimeError(
-                    "the body of the request is too large to be read while events are "
-                    "sent: read it before the first `yield`"
+                    "the request body is too large to be read while events are sent "
+                    f"(more than {MAX_KEPT_BYTES} bytes): read it before the first "
+                    "`yield`"
                 )
             if self._gone is not None:
                 return self._gone
             if not self._watched:
                 if self._start_watch is None:
                     return await self.receive()
-                # Not by a call of its own, which may be cancelled: some servers lose a
-                # message then, or take it for the end.
+                # This call may be cancelled, and some servers would then lose a message
+                # or treat the client as disconnected. The watch receives instead.
                 self.begin_watch()
                 self._watched = True
-            self._news = self._news or anyio.Event()
-            await self._news.wait()
+            self._changed = self._changed or anyio.Event()
+            await self._changed.wait()
 
     @property
     def gone(self) -> Message | None:
-        """What has told that the client has left."""
+        """The message that said that the client has disconnected, or `None`."""
         return self._gone
 
-    def watch_with(self, start: Callable[[], object] | None) -> None:
-        """Note what starts the watch, when the request receives before it has begun."""
+    def start_watch_with(self, start: Callable[[], object] | None) -> None:
+        """Set the function that starts the watch, for a request that receives early."""
         self._start_watch = start
 
     def begin_watch(self) -> None:
-        """Have the watch begin now, if it has not yet."""
+        """Start the watch now, if it has not been started."""
         if self._start_watch is not None:
             self._start_watch()
 
     async def watch(
-        self, turn: Callable[[], Awaitable[object]], left: Callable[[], object]
+        self, turn: Callable[[], Awaitable[object]], on_disconnect: Callable[[], object]
     ) -> None:
-        """Wait for the client to leave, and call `left`, unless nobody can know.
+        """Wait for the client to disconnect, as far as `receive` reports that.
 
         Args:
-            turn: Lets the loop turn.
-            left: Called when the client has left.
+            turn: Lets the event loop run other tasks.
+            on_disconnect: Called when the client has disconnected.
         """
         self._watched = True
         self._start_watch = None
@@ -129,38 +130,41 @@ class Client:
                     break
                 if kind == "http.request":
                     if body_is_over:
-                        # A middleware that gives the body to whoever asks.
+                        # A middleware repeats the body on every call, so a disconnect
+                        # will not be reported.
                         return
                     body_is_over = not message.get("more_body", False)
                     self._keep(message)
-                # To receive need not wait for anything, so it may have no end.
+                # `receive` may return without waiting. Other tasks have to run, too.
                 messages += 1
-                await (anyio.sleep(0.001) if messages > MANY else turn())
+                await (anyio.sleep(0.001) if messages > MAX_FAST_MESSAGES else turn())
         except Exception as error:
             logger.warning(
-                "receive failed: when the client leaves is not known", exc_info=error
+                "receive failed: the stream will not notice when the client "
+                "disconnects, unless send fails",
+                exc_info=error,
             )
             return
         finally:
             self._watched = False
-            self._tell()
-        left()
+            self._notify()
+        on_disconnect()
 
     def _keep(self, message: Message) -> None:
         self._kept_bytes += _size_of(message)
-        if self._kept_bytes > KEPT:
+        if self._kept_bytes > MAX_KEPT_BYTES:
             self._kept = None
         elif self._kept is None:
             self._kept = [message]
         else:
             self._kept.append(message)
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
-        news, self._news = self._news, None
-        if news is not None:
-            news.set()
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
 
 
 def _size_of(message: Message) -> int:
-    return MESSAGE_SIZE + len(message.get("body", b""))
+    return MESSAGE_OVERHEAD + len(message.get("body", b""))

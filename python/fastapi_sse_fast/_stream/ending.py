@@ -1,12 +1,12 @@
-"""Why a stream ends, and by when.
+"""The reason and the deadline of the end of a stream.
 
-    open ── note(reason) ──────▶ over: the first reason counts
-    open ── shut_down(grace) ──▶ open, but it ends after that time, if not before
-    open ── end() ─────────────▶ open, but it ends now
-    open ── ends_at is reached ▶ the outlet ends the stream, and notes `ends_for`
+    open ── note(reason) ──────▶ closed: the first reason counts
+    open ── shut_down(grace) ──▶ open until `grace` has passed, at most
+    open ── end() ─────────────▶ open until the outlet sees that `ends_at` has passed
+    open ── `ends_at` passes ──▶ the outlet ends the stream and notes `end_reason`
 
-Pure: it is told the time and never asks for it. Times are seconds on the clock of the
-event loop.
+This module does no I/O and never reads a clock: callers pass the time. Times are
+seconds on the clock of the event loop.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ class Ending:
     """The end of one stream.
 
     Args:
-        started_at: When the stream began.
-        seconds_to_live: After which it is ended, perhaps infinity.
-        limits: The stream's.
+        started_at: When the stream was opened.
+        seconds_to_live: Seconds after which the stream is ended. May be infinity.
+        limits: The limits of the stream.
 
     Attributes:
-        reason: Why the stream is over; `None` while it is not.
-        ends_at: When it is ended, although its source would go on.
-        ends_for: Why it is ended then.
+        reason: Why the stream ended. `None` while it is open.
+        ends_at: When the stream will be ended, even if its source has more items.
+        end_reason: Why it will be ended at that time.
     """
 
     __slots__ = (
+        "_forced_at",
+        "_forced_reason",
         "_limits",
         "_started_at",
-        "_stops_at",
-        "_stops_for",
+        "end_reason",
         "ends_at",
-        "ends_for",
         "reason",
     )
 
@@ -48,43 +48,43 @@ class Ending:
     ) -> None:
         self._limits = limits
         self._started_at = started_at
-        # What stops the stream waits no longer than until then.
-        self._stops_at = math.inf
-        self._stops_for: Reason = "shutdown"
+        # After this time, the client may not hold up the end of the stream any longer.
+        self._forced_at = math.inf
+        self._forced_reason: Reason = "shutdown"
         self.reason: Reason | None = None
         self.ends_at = started_at + seconds_to_live
-        self.ends_for: Reason = "max_duration"
+        self.end_reason: Reason = "max_duration"
 
     def note(self, reason: Reason) -> None:
-        """Note why the stream is over, unless something else has ended it before."""
+        """Set the reason of the end, unless there is one already."""
         if self.reason is None:
             self.reason = reason
 
     def shut_down(self, now: float, *, grace: float) -> None:
-        """Bring the end forward: the server stops."""
-        ends_at = max(now + grace, self._started_at + self._limits.least_duration)
+        """Bring the end forward because the server is shutting down."""
+        ends_at = max(now + grace, self._started_at + self._limits.min_duration)
         self._bring_forward(ends_at, "shutdown")
 
     def end(self, now: float) -> None:
-        """Bring the end forward: somebody has asked for it."""
+        """Bring the end forward because `EventStream.end` was called."""
         self._bring_forward(now, "ended")
 
     def _bring_forward(self, ends_at: float, reason: Reason) -> None:
         if ends_at < self.ends_at:
             self.ends_at = ends_at
-            self.ends_for = reason
-        # A client that does not read must not keep the generator.
-        self._stops_at = self.ends_at
-        self._stops_for = reason
+            self.end_reason = reason
+        # A client that does not read must not keep the generator open.
+        self._forced_at = self.ends_at
+        self._forced_reason = reason
 
     def send_by(self, began_at: float, timeout: float) -> float:
-        """Return by when a send has to be done that began at a time."""
+        """Return the deadline of a send that began at a given time."""
         send_by = began_at + timeout
-        if self._stops_at == math.inf:
+        if self._forced_at == math.inf:
             return send_by
-        stops_at = max(began_at, self._stops_at)
-        return min(send_by, stops_at + self._limits.last_send_timeout)
+        forced_at = max(began_at, self._forced_at)
+        return min(send_by, forced_at + self._limits.last_send_timeout)
 
     def note_missed_send(self, now: float) -> None:
-        """Note that a send was not done by then."""
-        self.note(self._stops_for if now >= self._stops_at else "send_timeout")
+        """Set the reason because a send has missed its deadline."""
+        self.note(self._forced_reason if now >= self._forced_at else "send_timeout")

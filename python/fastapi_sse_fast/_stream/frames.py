@@ -1,4 +1,4 @@
-"""Frames that are no items of the source: the opening line, pings, last words."""
+"""Frames that do not come from the source: `retry`, pings and final events."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 def opening_line(options: StreamOptions) -> bytes:
-    """Return what the stream begins with: `retry: 3000`.
+    """Return the line that the stream begins with, such as `retry: 3000`.
 
-    A line without the blank one behind it, which some clients take for an event.
+    It is not followed by a blank line, because some clients would take that for the
+    end of an empty event.
     """
     if options.retry is None:
         return b""
@@ -24,40 +25,40 @@ def opening_line(options: StreamOptions) -> bytes:
 
 
 def ping(options: StreamOptions) -> bytes:
-    """Return what one ping sends.
+    """Return the frame of a ping.
 
     Raises:
-        TypeError: `ping` has made something else than an event.
+        TypeError: The function `ping` returned something other than an event.
     """
     if not isinstance(options.ping, str):
-        return _made("ping", options.ping, options)
+        return _frame_of("ping", options.ping, options)
     block = bytes(EncodedEvent(comment=options.ping))
     return block if options.ping_form == "block" else block.removesuffix(b"\n")
 
 
 def farewell(options: StreamOptions) -> bytes:
-    """Return what the stream ends with when the server stops.
+    """Return the frame of the final event, if `farewell` is set.
 
     Raises:
-        TypeError: `farewell` has made something else than an event.
+        TypeError: The function `farewell` returned something other than an event.
     """
     if options.farewell is None:
         return b""
-    return _made("farewell", options.farewell, options)
+    return _frame_of("farewell", options.farewell, options)
 
 
-def of_hook(name: str, event: object, options: StreamOptions) -> bytes:
-    """Return the frame of an event that an option has made.
+def from_hook(name: str, event: object, options: StreamOptions) -> bytes:
+    """Return the frame of an event that a hook returned.
 
     Raises:
-        TypeError: It is not an event.
+        TypeError: The value is not an event.
     """
     if not is_event(event):
-        raise TypeError(f"{name} must make an event, not {event!r}")
+        raise TypeError(f"{name} must return an event, not {event!r}")
     return bytes(encode_event(event, json=options.json))
 
 
-def _made(
+def _frame_of(
     name: str, event: Event | Callable[[], Event], options: StreamOptions
 ) -> bytes:
-    return of_hook(name, event if is_event(event) else event(), options)
+    return from_hook(name, event if is_event(event) else event(), options)

@@ -1,6 +1,6 @@
-"""Calls of the application's hooks, and what is logged.
+"""Helpers to call the application's hooks, and the logger.
 
-A hook must not break what it is called for.
+An error of a hook is logged. It never affects the stream.
 """
 
 from __future__ import annotations
@@ -21,20 +21,27 @@ logger = logging.getLogger("fastapi_sse_fast")
 T = TypeVar("T")
 
 
-async def call_on_close(hook: CloseHook, summary: StreamSummary, within: float) -> None:
-    """Call the hook, also where the task has been cancelled; log its errors."""
-    with anyio.CancelScope(shield=True), logged("on_close", within):
-        await awaited(hook(summary))
+async def call_on_close(
+    hook: CloseHook, summary: StreamSummary, seconds: float
+) -> None:
+    """Call the hook, even if the task has been cancelled, and log its errors."""
+    with anyio.CancelScope(shield=True), log_errors("on_close", seconds):
+        await maybe_await(hook(summary))
 
 
 @contextlib.contextmanager
-def logged(name: str, within: float) -> Iterator[None]:
-    """Log what a hook raises, and do not wait for it for longer than a generator."""
+def log_errors(name: str, seconds: float) -> Iterator[None]:
+    """Log an exception of a hook, and cancel a hook that takes too long.
+
+    Args:
+        name: The name of the hook, for the log.
+        seconds: The time that an async hook may take.
+    """
     try:
-        with anyio.move_on_after(within) as time:
+        with anyio.move_on_after(seconds) as scope:
             yield
-        if time.cancelled_caught:
-            logger.warning("%s did not end within %g seconds", name, within)
+        if scope.cancelled_caught:
+            logger.warning("%s timed out after %g seconds", name, seconds)
     except Exception:
         logger.exception("%s failed", name)
 
@@ -43,12 +50,18 @@ _warned: set[str] = set()
 
 
 def warn_once(about: str, message: str, *args: object) -> None:
-    """Log a warning, unless this process has one about the same in its log."""
+    """Log a warning once per process.
+
+    Args:
+        about: The topic. Only the first warning about it is logged.
+        message: The message, with placeholders for `args`.
+        *args: The arguments of the message.
+    """
     if about not in _warned:
         _warned.add(about)
         logger.warning(message, *args)
 
 
-async def awaited(value: T | Awaitable[T]) -> T:
-    """Return a value, or what it is awaited for."""
+async def maybe_await(value: T | Awaitable[T]) -> T:
+    """Return a value. If it is awaitable, await it first."""
     return await value if isinstance(value, Awaitable) else value

@@ -1,30 +1,30 @@
-"""The times and sizes of a stream that are no options."""
+"""Time limits of a stream that are not options."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-LATE = 0.01
-"""Seconds; a timer that fires later than that tells of a loop that stood still."""
+BLOCKED_AFTER = 0.01
+"""Seconds. If a timer fires later than this, the event loop was blocked."""
 
-SECOND_LOOK = 0.02
-"""Seconds that such a loop gets to see what has happened meanwhile."""
+RECHECK_DELAY = 0.02
+"""Seconds that an event loop gets to process its sockets after it was blocked."""
 
 
 class Limits(NamedTuple):
-    """Times in seconds."""
+    """Time limits in seconds."""
 
     loop_slice: float = 0.001
-    """How long an async generator with ready events may keep the event loop."""
+    """How long an async generator that does not wait may keep the event loop busy."""
 
     thread_slice: float = 0.005
-    """How long a sync generator may keep its worker thread."""
+    """How long a sync generator may keep its worker thread for one batch of events."""
 
-    least_duration: float = 0.1
-    """How long a stream may go on, however soon after its start the server stops.
+    min_duration: float = 0.1
+    """How long a stream may last on server shutdown, even if it has just begun.
 
-    A short one, of a request that came just then, is not cut.
+    A short stream, whose request arrived just before the shutdown, can complete.
     """
 
     last_send_timeout: float = 0.5
-    """How long a client may hold up the end of its stream when the server stops."""
+    """How long a client may hold up the end of its stream on server shutdown."""

@@ -1,20 +1,19 @@
-"""The way to the client, in the task of the request.
+"""The outlet of a stream: sends the response in the request's task.
 
-    BEGIN ── an event, the end of the error window, or of the source ─▶ FLOW
-    BEGIN ── the source has failed, and nothing is pending ───────────▶ over: the error
-                                                         can still become a response
-    FLOW ─── the source has returned ─▶ END: the last bytes complete the response
-    FLOW ─── the source has failed ───▶ END: last words, and the response breaks off
-    FLOW ─── max_duration, shutdown, end() ▶ END: the source is closed, and the farewell
-                         completes the response; without one, the response breaks off
-    any ──── stop(): the client is gone, or does not take what it is sent ─▶ over
+    BEGIN ── an event is pending, error_window has passed, the source ends ──▶ FLOW
+    BEGIN ── the source fails, and nothing is pending ──▶ closed: the error can still
+                                                          become an error response
+    FLOW ─── the source returns ──▶ END: the last bytes complete the response
+    FLOW ─── the source fails ────▶ END: `on_error` is called, the response is aborted
+    FLOW ─── max_duration, shutdown, end() ──▶ END: the source is closed; `farewell`
+                               completes the response, or without it, it is aborted
+    any ──── stop(): the client has disconnected or timed out ──▶ closed
 
-The outlet mostly sleeps: an async source sends what is pending by itself, the head with
-the first event included, in the steps of its own task. The outlet is woken for what no
-step of the source sends: a head that cannot wait for an event, pings, what comes from a
-thread, the rest of a send that has to wait for the client, and the end. At most one
-send is under way: before the outlet sends, it tells the source not to, until it sleeps
-again.
+The outlet mostly sleeps, because an async source sends pending bytes in the steps of
+its own task, including the head with the first event. The outlet sends what no step of
+the source can: a head that cannot wait for an event, pings, events from a thread, the
+rest of a send that has to wait for the client, and the end. At most one send is under
+way: the outlet stops the source from sending until it sleeps again.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ import anyio
 
 from .._core import KEEPALIVE_COMMENT
 from . import frames
-from .hooks import awaited, logged, logger
-from .shortcut import past_starlette
+from .hooks import log_errors, logger, maybe_await
+from .shortcut import unwrap_starlette
 from .source import Phase
 
 if TYPE_CHECKING:
@@ -47,7 +46,13 @@ if TYPE_CHECKING:
 
 
 class Head(NamedTuple):
-    """What the response starts with, and under which name the server knows it."""
+    """The head of a response.
+
+    Attributes:
+        status: The HTTP status code.
+        headers: The headers, as in ASGI.
+        message_type: The prefix of the types of the ASGI messages.
+    """
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -56,7 +61,7 @@ class Head(NamedTuple):
     @classmethod
     def of(cls, scope: Scope, status: int, headers: list[tuple[bytes, bytes]]) -> Head:
         """Return the head of the response to a request."""
-        # A denied handshake may have a body.
+        # A rejected WebSocket handshake is an HTTP response, too.
         prefix = "websocket." if scope["type"] == "websocket" else ""
         return cls(status, headers, f"{prefix}http.response")
 
@@ -71,39 +76,39 @@ class Head(NamedTuple):
 
     @property
     def body_type(self) -> str:
-        """The type of the messages behind it."""
+        """The type of body messages."""
         return f"{self.message_type}.body"
 
     @property
     def without_body(self) -> tuple[Message, Message]:
-        """The messages of a response that has nothing else."""
+        """The messages of a complete response without a body."""
         return self.message, {"type": self.body_type, "body": b"", "more_body": False}
 
 
-class StopSending(Exception):  # noqa: N818 - it is no error
-    """The client takes nothing more: nothing is left to send."""
+class StopSending(Exception):  # noqa: N818 - It is not an error.
+    """The client has disconnected or timed out, so nothing more is sent."""
 
 
 class Outlet:
-    """Sends a response.
+    """The part of a stream that sends the response.
 
     Args:
-        send: The server's.
-        head: Start of the response; sent with the first event, at the latest after
+        send: The `send` of the server.
+        head: The head of the response. It is sent with the first event, or after
             `error_window`.
-        options: The stream's.
-        work: What the outlet sleeps on while there is nothing to do.
-        buffer: What is pending.
-        source: What fills it.
-        ending: Why the stream ends, and by when.
-        backend: What runs the stream.
-        limits: The stream's.
+        options: The options of the stream.
+        work: The object that the outlet sleeps on while there is nothing to do.
+        buffer: The pending bytes.
+        source: The source that fills the buffer.
+        ending: The reason and the deadline of the end.
+        backend: The backend of the stream.
+        limits: The limits of the stream.
 
     Attributes:
-        broke_off: Whether the stream was ended before its source, without a last word.
+        aborted: Whether the stream was ended before its source, without a final event.
         extra_bytes: How many bytes of the body did not come from the source.
         has_begun: Whether the head has been sent, or is being sent.
-        seconds_waiting: How long sends have waited for the client.
+        seconds_waiting: Seconds that sends have waited for the client.
     """
 
     __slots__ = (
@@ -115,11 +120,11 @@ class Outlet:
         "_error",
         "_handed_over",
         "_head",
+        "_idle_since",
         "_is_last",
         "_limits",
         "_options",
         "_ping_interval",
-        "_quiet_since",
         "_send",
         "_send_began_at",
         "_send_by",
@@ -130,7 +135,7 @@ class Outlet:
         "_stopped",
         "_wait_until",
         "_work",
-        "broke_off",
+        "aborted",
         "extra_bytes",
         "has_begun",
         "seconds_waiting",
@@ -150,7 +155,7 @@ class Outlet:
         limits: Limits,
     ) -> None:
         self._send = send
-        self._send_part = past_starlette(send)
+        self._send_part = unwrap_starlette(send)
         self._head = head
         self._options = options
         self._buffer = buffer
@@ -160,81 +165,84 @@ class Outlet:
         self._limits = limits
         self._work = work
         self._direct: DirectSend | None = None
-        # A send that the source has begun, and what it waits for.
+        # A send that the source has begun, and the object that it waits for.
         self._handed_over: tuple[Any, Any] | None = None
-        # What a send of the source has raised.
+        # The exception that a send of the source raised.
         self._error: BaseException | None = None
         self.has_begun = False
         self._stopped = False
         self._sending = False
-        # To `receive`, a response that has ended is a disconnect, while `send` may go
-        # on in a middleware around it.
+        # `receive` also reports a disconnect when the response is complete, and the
+        # last `send` may still be running in a middleware then.
         self._is_last = False
         self._send_began_at = 0.0
         self._send_by = math.inf
         self._closing = False
         self._wait_until = backend.clock() + options.error_window
-        self._quiet_since = self._wait_until
+        self._idle_since = self._wait_until
         self._ping_interval = _or_infinity(options.ping_interval)
         self._send_timeout = _or_infinity(options.send_timeout)
-        self.broke_off = False
+        self.aborted = False
         self.extra_bytes = 0
         self.seconds_waiting = 0.0
 
     def forget(self) -> None:
-        """Forget what knows it, when the stream is over."""
+        """Drop references that form cycles, when the stream is closed."""
         self._source.send_with(None)
         self._direct = None
         self._work.close()
 
-    # Called by the pump, in a step of the source
+    # Called by the pump, within a step of the source
 
     def begun(self) -> None:
         """Note that the head is being sent."""
         self.has_begun = True
-        self._quiet_since = now = self._backend.clock()
+        self._idle_since = now = self._backend.clock()
         self._backend.alarm.set(self._next_deadline(now))
 
     def wake(self) -> None:
-        """Look whether there is something to do."""
+        """Wake the outlet, because there may be something to do."""
         self._work.wake()
 
     def hand_over(self, send: Any, waits_for: Any) -> None:
-        """Go on with a send of the source that has to wait."""
+        """Take over a send of the source that has to wait."""
         self._handed_over = send, waits_for
         self._work.wake()
 
     def send_failed(self, error: BaseException) -> None:
-        """Raise what a send of the source has raised."""
+        """Raise the exception of a send of the source in the request's task."""
         self._error = error
         self._work.wake()
 
     def interrupt_source(self) -> None:
-        """Interrupt the source if it has left its shield."""
+        """Interrupt the source, if it is not shielded any more."""
         self._source.interrupt()
 
-    # Called from anywhere else in the loop
+    # Called from elsewhere in the event loop
 
     def stop(self) -> None:
-        """End what is being sent or waited for: the client takes nothing more."""
+        """Stop sending, because the client has disconnected or timed out."""
         self._stopped = True
         if self._sending:
             self._backend.interrupt_send()
-            # What stands around us may catch the cancellation, and go on.
+            # A middleware may catch the cancellation and continue.
             self._send_by = self._backend.clock() + self._limits.last_send_timeout
             self._backend.alarm.set(self._send_by)
         else:
             self._work.wake()
 
-    def wait_no_longer(self) -> None:
-        """Send the head, if it still waits for the first event."""
+    def send_head_now(self) -> None:
+        """Send the head now, without waiting for the first event."""
         self._wait_until = self._backend.clock()
         self._work.wake()
 
-    def client_left(self) -> None:
-        """Stop, unless the response has ended, which looks the same."""
+    def client_disconnected(self) -> None:
+        """Stop, unless `receive` reports a disconnect because the response is complete.
+
+        Called by the watch.
+        """
         if self._is_last:
-            # What stands around us has its time to return from the last send.
+            # A middleware gets some time to return from the last send.
             self._send_by = self._backend.clock() + self._options.close_timeout
             self._backend.alarm.set(self._send_by)
         else:
@@ -242,26 +250,30 @@ class Outlet:
             self.stop()
 
     def shut_down(self, grace: float) -> None:
-        """Bring the end forward: the server stops, and waits for so many seconds."""
+        """Bring the end forward because the server is shutting down.
+
+        Args:
+            grace: Seconds that the source may continue.
+        """
         now = self._backend.clock()
         self._ending.shut_down(now, grace=grace)
-        self._hurry(now)
+        self._reschedule(now)
 
     def end(self) -> None:
-        """End the stream, before its source."""
+        """End the stream before its source."""
         now = self._backend.clock()
         self._ending.end(now)
-        self._hurry(now)
+        self._reschedule(now)
 
-    def _hurry(self, now: float) -> None:
-        """Look at deadlines that have been brought forward."""
+    def _reschedule(self, now: float) -> None:
+        """Set the alarm for a deadline that has been brought forward."""
         if self._sending:
             send_by = self._ending.send_by(self._send_began_at, self._send_timeout)
             self._send_by = min(self._send_by, send_by)
         self._backend.alarm.set(self._next_deadline(now))
 
-    def look(self) -> float:
-        """Do what is due at a deadline, and return when the next one is."""
+    def check_deadlines(self) -> float:
+        """Do what is due at a deadline, and return the next one."""
         now = self._backend.clock()
         deadline = self._next_deadline(now)
         if now < deadline:
@@ -288,25 +300,25 @@ class Outlet:
     def _next_ping(self, now: float) -> float:
         if self._ping_interval == math.inf:
             return math.inf
-        quiet_since = max(self._quiet_since, now - self._buffer.seconds_idle)
-        return quiet_since + self._ping_interval
+        idle_since = max(self._idle_since, now - self._buffer.seconds_idle)
+        return idle_since + self._ping_interval
 
-    # The task of the request
+    # The request's task
 
     async def run(self) -> None:
-        """Send the response: all of it, or until it breaks off.
+        """Send the response, until it is complete or aborted.
 
         Raises:
-            StopSending: The client takes nothing more.
-            Exception: What `send` raised.
+            StopSending: The client has disconnected or timed out.
+            Exception: `send` raised it.
         """
         if await self._begin():
             await self._end(await self._flow())
 
     async def close_source(self) -> None:
-        """Ask the source to close, and wait until it has, or is given up.
+        """Ask the source to close, and wait until it is closed or abandoned.
 
-        This may be cancelled in the middle, and is called again.
+        If this is cancelled, it can be called again.
         """
         self._closing = True
         self._source.close()
@@ -315,13 +327,17 @@ class Outlet:
                 self._source.abandon()
                 return
             self._work.awake = False
-            self._backend.alarm.set(self.look())
-            await self._work.woken()
+            self._backend.alarm.set(self.check_deadlines())
+            await self._work.wait()
 
     async def _begin(self) -> bool:
-        """Wait for the first event, and send the head. Return whether it was sent."""
+        """Wait for the first event, then send the head.
+
+        Returns:
+            Whether the head was sent.
+        """
         source, buffer = self._source, self._buffer
-        if not source.runs_beside:
+        if not source.runs_in_thread:
             head = (self._send, self._head.message)
             self._direct = self._backend.direct_send(
                 self._send_part, self._head.body_type, head
@@ -352,18 +368,23 @@ class Outlet:
         return now >= self._next_deadline(now)
 
     async def _flow(self) -> bytes:
-        """Send what is pending, and pings. Return what is left to be sent."""
+        """Send pending bytes and pings until the source or the stream ends.
+
+        Returns:
+            Bytes that are still to be sent.
+        """
         source, buffer = self._source, self._buffer
         while True:
             if self._handed_over is not None:
                 await self._finish_handed_over()
-            # Before `take`: then that is all there is.
+            # If the source is over before `take`, no more bytes can come after it.
             is_over = source.is_over
             is_late = self._backend.clock() >= self._ending.ends_at
             body = buffer.take()
             if is_over and not len(buffer):
                 return body
-            # What a source that has ended has yielded is sent to its end.
+            # If the source has ended by itself, all of its events are sent, even after
+            # the deadline.
             if is_late and not is_over and source.error is None:
                 return body
             if not body and source.error is not None:
@@ -372,9 +393,10 @@ class Outlet:
                 await self._send_body(body)
                 buffer.sent()
                 if not buffer.full:
-                    source.make_room()
-                if source.runs_beside and len(buffer):
-                    # It can fill the buffer as fast as it is emptied.
+                    source.resume()
+                if source.runs_in_thread and len(buffer):
+                    # A thread can fill the buffer as fast as it is emptied here, and
+                    # other tasks have to run, too.
                     await self._backend.turn()
             elif self._is_due():
                 await self._ping()
@@ -383,19 +405,19 @@ class Outlet:
                 await self._sleep()
                 source.send_with(None)
                 continue
-            self._quiet_since = self._backend.clock()
+            self._idle_since = self._backend.clock()
 
     async def _ping(self) -> None:
         if self._buffer.mid_event:
             return
         body = KEEPALIVE_COMMENT
-        with logged("ping", self._options.close_timeout):
+        with log_errors("ping", self._options.close_timeout):
             body = frames.ping(self._options)
         self._buffer.shrink()
         await self._send_extra(body)
 
     async def _end(self, body: bytes) -> None:
-        """Send the last bytes, and end the response in one of its ways."""
+        """Send the last bytes, then complete or abort the response."""
         source, ending = self._source, self._ending
         if source.error is None and source.is_over:
             await self._send_last(body)
@@ -403,8 +425,8 @@ class Outlet:
             ending.note("finished")
             return
         if source.error is None:
-            ending.note(ending.ends_for)
-        # What the source yields from now on is dropped.
+            ending.note(ending.end_reason)
+        # Events that the source yields from now on are dropped.
         left = len(self._buffer)
         while body:
             await self._send_body(body)
@@ -413,37 +435,37 @@ class Outlet:
             left -= len(body)
         await self.close_source()
         if source.error is not None:
-            await self._send_last_words(source.error)
+            await self._send_error_event(source.error)
             return
         body = b""
-        with logged("farewell", self._options.close_timeout):
-            body = self._last_word("farewell", frames.farewell(self._options))
+        with log_errors("farewell", self._options.close_timeout):
+            body = self._unless_mid_event("farewell", frames.farewell(self._options))
         if not body:
-            # It must not look as if that had been all.
-            self.broke_off = True
+            # The response must not look complete.
+            self.aborted = True
             return
         await self._send_last(body)
         self.extra_bytes += len(body)
 
-    async def _send_last_words(self, error: Exception) -> None:
-        """Send what `on_error` has to say about the error that ends the response."""
+    async def _send_error_event(self, error: Exception) -> None:
+        """Send the event that `on_error` returns."""
         hook = self._options.on_error
-        if hook is None or self._stopped:  # nobody would get what it has to say
+        if hook is None or self._stopped:  # If stopped, the client cannot get it.
             return
         body = b""
-        with logged("on_error", self._options.close_timeout):
-            event = await awaited(hook(error))
+        with log_errors("on_error", self._options.close_timeout):
+            event = await maybe_await(hook(error))
             if event is not None:
-                frame = frames.of_hook("on_error", event, self._options)
-                body = self._last_word("on_error", frame)
+                frame = frames.from_hook("on_error", event, self._options)
+                body = self._unless_mid_event("on_error", frame)
         if body:
             await self._send_extra(body)
 
-    def _last_word(self, name: str, frame: bytes) -> bytes:
-        """Return a frame, unless it would become part of an event that is torn."""
+    def _unless_mid_event(self, name: str, frame: bytes) -> bytes:
+        """Return a frame, unless it would become part of an incomplete event."""
         if frame and self._buffer.mid_event:
             logger.warning(
-                "%s ended inside an event: that of %s is not sent",
+                "%s ended inside an event, so the event of %s is not sent",
                 self._source.name,
                 name,
             )
@@ -478,27 +500,28 @@ class Outlet:
         assert self._handed_over is not None
         send, waits_for = self._handed_over
         self._handed_over = None
-        await self._finish(self._backend.rest_of(send, waits_for, error))
+        await self._finish(self._backend.finish_send(send, waits_for, error))
         self._buffer.sent()
         if not self._buffer.full:
-            self._source.make_room()
+            self._source.resume()
 
     async def _drop_handed_over(self) -> None:
-        """Cancel a send of the source that the client does not take any more."""
+        """Cancel a send of the source, because nothing more is sent."""
         if self._handed_over is not None:
             cancelled = anyio.get_cancelled_exc_class()
             with contextlib.suppress(cancelled):
                 await self._finish_handed_over(cancelled())
 
     async def _finish(self, send: Awaitable[None]) -> None:
-        """Await what sends, for as long as the client may take."""
+        """Await a send, with a deadline."""
         self._send_began_at = self._backend.clock()
         self._send_by = self._ending.send_by(self._send_began_at, self._send_timeout)
         if self._stopped:
             self._send_by = self._send_began_at + self._limits.last_send_timeout
         self._backend.alarm.set(self._send_by)
         self._sending = True
-        waits_since = time.perf_counter()  # uvloop's clock has whole milliseconds
+        # The clock of uvloop has only a resolution of milliseconds.
+        waits_since = time.perf_counter()
         try:
             await self._backend.interruptible(send)
         finally:
@@ -508,12 +531,12 @@ class Outlet:
             raise StopSending
 
     async def _sleep(self) -> None:
-        """Sleep until there is something to do or to look at."""
+        """Sleep until there is something to do, or a deadline is reached."""
         if not self._work.awake:
             now = self._backend.clock()
             self._backend.alarm.set(self._next_deadline(now))
             try:
-                await self._work.woken()
+                await self._work.wait()
             except anyio.get_cancelled_exc_class() as cancelled:
                 if self._handed_over is not None:
                     await self._finish_handed_over(cancelled)
@@ -527,7 +550,7 @@ class Outlet:
             if error is not None:
                 raise error
         finally:
-            del error  # which has this frame in its traceback: a cycle
+            del error  # Its traceback refers to this frame: a reference cycle.
 
 
 def _or_infinity(seconds: float | None) -> float:

@@ -1,7 +1,7 @@
-"""The shortest way for a part of the body, past wrappers that only pass it on.
+"""A shortcut for body messages, past Starlette's wrappers of `send`.
 
-Starlette wraps `send` three times, to know whether a response has begun. For each part
-of a body, each of these wrappers is one more coroutine, which does nothing else.
+Starlette wraps `send` three times, to know whether a response has started. A body
+message passes through each wrapper unchanged, but each costs another coroutine.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from starlette.types import Message, Send
 
 
-def past_starlette(send: Send) -> Send:
-    """Return what to send parts of the body with, once the response has begun.
+def unwrap_starlette(send: Send) -> Send:
+    """Return the `send` to use for body messages once the response has started.
 
-    Only a function of Starlette's is passed by, and only if it does, byte code for byte
-    code, what `_wrapper` does; else it is `send` itself that is returned. So it is
-    behind any other middleware.
+    A wrapper is skipped only if it is a function of Starlette with exactly the byte
+    code of `_wrapper`. Any other function is returned as it is, so other middleware
+    still sees every message.
     """
     while (
         isinstance(send, FunctionType)
         and send.__module__.partition(".")[0] == "starlette"
-        and _meaning(send.__code__) == _MEANING
+        and _code_key(send.__code__) == _WRAPPER_KEY
     ):
         _, inner = send.__closure__ or ()
         send = inner.cell_contents
@@ -45,8 +45,8 @@ def _wrapper(send: Send) -> Send:
     return sender
 
 
-def _meaning(code: CodeType) -> tuple[Any, ...]:
-    """Return all of a function's code that makes a difference to what it does."""
+def _code_key(code: CodeType) -> tuple[Any, ...]:
+    """Return every attribute of a code object that affects its behavior."""
     return (
         code.co_code,
         code.co_consts,
@@ -54,7 +54,7 @@ def _meaning(code: CodeType) -> tuple[Any, ...]:
         code.co_varnames,
         code.co_freevars,
         code.co_cellvars,
-        code.co_flags & 0xFFFF,  # the others are of `from __future__ import`
+        code.co_flags & 0xFFFF,  # The higher bits are `from __future__` features.
         code.co_argcount,
         code.co_posonlyargcount,
         code.co_kwonlyargcount,
@@ -62,4 +62,4 @@ def _meaning(code: CodeType) -> tuple[Any, ...]:
     )
 
 
-_MEANING = _meaning(_wrapper(cast("Send", None)).__code__)
+_WRAPPER_KEY = _code_key(_wrapper(cast("Send", None)).__code__)

@@ -1,17 +1,17 @@
-"""Where the items of a stream come from, from the first one to the close.
+"""The source of a stream: iterates the content, from the first item to the close.
 
-    RUNNING ── the source returns, or raises ─▶ CLOSING    by itself
-    RUNNING ── close() ───────────────────────▶ CLOSING    the stream is over
-    CLOSING ── its clean-up has run ──────────▶ CLOSED
-    CLOSING ── close_timeout has passed ──────▶ ABANDONED  it may still close
+    RUNNING ── the content returns or raises ─▶ CLOSING    by itself
+    RUNNING ── close() ───────────────────────▶ CLOSING    the stream ends
+    CLOSING ── cleanup has run ───────────────▶ CLOSED
+    CLOSING ── close_timeout has passed ──────▶ ABANDONED  it may still close later
 
 A source runs in one task from its first item to its close, so that cancel scopes and
 task groups can be open around a `yield`. An error moves it to CLOSING at once, but is
-not reported before it is CLOSED.
+reported only when it is CLOSED.
 
-What interrupts it: where it waits in an `await`, a cancellation, but never inside a
-shielded cancel scope; where it stands at a `yield`, it is closed; in a thread, where it
-asks AnyIO.
+How a source is interrupted depends on where it is: in an `await`, it is cancelled, but
+never inside a shielded cancel scope; at a `yield`, it is closed; in a worker thread, it
+is cancelled where it calls `anyio.from_thread`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 class Phase(enum.Enum):
-    """Where a source is; see the table at the top of this file."""
+    """The phase of a source; see the table at the top of this file."""
 
     RUNNING = "running"
     CLOSING = "closing"
@@ -52,18 +52,18 @@ class Phase(enum.Enum):
 
 
 class Source:
-    """What async and sync sources have in common.
+    """The base class of async and sync sources.
 
     Args:
         content: The iterable of items.
-        buffer: Where the items go.
-        backend: What runs the stream.
-        close_timeout: Seconds that it may take to close.
+        buffer: The buffer that items are pushed to.
+        backend: The backend of the stream.
+        close_timeout: Seconds that the content may take to close.
 
     Attributes:
-        phase: Where it is.
-        error: The first thing that went wrong in the stream.
-        close_by: When it is given up, once it is closing.
+        phase: The current phase.
+        error: The first error of the stream, or `None`.
+        close_by: When the source is abandoned, once it is closing.
     """
 
     __slots__ = (
@@ -79,8 +79,8 @@ class Source:
         "phase",
     )
 
-    runs_beside = False
-    """Whether it goes on, in a thread, while the loop does something else."""
+    runs_in_thread = False
+    """Whether the content is iterated in worker threads."""
 
     _outlet: Outlet | None
 
@@ -103,75 +103,85 @@ class Source:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes of it."""
+        """Whether no more items will come."""
         return self.phase is Phase.CLOSED or self.phase is Phase.ABANDONED
 
     @property
     def name(self) -> str:
-        """What the log calls it; its `repr` may fail."""
+        """The name for log messages. `repr()` is avoided, because it may raise."""
         name = getattr(self._content, "__qualname__", None)
         return name if isinstance(name, str) else type(self._content).__qualname__
 
     def forget(self) -> None:
-        """Forget what knows it, when the stream is over."""
+        """Drop references that form cycles, when the stream is closed."""
         self._outlet = None
         self._room.close()
 
-    # What the outlet does with it
+    # Called by the outlet
 
-    def feed(self, outlet: Outlet) -> None:
-        """Tell it whom to wake when something is pending, or when it is over."""
+    def attach(self, outlet: Outlet) -> None:
+        """Set the outlet to wake when bytes are pending or the source has ended."""
         self._outlet = outlet
 
     def send_with(self, direct: DirectSend | None) -> None:
-        """Have it send what is pending by itself, or not any more."""
+        """Let the source send pending bytes by itself, or stop it from doing so."""
 
-    def make_room(self) -> None:
-        """Let it go on, if it waits for the client."""
+    def resume(self) -> None:
+        """Resume the source if it waits for the client."""
         self._room.wake()
 
     def close(self) -> None:
-        """Ask it to close, wherever it is."""
+        """Ask the source to close, and interrupt it."""
         if self.phase is Phase.RUNNING:
-            self._begin_to_close()
+            self._start_closing()
             self.interrupt()
         self._buffer.close()
         self._room.wake()
 
     def interrupt(self) -> None:
-        """Interrupt it where it waits."""
+        """Interrupt the content where it waits."""
         raise NotImplementedError
 
     def interrupt_again(self) -> float:
-        """Interrupt what waits since then. Return after how long to do so again."""
+        """Interrupt what has begun to wait since the last interruption.
+
+        Returns:
+            Seconds until the next call is due.
+        """
         return math.inf
 
     def abandon(self) -> None:
-        """Wait for it no longer; it is interrupted once more."""
+        """Interrupt the source once more, and stop waiting for it."""
         self.phase = Phase.ABANDONED
         logger.warning(
-            "%s did not close within %g seconds", self.name, self._close_timeout
+            "%s did not close within %g seconds, and is abandoned",
+            self.name,
+            self._close_timeout,
         )
         self._backend.abandon_source()
 
     def fail(self, error: Exception) -> None:
-        """Have the stream raise an error; log one that comes too late for that."""
+        """Make the stream raise an error. Log the error if it is not the first one."""
         if self.error is None and self.phase is not Phase.ABANDONED:
             self.error = error
         else:
             self.log_unraised(error)
 
     def log_unraised(self, error: Exception) -> None:
-        """Log an error that nothing raises."""
-        logger.error("%s failed besides", self.name, exc_info=error)
+        """Log an error that the stream does not raise."""
+        logger.error(
+            "exception in %s after its stream had ended or failed",
+            self.name,
+            exc_info=error,
+        )
 
-    # The task of the source
+    # The source's task
 
     async def run(self) -> None:
-        """Iterate it, and close it: all that its task does.
+        """Iterate the content, then close it. This is the source's task.
 
-        Every event resumes all coroutines between this and the iterator, so there is
-        only one.
+        Every event resumes all coroutines between this one and the iterator, so there
+        is only one more.
         """
         try:
             try:
@@ -196,26 +206,26 @@ class Source:
             self.end()
 
     def end(self) -> None:
-        """Note that its task is over, which may never have begun."""
+        """Note that the task has ended, or was cancelled before it began."""
         if self.phase is not Phase.ABANDONED:
             self.phase = Phase.CLOSED
         self._wake()
 
     async def _fail_and_close(self, error: Exception) -> None:
         self.fail(error)
-        # The outlet sees to it that the close has an end.
-        self._begin_to_close()
+        # From now on, the outlet limits the time that the close takes.
+        self._start_closing()
         self._wake()
         try:
             await self._close()
-        except Exception:  # is not to hide the first one
-            logger.exception("closing %s failed after an error", self.name)
+        except Exception:  # It must not hide the first error.
+            logger.exception("%s failed to close after an error", self.name)
 
     def _wake(self) -> None:
         if self._outlet is not None:
             self._outlet.wake()
 
-    def _begin_to_close(self) -> None:
+    def _start_closing(self) -> None:
         if self.phase is Phase.RUNNING:
             self.phase = Phase.CLOSING
             self.close_by = self._backend.clock() + self._close_timeout
@@ -228,11 +238,11 @@ class Source:
             if not is_only(error, GeneratorExit):
                 raise
 
-    def _is_ours(self, generator: type) -> bool:
-        """Return whether to close the iterator: it was made for this stream.
+    def _owns_items(self, generator: type) -> bool:
+        """Return whether the stream owns the iterator, and has to close it.
 
-        Others may go on with an object that is its own iterator: a memory stream, a
-        file. A generator is not shared.
+        It does not own an object that is its own iterator, such as a memory stream or a
+        file, because other code may continue to read from it. It does own a generator.
         """
         return self._items is not self._content or isinstance(self._items, generator)
 
@@ -243,40 +253,44 @@ class Source:
         raise NotImplementedError
 
     async def _give_way(self) -> bool:
-        """Let the loop turn or the client catch up. Return whether to go on."""
+        """Let other tasks run, or wait for the client.
+
+        Returns:
+            Whether to continue.
+        """
         if not self._buffer.full:
             await self._backend.turn()
         while self.phase is Phase.RUNNING and self._buffer.full:
             self._room.awake = False
-            await self._room.woken()
+            await self._room.wait()
         return self.phase is Phase.RUNNING
 
 
 class AsyncSource(Source):
-    """An async iterable, which the pump drives."""
+    """An async iterable, driven by a `Pump`."""
 
     __slots__ = ("_direct", "_pump")
 
     _direct: DirectSend | None
     _pump: Pump | None
 
-    def feed(self, outlet: Outlet) -> None:
-        """Tell it where to send what is pending."""
-        super().feed(outlet)
+    def attach(self, outlet: Outlet) -> None:
+        """Set the outlet to wake when bytes are pending or the source has ended."""
+        super().attach(outlet)
         self._pump = None
         self._direct = None
 
     def send_with(self, direct: DirectSend | None) -> None:
-        """Have it send in the steps of its own task, or wake the outlet."""
+        """Send within the steps of the source's task, or wake the outlet instead."""
         self._direct = direct
         if self._pump is not None:
             self._pump.send_with(direct)
 
     def interrupt(self) -> None:
-        """Throw a cancellation into the iterator, if it waits for something."""
+        """Cancel the iterator if it waits for something."""
         pump = self._pump
         if pump is not None and pump.waits:
-            # Where it is shielded, it is looked at again after each of its steps.
+            # If it is shielded, the pump asks again after each of its steps.
             pump.interrupting = not self._backend.interrupt_source()
 
     async def _iterate(self) -> None:
@@ -290,7 +304,7 @@ class AsyncSource(Source):
                     break
         finally:
             pump.send_with(None)
-            self._pump = None  # which knows the outlet
+            self._pump = None  # The pump refers to the outlet: a reference cycle.
 
     async def _give_way(self) -> bool:
         if self.phase is not Phase.RUNNING:
@@ -298,54 +312,55 @@ class AsyncSource(Source):
         try:
             return await super()._give_way()
         except anyio.get_cancelled_exc_class() as error:
-            await self._hand_to_the_iterator(error)
+            await self._throw_into_iterator(error)
             return True
 
-    async def _hand_to_the_iterator(self, error: BaseException) -> None:
-        """Hand the iterator what cancelled its task while it stood at a `yield`.
+    async def _throw_into_iterator(self, error: BaseException) -> None:
+        """Throw a cancellation of the task into the iterator, which is at a `yield`.
 
-        A timeout or a cancel scope that is open around a `yield` (PEP 789) cancels the
-        task, wherever that is. The iterator closes its scope, and goes on.
+        If a timeout or a cancel scope is open around the `yield` (PEP 789), it cancels
+        the task although the iterator is not running. The iterator then closes its
+        scope and continues.
 
         Raises:
-            BaseException: `error`, if it was not for the iterator.
+            BaseException: The iterator cannot handle it, so `error` is raised again.
         """
         try:
             with anyio.CancelScope(shield=True):
                 try:
                     await uncancelled(self._backend.turn)
                 except anyio.get_cancelled_exc_class() as again:
-                    error = again  # by a second scope: one exception is for both
+                    error = again  # A second scope was cancelled; one error is enough.
             throw = getattr(self._items, "athrow", None)
             if self.phase is not Phase.RUNNING or throw is None or self._pump is None:
                 raise error
             self._pump.begin(throw(error))
         finally:
-            del error  # which has this frame in its traceback: a cycle
+            del error  # Its traceback refers to this frame: a reference cycle.
 
     async def _close_items(self) -> None:
         close = getattr(self._items, "aclose", None)
-        if close is not None and self._is_ours(AsyncGenerator):
+        if close is not None and self._owns_items(AsyncGenerator):
             await close()
 
 
 class ThreadSource(Source):
-    """A sync iterable, which runs in worker threads: one batch of events, one call."""
+    """A sync iterable, iterated in worker threads: one call per batch of events."""
 
     __slots__ = ("_raised", "_run", "_scope")
 
-    runs_beside = True
+    runs_in_thread = True
 
     _scope: anyio.CancelScope
 
-    def feed(self, outlet: Outlet) -> None:
-        """Tell it whom to wake."""
-        super().feed(outlet)
+    def attach(self, outlet: Outlet) -> None:
+        """Set the outlet to wake when bytes are pending or the source has ended."""
+        super().attach(outlet)
         self._raised: list[BaseException] = []
-        # One context for all batches, a copy as in a task.
+        # All batches run in one context, which is a copy, as in a task.
         self._run = contextvars.copy_context().run
-        # `anyio.from_thread` looks at the scope of the caller; cancelling a scope does
-        # not take the task away from its thread, as cancelling the task does.
+        # `anyio.from_thread` checks the cancel scope of its caller. The scope is
+        # cancelled rather than the task, because the task has to wait for its thread.
         self._scope = anyio.CancelScope()
 
     def interrupt(self) -> None:
@@ -353,7 +368,11 @@ class ThreadSource(Source):
         self._scope.cancel()
 
     def interrupt_again(self) -> float:
-        """Cancel what the thread has begun to wait for there since then."""
+        """Cancel what the thread has begun to wait for since the last interruption.
+
+        Returns:
+            Seconds until the next call is due.
+        """
         return self._backend.cancel_again(self._scope)
 
     async def _iterate(self) -> None:
@@ -369,22 +388,28 @@ class ThreadSource(Source):
                     self.phase is not Phase.RUNNING and is_cancelled_in_thread(error)
                 ):
                     raise error
-                error.__traceback__ = None  # with AnyIO's future in it: a cycle
+                # The traceback refers to AnyIO's future, which refers to the error.
+                error.__traceback__ = None
             finally:
-                del error  # which has this frame in its traceback: a cycle
+                del error  # Its traceback refers to this frame: a reference cycle.
 
     def _push_batch(self) -> bool:
-        """Push until it is time to give way. Return whether items are left.
+        """Push items until the buffer asks to give way.
 
-        An error is not raised through AnyIO, where it would be in a cycle.
+        An error is stored instead of raised, because AnyIO would keep it in a reference
+        cycle.
+
+        Returns:
+            Whether there may be more items.
         """
         try:
-            if self.phase is not Phase.RUNNING:  # since it began to wait for a thread
+            # The stream may have ended while this call waited for a thread.
+            if self.phase is not Phase.RUNNING:
                 return False
             if self._items is None:
                 self._items = iter(self._content)
             push = self._buffer.push
-            # No `any(map(…))`: it takes a StopIteration that `push` raises for the end.
+            # `any(map(…))` would take a StopIteration that `push` raises for the end.
             for item in self._items:
                 if push(item):
                     return True
@@ -394,5 +419,5 @@ class ThreadSource(Source):
 
     async def _close_items(self) -> None:
         close = getattr(self._items, "close", None)
-        if close is not None and self._is_ours(Generator):
+        if close is not None and self._owns_items(Generator):
             await anyio.to_thread.run_sync(self._run, close)

@@ -1,18 +1,18 @@
-"""A stream from its start to its end: opens its parts, waits for them, reports.
+"""A stream, from its start to its end: connects the parts and waits for them.
 
-* The *source* (`source.py`) runs in a task of its own. It iterates the generator, and
-  what is yielded is encoded into the `EventBuffer`. Of an async generator, the `Pump`
-  (`src/pump.rs`) sends what is pending in the same step of that task.
-* The *outlet* (`outlet.py`) runs in the task of the request. It sends everything else:
-  the head, pings, the rest of a send that has to wait, last words, the end.
-* The *watch* (`client.py`) waits for the client to leave.
-* The *ending* (`ending.py`) knows why the stream is over, and by when it has to be.
+* The *source* (`source.py`) has its own task. It iterates the generator and encodes the
+  items into the `EventBuffer`. For an async generator, the `Pump` (`src/pump.rs`) sends
+  pending bytes in the same step of that task.
+* The *outlet* (`outlet.py`) runs in the request's task. It sends everything else: the
+  head, pings, the rest of a send that has to wait, final events and the end.
+* The *watch* (`client.py`) waits for the client to disconnect.
+* The *ending* (`ending.py`) holds the reason and the deadline of the end.
 
 However a stream ends, its source is closed before `Stream.run` returns, unless that
-takes longer than `close_timeout`. A stream is finished only if the outlet came to its
-last line.
+takes longer than `close_timeout`. A stream is `finished` only if the outlet has sent
+the last message of the response.
 
-`asyncio_.py` and `trio_.py` have what differs between the two event loops.
+`asyncio_.py` and `trio_.py` contain what differs between the two event loops.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
 from .._core import EventBuffer
-from .._shutdown import EndedAtShutdown, server_patience
+from .._shutdown import ShutdownRegistration, server_shutdown_timeout
 from ..event_stream import SCOPE_KEY, EventStream
 from ..summary import StreamSummary
 from . import frames
 from .asyncio_ import AsyncioBackend
 from .cancellation import as_exception, is_cancelled
 from .ending import Ending
-from .hooks import awaited, logged, logger, warn_once
+from .hooks import log_errors, logger, maybe_await, warn_once
 from .outlet import Outlet, StopSending
 from .source import AsyncSource, Phase, Source, ThreadSource
 from .trio_ import TrioBackend
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope, Send
 
     from .._core import ItemEncoder
-    from .._shutdown import Opening
+    from .._shutdown import PendingStream
     from ..options import StreamOptions
     from ..summary import Reason
     from .client import Client
@@ -53,19 +53,20 @@ if TYPE_CHECKING:
 
 
 class Stream:
-    """One response body on its way.
+    """One stream.
 
     Args:
-        content: What yields the items.
-        encoder: What makes frames of them.
-        head: Start of the response.
-        options: How the stream behaves.
-        limits: Its times that are no options.
-        opening: Of the request, if that could be told of the server's shutdown.
-        scope: Of the request.
+        content: The iterable of items.
+        encoder: The encoder of the items.
+        head: The head of the response.
+        options: The options of the stream.
+        limits: The time limits that are not options.
+        pending: The registration of the request, which knows about a shutdown that has
+            begun since the request arrived. `None` if it was not registered.
+        scope: The ASGI scope of the request.
 
     Attributes:
-        is_shutting_down: Whether the server has been told to stop.
+        is_shutting_down: Whether the server is shutting down.
     """
 
     __slots__ = (
@@ -78,10 +79,10 @@ class Stream:
         "_handle",
         "_head",
         "_limits",
-        "_opening",
         "_options",
         "_outlet",
         "_over_at",
+        "_pending",
         "_scope",
         "_source",
         "_started_at",
@@ -104,7 +105,7 @@ class Stream:
         head: Head,
         options: StreamOptions,
         limits: Limits,
-        opening: Opening | None,
+        pending: PendingStream | None,
         scope: Scope,
     ) -> None:
         self._content = content
@@ -112,7 +113,7 @@ class Stream:
         self._head = head
         self._options = options
         self._limits = limits
-        self._opening = opening
+        self._pending = pending
         self._over_at = None
         self._scope = scope
         self._handle: EventStream | None = None
@@ -120,31 +121,31 @@ class Stream:
 
     @property
     def handle(self) -> EventStream:
-        """The stream as hooks and generators see it."""
+        """The handle of the stream for hooks and generators."""
         if self._handle is None:
             is_open = self._over_at is None
             self._handle = EventStream(self if is_open else None, self._scope)
         return self._handle
 
     async def run(self, client: Client, send: Send) -> None:
-        """Stream until the content ends, fails or the client is gone.
+        """Stream until the content ends or fails, or the stream is ended.
 
         Raises:
-            Exception: What the content or the encoding of an item raised. All that was
-                yielded before it has been sent, and the response has not been ended.
+            Exception: The content, or encoding an item, raised it. All earlier items
+                have been sent, and the response is not complete.
         """
         self._open(client, send)
         source = self._source
         try:
-            with EndedAtShutdown(self, self._opening):
+            with ShutdownRegistration(self, self._pending):
                 on_open = self._options.on_open
                 if on_open is not None:
-                    with logged("on_open", self._options.close_timeout):
-                        await awaited(on_open(self.handle))
+                    with log_errors("on_open", self._options.close_timeout):
+                        await maybe_await(on_open(self.handle))
                 await self._backend.run(self)
         except BaseException:
             self._ending.reason = "cancelled"
-            # What cancels all tasks of a loop cancels the source too.
+            # If all tasks are cancelled, the source is cancelled too. That is no error.
             if source.error is not None and not is_cancelled(source.error.__cause__):
                 source.log_unraised(source.error)
             raise
@@ -157,27 +158,27 @@ class Stream:
                 self._ending.reason = "error"
                 raise error
         finally:
-            del error  # which has this frame in its traceback: a cycle
-        if self._outlet.broke_off and client.is_behind_base_http_middleware:
-            # Once: at a stop it concerns all streams.
+            del error  # Its traceback refers to this frame: a reference cycle.
+        if self._outlet.aborted and client.is_behind_base_http_middleware:
+            # On server shutdown this concerns every open stream, so warn only once.
             warn_once(
                 "BaseHTTPMiddleware",
-                "a stream was ended before its generator, and broken off; but "
-                "Starlette's BaseHTTPMiddleware completes every response, so its "
-                "client takes it for finished: set `farewell`, or use a pure ASGI "
+                "a stream was ended before its generator and aborted the response, but "
+                "Starlette's BaseHTTPMiddleware completes every response, so the "
+                "client cannot notice: set the option `farewell`, or use a pure ASGI "
                 "middleware",
             )
 
     @property
     def reason(self) -> Reason:
-        """Why the stream is over, once it is."""
+        """Why the stream ended. Only valid when it is closed."""
         return self._ending.reason or "error"
 
     def summary(self, error: Exception | None) -> StreamSummary:
-        """Return what became of the stream, once it is over.
+        """Return the summary of the stream. Only valid when it is closed.
 
         Args:
-            error: What `run` has raised.
+            error: The exception that `run` raised, or `None`.
         """
         assert self._over_at is not None
         return StreamSummary(
@@ -193,21 +194,21 @@ class Stream:
         )
 
     def shut_down(self) -> None:
-        """End the stream after `shutdown_grace`; called from any thread."""
+        """End the stream after `shutdown_grace`. May be called from any thread."""
         self._unless_over(self._shut_down)
 
     def _shut_down(self) -> None:
         grace = self._options.shutdown_grace
         if grace is None:
-            # An `EventSource`, which is all that is sure to ask again, asks by GET.
-            asks_again = self._scope.get("method", "GET") == "GET"
-            grace = 0.0 if asks_again else server_patience()
+            # Only an `EventSource` is sure to repeat its request, and it uses GET.
+            reconnects = self._scope.get("method", "GET") == "GET"
+            grace = 0.0 if reconnects else server_shutdown_timeout()
         self._outlet.shut_down(grace)
         if not self.is_shutting_down:
             self.is_shutting_down = True
-            self._tell_of_shutdown()
+            self._call_on_shutdown()
 
-    def _tell_of_shutdown(self) -> None:
+    def _call_on_shutdown(self) -> None:
         hook = self._options.on_shutdown
         if hook is not None:
             try:
@@ -216,17 +217,17 @@ class Stream:
                 logger.exception("on_shutdown failed")
 
     def end(self) -> None:
-        """End the stream before its source; called from any thread."""
+        """End the stream before its source. May be called from any thread."""
         self._unless_over(self._outlet.end)
 
     def _unless_over(self, function: Callable[[], object]) -> None:
-        """Call a function in the loop, unless the stream is over by then."""
+        """Call a function in the event loop, unless the stream is closed by then."""
 
         def call() -> None:
             if self._over_at is None:
                 function()
 
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
+        with contextlib.suppress(RuntimeError):  # The event loop is closed.
             self._backend.run_in_loop(call)
 
     def _open(self, client: Client, send: Send) -> None:
@@ -234,7 +235,7 @@ class Stream:
         options, limits = self._options, self._limits
         self._backend = backend
         self._client = client
-        # Not the loop's clock: uvloop's has whole milliseconds.
+        # The clock of uvloop has only a resolution of milliseconds.
         self._started_at = time.perf_counter()
         self._ending = Ending(
             backend.clock(), seconds_to_live=options.seconds_to_live(), limits=limits
@@ -244,7 +245,7 @@ class Stream:
         self._buffer = EventBuffer(
             self._encoder,
             source=self._content,
-            # More than any process has is as good as no limit.
+            # Rust needs a machine-size integer. A larger limit would never be reached.
             max_pending=min(options.max_pending, sys.maxsize),
             time_slice=limits.loop_slice if is_async else limits.thread_slice,
             opening=frames.opening_line(options),
@@ -267,11 +268,11 @@ class Stream:
             backend=backend,
             limits=limits,
         )
-        self._source.feed(self._outlet)
+        self._source.attach(self._outlet)
         self._scope[SCOPE_KEY] = self
 
     def _close(self) -> None:
-        """Leave nothing to the garbage collector: the parts know each other."""
+        """Break reference cycles, so that nothing is left to the garbage collector."""
         self._backend.close()
         self._source.forget()
         self._outlet.forget()
@@ -279,16 +280,16 @@ class Stream:
         if self._handle is not None:
             self._handle._close()
 
-    # What the backend runs
+    # Called by the backend
 
     async def respond(self) -> None:
-        """Send the response, as far as it comes."""
+        """Send the response, until it is complete or aborted."""
         try:
             await self._outlet.run()
         except StopSending:
             pass
         except OSError as error:
-            if self._ending.reason is None and not _tells_of_the_client(error):
+            if self._ending.reason is None and not _means_disconnect(error):
                 self._source.fail(error)
             else:
                 logger.debug("send failed: %r", error)
@@ -297,53 +298,55 @@ class Stream:
             await self._fail_to_send(error)
 
     async def _fail_to_send(self, error: Exception) -> None:
-        """Have the stream raise what `send` has raised."""
+        """Make the stream raise what `send` raised."""
         self._source.fail(error)
 
     def run_source(self) -> Coroutine[Any, Any, None]:
-        """Iterate the content and close it."""
+        """Iterate the content, then close it."""
         return self._source.run()
 
     def source_is_done(self, task: asyncio.Task[None]) -> None:
-        """Note that the task of the source is over, which may never have begun."""
+        """Note that the source's task has ended, or was cancelled before it began."""
         source = self._source
         if source.phase is Phase.RUNNING:
-            # It was cancelled before its first step: that is not to look finished.
+            # The task was cancelled before its first step. The response must not look
+            # complete.
             message = f"{source.name} was cancelled before it began"
             source.fail(as_exception(asyncio.CancelledError(), message))
         source.end()
 
     @property
     def has_failed(self) -> bool:
-        """Whether anything went wrong."""
+        """Whether the stream has an error."""
         return self._source.error is not None
 
     @property
     def source_is_abandoned(self) -> bool:
-        """Whether nobody waits for the task of the source any more."""
+        """Whether the source did not close within `close_timeout`."""
         return self._source.phase is Phase.ABANDONED
 
     async def close_source(self) -> None:
-        """Close the source and wait for that."""
+        """Close the source and wait until it is closed or abandoned."""
         await self._outlet.close_source()
 
-    def watch_with(self, start: Callable[[], object] | None) -> None:
-        """Have the watch begin at the latest when the request receives something."""
-        self._client.watch_with(start)
+    def start_watch_with(self, start: Callable[[], object] | None) -> None:
+        """Set the function that starts the watch if the request receives early."""
+        self._client.start_watch_with(start)
 
     def watch(self) -> Coroutine[Any, Any, None]:
-        """Wait for the client to leave."""
-        return self._client.watch(self._backend.turn, self._outlet.client_left)
+        """Wait for the client to disconnect."""
+        return self._client.watch(self._backend.turn, self._outlet.client_disconnected)
 
-    def look(self) -> float:
-        """Do what is due at a deadline; called by the alarm."""
-        return self._outlet.look()
+    def check_deadlines(self) -> float:
+        """Do what is due at a deadline, and return the next one."""
+        return self._outlet.check_deadlines()
 
 
-def _tells_of_the_client(error: OSError) -> bool:
-    """Return whether `send` raised that the client is gone: ASGI's word is `OSError`.
+def _means_disconnect(error: OSError) -> bool:
+    """Return whether an `OSError` of `send` means that the client has disconnected.
 
-    So is that of a middleware whose own file or socket fails.
+    ASGI servers raise an `OSError` then. But a middleware may also raise one, because
+    its own file or socket fails.
     """
     return (
         isinstance(error, ConnectionError)

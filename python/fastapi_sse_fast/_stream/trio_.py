@@ -1,7 +1,7 @@
-"""A stream on trio: its tasks, its clock, its cancellations.
+"""The trio backend of a stream: tasks, clock and cancellation.
 
-What a generator waits for cannot be told from what a send waits for, so nothing is sent
-in the steps of the source: the outlet is woken for every write.
+Under trio, what a generator waits for cannot be told from what a send waits for.
+Nothing is sent within a step of the source, so the outlet is woken for every write.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.lowlevel
 
-from .limits import LATE, SECOND_LOOK
+from .limits import BLOCKED_AFTER, RECHECK_DELAY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,30 +23,31 @@ if TYPE_CHECKING:
 
 
 class TrioBackend:
-    """What a stream asks of trio."""
+    """The operations of trio that a stream needs."""
 
     __slots__ = ("_sending", "_source", "_source_closing", "alarm", "run_in_loop")
 
     def __init__(self) -> None:
-        from trio.lowlevel import current_trio_token  # it is there: we run in it
+        # trio is optional, but it is installed if we run in it.
+        from trio.lowlevel import current_trio_token
 
         self.run_in_loop: Callable[..., object] = current_trio_token().run_sync_soon
         self._sending = anyio.CancelScope()
         self._source = anyio.CancelScope()
-        # Around the source's own scopes from the start: scopes have to nest.
+        # Scopes have to nest, so this one is opened before those of the source.
         self._source_closing = anyio.CancelScope()
         self.alarm = TrioAlarm()
 
     def clock(self) -> float:
-        """Return the time of the loop, in seconds."""
+        """Return the time of the event loop, in seconds."""
         return anyio.current_time()
 
     async def turn(self) -> None:
-        """Let the loop turn."""
+        """Let the event loop run other tasks once."""
         await anyio.lowlevel.checkpoint()
 
     def sleep(self) -> TrioSleep:
-        """Return what one task can sleep on."""
+        """Return an object that one task can sleep on."""
         return TrioSleep()
 
     async def run(self, stream: Stream) -> None:
@@ -56,9 +57,9 @@ class TrioBackend:
             with self._source, self._source_closing:
                 await stream.run_source()
 
-        stream.watch_with(_nothing)  # it begins by itself
+        stream.start_watch_with(_do_nothing)  # The task group starts the watch.
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.alarm.run, stream.look)
+            tasks.start_soon(self.alarm.run, stream.check_deadlines)
             tasks.start_soon(stream.watch)
             tasks.start_soon(run_source)
             try:
@@ -69,41 +70,45 @@ class TrioBackend:
                 tasks.cancel_scope.cancel()
 
     def close(self) -> None:
-        """Forget what to call."""
+        """Close the alarm."""
         self.alarm.close()
 
     def interrupt_source(self) -> bool:
-        """Cancel what the source waits for. Return that it was, but for its shields."""
+        """Cancel what the source waits for. trio respects its shields.
+
+        Returns:
+            `True`, because the call does not have to be repeated.
+        """
         self._source.cancel()
         return True
 
     def abandon_source(self) -> None:
-        """Cancel what the source waits for to close."""
+        """Cancel what the source awaits while it closes."""
         self._source_closing.cancel()
 
     def shield_source(self) -> None:
-        """Let the source await while it closes."""
+        """Protect what the source awaits while it closes."""
         self._source_closing.shield = True
 
     def cancel_again(self, scope: anyio.CancelScope) -> float:
-        """Return when to cancel again: never, as trio does so by itself."""
+        """Return infinity, because trio repeats a cancellation by itself."""
         return math.inf
 
     def direct_send(
         self, send: Send, body_type: str, head: tuple[Send, Message]
     ) -> None:
-        """Return nothing: see the top of this file."""
+        """Return `None`: nothing is sent within a step of the source."""
 
     async def deliver(self, send: Send, message: Message) -> None:
         """Send a message."""
         await send(message)
 
-    async def rest_of(self, send: Any, waits_for: Any, error: Any) -> None:
-        """Not called: nothing is sent in a step of the source."""
+    async def finish_send(self, send: Any, waits_for: Any, error: Any) -> None:
+        """Raise an error, because nothing is sent within a step of the source."""
         raise NotImplementedError
 
     async def interruptible(self, send: Awaitable[None]) -> None:
-        """Await a send, and return when `interrupt_send` has cancelled it."""
+        """Await a send. Return early if `interrupt_send` cancels it."""
         with self._sending:
             await send
         if self._sending.cancel_called:
@@ -111,45 +116,45 @@ class TrioBackend:
         self._sending = anyio.CancelScope()
 
     def interrupt_send(self) -> None:
-        """Cancel the send that the task of the request is in."""
+        """Cancel the send that the request's task awaits."""
         self._sending.cancel()
 
 
 class TrioAlarm:
-    """Looks at deadlines: see `AsyncioAlarm`. It is a scope that a task waits in."""
+    """A timer like `AsyncioAlarm`, made of a task that waits in a cancel scope."""
 
-    __slots__ = ("_looks_at", "_scope")
+    __slots__ = ("_fires_at", "_scope")
 
     def __init__(self) -> None:
-        self._looks_at = math.inf
+        self._fires_at = math.inf
         self._scope = anyio.CancelScope()
 
     def set(self, time: float) -> None:
-        """Look at that time, or before."""
-        if time < self._looks_at:
-            # Not in the scope alone: one that is over does not come back.
-            self._looks_at = self._scope.deadline = time
+        """Fire at a time, or earlier if the alarm is already set to an earlier time."""
+        if time < self._fires_at:
+            # The scope alone would not do: it may have expired already.
+            self._fires_at = self._scope.deadline = time
 
     def close(self) -> None:
-        """Do nothing: the task is cancelled."""
+        """Do nothing, because the task is cancelled."""
 
-    async def run(self, look: Callable[[], float]) -> None:
-        """Look at every deadline."""
+    async def run(self, check: Callable[[], float]) -> None:
+        """Call a function at every deadline. It returns the next one."""
         while True:
-            self._scope = anyio.CancelScope(deadline=self._looks_at)
+            self._scope = anyio.CancelScope(deadline=self._fires_at)
             with self._scope:
                 await anyio.sleep_forever()
-            # It may have been moved since the scope was over.
-            late = anyio.current_time() - self._looks_at
+            # The alarm may have been set again since the scope expired.
+            late = anyio.current_time() - self._fires_at
             if late >= 0:
-                if late > LATE:
-                    await anyio.sleep(SECOND_LOOK)
-                self._looks_at = math.inf
-                self.set(look())
+                if late > BLOCKED_AFTER:
+                    await anyio.sleep(RECHECK_DELAY)
+                self._fires_at = math.inf
+                self.set(check())
 
 
 class TrioSleep:
-    """Lets one task sleep until it is woken: see `AsyncioSleep`."""
+    """A wake-up call for one task, like `AsyncioSleep`."""
 
     __slots__ = ("_event", "awake")
 
@@ -162,14 +167,14 @@ class TrioSleep:
         self.awake = True
         self._event.set()
 
-    def woken(self) -> Awaitable[object]:
-        """Return what to sleep on; not asked for while awake."""
+    def wait(self) -> Awaitable[object]:
+        """Return an awaitable that waits for `wake`. Must not be called while awake."""
         self._event = anyio.Event()
         return self._event.wait()
 
     def close(self) -> None:
-        """Do nothing: events know nobody."""
+        """Do nothing, because an event has no references to drop."""
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass

@@ -1,11 +1,11 @@
-"""The second drop-in: the names of sse-starlette, on the driver of this package."""
+"""A drop-in replacement for sse-starlette."""
 
 from ._install import install, uninstall
 from .event import JSONServerSentEvent, ServerSentEvent
 from .sse import EventSourceResponse
 
 __version__ = "3.7.0"
-"""The release of sse-starlette whose names these are."""
+"""The release of sse-starlette that this package replaces."""
 
 __all__ = [
     "EventSourceResponse",

@@ -1,4 +1,4 @@
-"""Gives every library that imports sse-starlette ours instead."""
+"""Make libraries that import sse-starlette get this package instead."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ SUBMODULES = ("event", "sse")
 _lock = threading.RLock()
 _installed = False
 _rebound: list[tuple[dict[str, Any], str, Any]] = []
-"""Names in the namespaces of other modules, and what they were bound to."""
+"""The names that were rebound in other modules, with their original values."""
 
 
 def install() -> None:
-    """Have `import sse_starlette` find this module, in all of the process.
+    """Make `import sse_starlette` import this package, in the whole process.
 
-    For libraries whose imports cannot be changed, such as MCP's SDK. Names that a
-    module has imported before are bound to ours. Calling it again does the same for
-    modules that have been imported since. sse-starlette need not be installed.
+    Use it for libraries whose imports you cannot change, such as the MCP SDK. Names
+    that other modules have already imported from sse-starlette are rebound. Calling it
+    again also rebinds names that modules have imported since. sse-starlette does not
+    have to be installed.
 
     Raises:
-        RuntimeError: A class of another module inherits from sse-starlette's response
-            already, or sse-starlette is just being imported, or is something else.
+        RuntimeError: A class already inherits from sse-starlette's response, or
+            sse-starlette is being imported, or another module has its name.
 
     Examples:
         >>> install()
@@ -55,7 +56,10 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Undo `install()`. Modules that have imported from ours since then keep that."""
+    """Undo `install()`.
+
+    Modules that have imported from `sse_starlette` since then keep this package.
+    """
     global _installed
     with _lock:
         if not _installed:
@@ -83,45 +87,47 @@ def _check(theirs: dict[str, ModuleType | None]) -> None:
         found = sys.modules.get(name)
         if found is not None and found is not ours and found is not theirs[name]:
             raise RuntimeError(
-                f"install() finds {found!r} as {name}, which is not sse-starlette: "
-                "it is left alone"
+                f"cannot install: the module {name!r} is {found!r}, which is not "
+                "sse-starlette"
             )
         if getattr(getattr(found, "__spec__", None), "_initializing", False):
             raise RuntimeError(
-                f"install() is called while {name} is being imported: call it before "
-                "or after that"
+                f"cannot install while {name!r} is being imported: call install() "
+                "before or after the import"
             )
     response = getattr(theirs[f"{NAME}.sse"], "EventSourceResponse", None)
     subclasses: list[type] = [] if response is None else response.__subclasses__()
     if subclasses:
         names = ", ".join(f"{one.__module__}.{one.__qualname__}" for one in subclasses)
         raise RuntimeError(
-            f"install() comes too late for {names}: a class cannot change what it "
-            "inherits from, so call install() before its module is imported"
+            "cannot install, because these classes already inherit from "
+            f"sse-starlette's EventSourceResponse: {names}; call install() before "
+            "their modules are imported"
         )
 
 
 def _rebind(original: ModuleType, ours: ModuleType) -> None:
-    """Bind names that others have imported from a module to what ours has instead."""
-    instead = {id(original): ours}
+    """Rebind names that other modules have imported from `original` to `ours`."""
+    replacements = {id(original): ours}
     for name, value in vars(original).items():
         if getattr(value, "__module__", None) == original.__name__ and hasattr(
             ours, name
         ):
-            instead[id(value)] = getattr(ours, name)
+            replacements[id(value)] = getattr(ours, name)
     for module_name, module in list(sys.modules.items()):
-        # Not `isinstance()`: what cffi puts there only says that it is a module.
+        # `isinstance()` would be true for objects of cffi, which only claim to be
+        # modules.
         if not issubclass(type(module), ModuleType):
             continue
-        if _is_of(module_name, NAME, OURS):
+        if _belongs_to(module_name, NAME, OURS):
             continue
-        # Not `vars()`: a module that loads itself when it is asked would do so.
+        # `vars()` would make a lazy module load itself.
         namespace = object.__getattribute__(module, "__dict__")
         for name, value in list(namespace.items()):
-            if id(value) in instead:
+            if id(value) in replacements:
                 _rebound.append((namespace, name, value))
-                namespace[name] = instead[id(value)]
+                namespace[name] = replacements[id(value)]
 
 
-def _is_of(module: str, *packages: str) -> bool:
+def _belongs_to(module: str, *packages: str) -> bool:
     return any(module == one or module.startswith(f"{one}.") for one in packages)

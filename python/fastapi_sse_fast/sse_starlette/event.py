@@ -1,4 +1,4 @@
-"""The events of sse-starlette, encoded in Rust."""
+"""sse-starlette's events, encoded in Rust."""
 
 from __future__ import annotations
 
@@ -16,18 +16,21 @@ _to_json = json.JSONEncoder(
 
 
 class ServerSentEvent:
-    r"""One event, whose `data` is sent as text.
+    r"""An event whose `data` is sent as text.
 
     Args:
-        data: Payload: `str()` of it, a line for each of its lines.
-        event: Name that `addEventListener` listens for. Line breaks in it are dropped.
-        id: What a browser sends back as `Last-Event-ID`. Line breaks in it are dropped.
+        data: The payload. `str(data)` is sent, with a `data` field for each line.
+        event: The event name that `addEventListener` listens for. Line breaks are
+            removed.
+        id: The value that a browser sends back as `Last-Event-ID`. Line breaks are
+            removed.
         retry: Milliseconds that a browser waits before it reconnects.
-        comment: Lines that every client ignores.
-        sep: What ends a line; `DEFAULT_SEPARATOR` unless it is set.
+        comment: Text that clients ignore. Each of its lines is sent as a comment line.
+        sep: The line separator: `"\r\n"`, `"\r"` or `"\n"`. The default is
+            `DEFAULT_SEPARATOR`.
 
     Raises:
-        ValueError: `sep` ends no line.
+        ValueError: `sep` is not a line separator.
 
     Examples:
         >>> ServerSentEvent("hi", event="note").encode()
@@ -61,16 +64,17 @@ class ServerSentEvent:
         """Return the frame.
 
         Raises:
-            TypeError: `event` or `id` is no `str`, or `retry` no `int`.
+            TypeError: `event` or `id` is not a `str`, or `retry` is not an `int`.
         """
         return sse_starlette_frame(self)
 
 
 class JSONServerSentEvent(ServerSentEvent):
-    r"""One event, whose `data` is sent as JSON.
+    r"""An event whose `data` is sent as JSON.
 
     Args:
-        data: Payload, made JSON at once: without spaces, and as UTF-8.
+        data: The payload. It is written as JSON when the event is created, without
+            spaces and as UTF-8.
         event: See `ServerSentEvent`.
         id: See `ServerSentEvent`.
         retry: See `ServerSentEvent`.
@@ -78,9 +82,9 @@ class JSONServerSentEvent(ServerSentEvent):
         sep: See `ServerSentEvent`.
 
     Raises:
-        TypeError: `data` is no JSON.
-        ValueError: There is a number in `data` that JSON does not have, or `data`
-            contains itself, or `sep` ends no line.
+        TypeError: `data` is not JSON serializable.
+        ValueError: `data` contains NaN, infinity or itself, or `sep` is not a line
+            separator.
 
     Examples:
         >>> JSONServerSentEvent({"n": 1}).encode()
@@ -110,16 +114,16 @@ class JSONServerSentEvent(ServerSentEvent):
 def ensure_bytes(
     data: bytes | Mapping[str, Any] | ServerSentEvent | Any, sep: str
 ) -> bytes:
-    r"""Return what is sent for an item.
+    r"""Return the bytes that are sent for an item.
 
     Args:
-        data: The item: bytes, an event, the fields of one as a dict, or any object,
-            whose `str()` is the data of an event.
-        sep: What ends a line; events have their own.
+        data: The item: bytes, an event, a dict with the fields of an event, or any
+            other object, whose `str()` becomes the data of an event.
+        sep: The line separator. Events have their own.
 
     Raises:
-        TypeError: A dict has a field that there is not, or a field has a wrong type.
-        ValueError: `sep` ends no line.
+        TypeError: A dict has an unknown field, or a field has a wrong type.
+        ValueError: `sep` is not a line separator.
 
     Examples:
         >>> ensure_bytes({"data": "hi", "id": "1"}, "\n")

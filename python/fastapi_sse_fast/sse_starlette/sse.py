@@ -1,8 +1,8 @@
-"""The response of sse-starlette, on the driver of this package.
+"""sse-starlette's response, streamed by this package.
 
-What it is given becomes the options of a stream in lockstep: `max_pending=0`. Only what
-sse-starlette has and a stream has not is here: `data_sender_callable`, the callback for
-a client that leaves, the event for a server that stops, and its exceptions.
+Its arguments are translated to `StreamOptions`, with `max_pending=0` (lockstep). This
+module adds only what a `Stream` does not have: `data_sender_callable`,
+`client_close_handler_callable`, `shutdown_event`, `AppStatus` and `SendTimeoutError`.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from starlette.responses import Response
 
 from .._core import EncodedEvent, ItemEncoder, sse_starlette_check
 from .._request import client_of, opened_request
-from .._shutdown import shutdown, tell_of_a_stop
+from .._shutdown import shutdown, shutdown_callbacks
 from .._stream import Head, Limits, Stream
-from .._stream.hooks import logged
+from .._stream.hooks import log_errors
 from ..content import checked_content
 from ..options import MAX_SECONDS, StreamOptions
 from . import _original
 from .event import ServerSentEvent, ensure_bytes
 
 if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup  # which AnyIO needs too
+    from exceptiongroup import BaseExceptionGroup  # a dependency of AnyIO as well
 
 if TYPE_CHECKING:
     from starlette.background import BackgroundTask
@@ -52,27 +52,29 @@ AsyncContentStream: TypeAlias = AsyncIterable[Content]
 ContentStream: TypeAlias = AsyncContentStream | SyncContentStream
 
 logger = logging.getLogger("sse_starlette.sse")
-"""Applications know it under this name, and silence it where all others are verbose."""
+"""The logger has sse-starlette's name, because applications configure it by that."""
 
-MOST_GRACE = 30.0
-"""Seconds that a reply to a POST may go on for where the server would wait for ever."""
+MAX_GRACE = 30.0
+"""Seconds after which the response to a POST is ended on server shutdown, even if the
+server would wait for longer."""
 
-TURNS_OF_A_CANCELLED_CLEAN_UP = 10
-"""Turns of the loop that a clean-up gets to end in, once its time is over."""
+CLEANUP_TURNS = 10
+"""Iterations of the event loop that cleanup gets after `cleanup_timeout`."""
 
-TURNS_UNTIL_A_CLIENT_HAS_LEFT = 10
-"""Turns of the loop in which `receive` says so, where `send` has failed before."""
+DISCONNECT_TURNS = 10
+"""Iterations of the event loop in which `receive` may report a disconnect after `send`
+has failed."""
 
-LEAST_SECONDS = 0.001
-"""In no time at all, not even a clean-up that awaits nothing would run."""
+MIN_SECONDS = 0.001
+"""The shortest timeout. With 0, not even a cleanup without an `await` would run."""
 
 
 class SendTimeoutError(TimeoutError):
-    """The client has not taken what it was sent within `send_timeout`."""
+    """The client accepted nothing within `send_timeout`."""
 
 
 class _Status(type):
-    """Has `AppStatus.should_exit = True` end the streams."""
+    """The metaclass of `AppStatus`: setting `should_exit = True` ends the streams."""
 
     def __setattr__(cls, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -81,15 +83,14 @@ class _Status(type):
 
 
 class AppStatus(metaclass=_Status):
-    """Ends the streams of this process, and says whether a signal does.
+    """The shutdown status of the streams of this process.
 
     Attributes:
-        should_exit: Whether streams end, also those that begin from now on. Set it to
-            `True` to end them. It is so when the server is told to stop while a stream
-            is open.
-        enable_automatic_graceful_drain: Whether a signal that stops the server ends
-            them.
-        original_handler: What `handle_exit` calls besides.
+        should_exit: Whether streams end, including those that are opened later. Set it
+            to `True` to end all streams. It also becomes `True` when the server shuts
+            down while a stream is open.
+        enable_automatic_graceful_drain: Whether streams end on server shutdown.
+        original_handler: A signal handler that `handle_exit` calls as well.
     """
 
     should_exit: ClassVar[bool] = False
@@ -98,20 +99,21 @@ class AppStatus(metaclass=_Status):
 
     @staticmethod
     def disable_automatic_graceful_drain() -> None:
-        """Leave streams alone when the server is told to stop.
+        """Keep streams open on server shutdown.
 
-        Set `AppStatus.should_exit = True` then, or the server waits for its streams.
+        The application then has to set `AppStatus.should_exit = True`. Otherwise the
+        server waits for its streams.
         """
         AppStatus.enable_automatic_graceful_drain = False
 
     @staticmethod
     def enable_automatic_graceful_drain_mode() -> None:
-        """End streams when the server is told to stop, as is the default."""
+        """End streams on server shutdown. This is the default."""
         AppStatus.enable_automatic_graceful_drain = True
 
     @staticmethod
     def handle_exit(*args: Any, **kwargs: Any) -> None:
-        """End the streams, unless that is disabled, and call the original handler."""
+        """End the streams, unless that is disabled, then call the original handler."""
         if AppStatus.enable_automatic_graceful_drain:
             AppStatus.should_exit = True
         if AppStatus.original_handler is not None:
@@ -119,11 +121,11 @@ class AppStatus(metaclass=_Status):
 
 
 class EventSourceResponse(Response):
-    r"""Streams Server-Sent Events, with the arguments of sse-starlette.
+    r"""A response that streams Server-Sent Events, with sse-starlette's arguments.
 
-    Items are events, dicts with the fields of one, bytes that are sent as they are, or
-    other objects, whose `str()` is the data of an event. The code after a `yield` runs
-    when the event has been sent.
+    Items are events, dicts with the fields of an event, bytes that are sent unchanged,
+    or other objects, whose `str()` becomes the data of an event. The code after a
+    `yield` runs once the event has been sent.
 
         async def events():
             yield {"event": "price", "data": "0.5"}
@@ -132,31 +134,36 @@ class EventSourceResponse(Response):
 
     Args:
         content: An async or sync iterable of items.
-        status_code: Status of the response.
-        headers: More headers. `Cache-Control` is `no-store` unless it is among them;
-            `Connection` and `X-Accel-Buffering` are set.
+        status_code: The HTTP status code.
+        headers: Additional headers. `Cache-Control` defaults to `no-store`;
+            `Connection` and `X-Accel-Buffering` are always set.
         media_type: The content type.
-        background: Run when the stream is over, unless it failed.
-        ping: Seconds without an event before a ping. 0 switches pings off.
-        sep: What ends a line, `"\r\n"`, `"\r"` or `"\n"`; events have their own.
-        ping_message_factory: Makes a ping: an event, or another item.
-        data_sender_callable: Runs besides the stream, to feed what it iterates.
-        send_timeout: Seconds that a client may take nothing for while bytes wait for
-            it. `None` waits for ever.
-        client_close_handler_callable: Called with the message that tells that the
-            client has left, before the iterable is interrupted.
-        shutdown_event: Set when the server stops, for the iterable to end by itself.
-        shutdown_grace_period: Seconds that it may take to do so. With 0, and without
-            an event, the reply to a GET ends at once, and to another method when the
-            server would cut it, after 30 s at the latest.
-        cleanup_timeout: Seconds that it may take to close. `None` waits for ever.
+        background: A background task to run after the stream, unless it failed.
+        ping: Seconds without an event before a ping is sent. 0 disables pings.
+        sep: The line separator: `"\r\n"`, `"\r"` or `"\n"`. Events have their own.
+        ping_message_factory: A function that returns a ping: an event, or another item.
+        data_sender_callable: An async function that runs concurrently with the stream,
+            to send the items that `content` receives.
+        send_timeout: Seconds that a client may accept nothing while bytes are pending.
+            `None` disables the timeout.
+        client_close_handler_callable: An async function that is called with the ASGI
+            message when the client disconnects, before the iterable is interrupted.
+        shutdown_event: An event that is set on server shutdown, so that the iterable
+            can return by itself.
+        shutdown_grace_period: Seconds that the iterable has to return after server
+            shutdown has begun. With 0 and no `shutdown_event`, a response to GET ends
+            at once. A response to another method ends when the server would cut it
+            off, or after 30 s.
+        cleanup_timeout: Seconds that the iterable may take to close. `None` disables
+            the timeout.
 
     Attributes:
-        active: Whether the stream is not over, and its client there.
+        active: Whether the stream is open and the client is connected.
 
     Raises:
-        TypeError: `content` is not an iterable of items, or `ping` is no number.
-        ValueError: An argument is out of its range.
+        TypeError: `content` is not an iterable of items, or an argument has a wrong
+            type.
+        ValueError: An argument is out of range.
     """
 
     DEFAULT_PING_INTERVAL: ClassVar[float] = 15
@@ -210,13 +217,13 @@ class EventSourceResponse(Response):
         self._shutdown_event = shutdown_event
         self._shutdown_grace_period = shutdown_grace_period
         self._cleanup_timeout = cleanup_timeout
-        self._options()  # raises what is wrong with them
+        self._options()  # raises if one is invalid
         self.init_headers(_headers(headers))
         self.active = True
 
     @property
     def ping_interval(self) -> float:
-        """Seconds without an event before a ping; 0 for none."""
+        """Seconds without an event before a ping is sent. 0 disables pings."""
         return self._ping_interval
 
     @ping_interval.setter
@@ -228,19 +235,19 @@ class EventSourceResponse(Response):
         self._ping_interval = value
 
     def enable_compression(self, force: bool = False) -> None:
-        """Refuse to compress.
+        """Raise an error, as in sse-starlette: the stream cannot be compressed.
 
         Raises:
             NotImplementedError: Always.
         """
-        raise NotImplementedError("a stream of events is not compressed here")
+        raise NotImplementedError("EventSourceResponse does not support compression")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream the items, then run the background task.
 
         Raises:
-            SendTimeoutError: The client has not taken something in time.
-            Exception: What the iterable raised.
+            SendTimeoutError: The client accepted nothing within `send_timeout`.
+            Exception: The iterable raised it.
         """
         if scope["type"] == "http" and scope["method"].upper() == "HEAD":
             await self._answer_head(scope, send)
@@ -250,7 +257,7 @@ class EventSourceResponse(Response):
             await self.background()
 
     async def _answer_head(self, scope: Scope, send: Send) -> None:
-        """Answer without a body, for which nothing is iterated."""
+        """Respond to HEAD. The response has no body, so nothing is iterated."""
         head = Head.of(scope, self.status_code, self.raw_headers)
         for message in head.without_body:
             with anyio.move_on_after(self.send_timeout) as time:
@@ -277,7 +284,7 @@ class EventSourceResponse(Response):
             head,
             options,
             Limits(),
-            None if request is None else request.opening,
+            None if request is None else request.pending,
             scope,
         )
         stream.response = self
@@ -286,37 +293,39 @@ class EventSourceResponse(Response):
             if self.data_sender_callable is None:
                 await run
             else:
-                await _run_beside(self.data_sender_callable, run)
+                await _run_with_sender(self.data_sender_callable, run)
         finally:
             self.active = False
             if channel is not None and channel.holds_item:
                 with (
                     anyio.CancelScope(shield=True),
-                    logged("aclose", options.close_timeout),
+                    log_errors("aclose", options.close_timeout),
                 ):
                     await channel.aclose()
         if stream.reason == "send_timeout":
             raise self._timeout_error()
 
     def _timeout_error(self) -> Exception:
-        error_class = _original.caught_by_both(SendTimeoutError)
-        return error_class(f"the client took nothing for {self.send_timeout:g} seconds")
+        error_class = _original.combined_exception(SendTimeoutError)
+        return error_class(
+            f"the client accepted nothing for {self.send_timeout:g} seconds"
+        )
 
     def _options(self) -> StreamOptions:
         interval, timeout = self._ping_interval, self.send_timeout
         close_timeout, stopping = self._cleanup_timeout, self._shutdown_event
         grace: float | None = min(self._shutdown_grace_period, MAX_SECONDS)
         if not grace and stopping is None:
-            grace = None  # nobody has asked for an end at once
+            grace = None  # 0 is the default here, not a request to end at once.
         times = (
-            min(max(float(interval), LEAST_SECONDS), MAX_SECONDS) if interval else None,
-            _at_most_longest(timeout),
+            min(max(float(interval), MIN_SECONDS), MAX_SECONDS) if interval else None,
+            _capped(timeout),
             grace,
             MAX_SECONDS if close_timeout is None else min(close_timeout, MAX_SECONDS),
         )
         factory = self.ping_message_factory
         if factory is None and stopping is None:
-            return _usual_options(self.sep, *times)
+            return _cached_options(self.sep, *times)
         ping = (
             functools.partial(_ping_with_time, self.sep)
             if factory is None
@@ -325,8 +334,8 @@ class EventSourceResponse(Response):
         return _options(ping, *times, stopping=stopping)
 
 
-def _at_most_longest(seconds: Any) -> Any:
-    """Return what is as long as nobody waits for; all else is checked as an option."""
+def _capped(seconds: Any) -> Any:
+    """Limit a number of seconds. Other values are left to the check of the options."""
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     return min(seconds, MAX_SECONDS) if is_number else seconds
 
@@ -346,14 +355,14 @@ def _options(
         ping_interval=ping_interval,
         send_timeout=send_timeout,
         shutdown_grace=shutdown_grace,
-        close_timeout=max(close_timeout, LEAST_SECONDS),
+        close_timeout=max(close_timeout, MIN_SECONDS),
         on_shutdown=None if stopping is None else lambda _: stopping.set(),
     )
 
 
 @functools.lru_cache(maxsize=64)
-def _usual_options(sep: str, *times: Any) -> StreamOptions:
-    """Return options that many responses have: checking them takes 20 µs."""
+def _cached_options(sep: str, *times: Any) -> StreamOptions:
+    """Return cached options. Many responses have the same, and a check takes 20 µs."""
     return _options(functools.partial(_ping_with_time, sep), *times)
 
 
@@ -367,53 +376,53 @@ def _ping_with_time(sep: str) -> EncodedEvent:
 
 
 class _Stream(Stream):
-    """A stream that ends as one of sse-starlette does.
+    """A stream that ends in the way of sse-starlette.
 
     Attributes:
-        response: What it belongs to.
+        response: The response that the stream belongs to.
     """
 
-    __slots__ = ("_told", "response")
+    __slots__ = ("_disconnect_handled", "response")
 
-    number_open: ClassVar[int] = 0
+    open_count: ClassVar[int] = 0
     response: EventSourceResponse
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._told = anyio.Event()
+        self._disconnect_handled = anyio.Event()
 
     async def respond(self) -> None:
-        """Send the response, as far as it comes."""
-        _Stream.number_open += 1
+        """Send the response, until it is complete or aborted."""
+        _Stream.open_count += 1
         try:
             if AppStatus.should_exit:
                 self.shut_down()
             await super().respond()
         finally:
-            _Stream.number_open -= 1
+            _Stream.open_count -= 1
 
     async def watch(self) -> None:
-        """Wait for the client to leave, and tell who wants to know."""
-        # The head leaves with what comes at once, and else alone. It does not wait for
-        # longer: clients go by it, such as MCP's.
-        self._outlet.wait_no_longer()
-        await self._client.watch(self._backend.turn, _nothing)
+        """Wait for the client to disconnect, and call the handler for that."""
+        # The head is sent with an event that is ready at once, or without one. It must
+        # not wait, because some clients do, such as that of MCP.
+        self._outlet.send_head_now()
+        await self._client.watch(self._backend.turn, _do_nothing)
         if self._client.gone is None:
             return
         self.response.active = False
         try:
             if self._source.is_over and not self.has_failed:
-                # At the end of a response `receive` says the same. What stands around
-                # us has some time to return from the last send.
-                self._told.set()
+                # `receive` also reports a disconnect when the response is complete. A
+                # middleware gets some time to return from the last send.
+                self._disconnect_handled.set()
                 await anyio.sleep(self._limits.last_send_timeout)
                 self._outlet.stop()
             else:
-                await self._client_left()
+                await self._client_disconnected()
         finally:
-            self._told.set()
+            self._disconnect_handled.set()
 
-    async def _client_left(self) -> None:
+    async def _client_disconnected(self) -> None:
         handler = self.response.client_close_handler_callable
         message = self._client.gone
         try:
@@ -423,37 +432,37 @@ class _Stream(Stream):
             self._source.fail(error)
             self._outlet.stop()
         else:
-            self._outlet.client_left()
+            self._outlet.client_disconnected()
 
     async def _fail_to_send(self, error: Exception) -> None:
-        # A transport in memory closes its own streams when its client leaves, and what
-        # that makes of `send` is no error of the application.
+        # An in-memory transport closes its streams when its client disconnects. What
+        # `send` raises because of that is not an error of the application.
         self._client.begin_watch()
-        for _ in range(TURNS_UNTIL_A_CLIENT_HAS_LEFT):
+        for _ in range(DISCONNECT_TURNS):
             if self._client.gone is not None:
-                await self._told.wait()
+                await self._disconnect_handled.wait()
                 return
             await self._backend.turn()
         await super()._fail_to_send(error)
 
     def shut_down(self) -> None:
-        """End the stream, unless the application does so itself."""
+        """End the stream, unless the application does that itself."""
         if AppStatus.enable_automatic_graceful_drain or AppStatus.should_exit:
             super().shut_down()
 
     def _shut_down(self) -> None:
         super()._shut_down()
-        self._outlet.shut_down(MOST_GRACE)
+        self._outlet.shut_down(MAX_GRACE)
 
     async def close_source(self) -> None:
-        """Close the source and wait for that, also for one that is given up."""
+        """Close the source. Wait a little even if it has been abandoned."""
         await super().close_source()
         if self.source_is_abandoned:
-            for _ in range(TURNS_OF_A_CANCELLED_CLEAN_UP):
+            for _ in range(CLEANUP_TURNS):
                 await self._backend.turn()
 
     def _close(self) -> None:
-        # What has ended the stream is not hidden by a clean-up that fails.
+        # An error of the cleanup must not hide the reason why the stream ended.
         error, reason = self._source.error, self._ending.reason
         if error is not None and reason not in (None, "cancelled"):
             self._source.log_unraised(error)
@@ -461,17 +470,17 @@ class _Stream(Stream):
         super()._close()
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
-def _note_stop() -> None:
-    """Have generators see that the server stops: some ask `AppStatus.should_exit`."""
-    if AppStatus.enable_automatic_graceful_drain and _Stream.number_open:
+def _set_should_exit() -> None:
+    """Show the shutdown to generators: some check `AppStatus.should_exit`."""
+    if AppStatus.enable_automatic_graceful_drain and _Stream.open_count:
         AppStatus.should_exit = True
 
 
-tell_of_a_stop.append(_note_stop)
+shutdown_callbacks.append(_set_should_exit)
 
 
 def _is_channel(content: Any) -> bool:
@@ -483,19 +492,19 @@ def _is_channel(content: Any) -> bool:
 
 
 class _Channel:
-    """An async iterator that is no generator, such as a memory stream.
+    """An async iterator that is not a generator, such as a memory stream.
 
-    It may be shared, or read on by somebody else, so it is closed only where its last
-    item has not been sent.
+    Other code may share it, or continue to read from it. It is therefore closed only
+    if its last item has not been sent.
 
     Attributes:
-        holds_item: Whether its last item is still being sent.
+        holds_item: Whether the last item has not been sent yet.
     """
 
     def __init__(self, items: Any) -> None:
         self._items = items
         self.holds_item = False
-        self.__qualname__ = type(items).__qualname__  # what the log calls it
+        self.__qualname__ = type(items).__qualname__  # the name in log messages
         self.aclose: Callable[[], Awaitable[None]] = items.aclose
 
     async def __aiter__(self) -> AsyncIterator[Any]:
@@ -511,8 +520,9 @@ def _checked(content: Any) -> AsyncIterable[Any] | Iterable[Any]:
         and any(isinstance(end, MemoryObjectSendStream) for end in content)
     ):
         raise TypeError(
-            "EventSourceResponse iterates the end of a memory channel that receives: "
-            "pass that alone, and what sends into the other one as data_sender_callable"
+            "EventSourceResponse needs the receiving end of a memory object stream: "
+            "pass only that end, and a function that sends to the other end as "
+            "data_sender_callable"
         )
     return checked_content(content)
 
@@ -521,7 +531,7 @@ def _check_seconds(name: str, value: Any) -> None:
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
     if not value >= 0:
-        raise ValueError(f"{name} must be >= 0")
+        raise ValueError(f"{name} must be >= 0, not {value!r}")
 
 
 def _check_callables(**given: Any) -> None:
@@ -539,7 +549,7 @@ def _headers(given: Mapping[str, str] | None) -> MutableHeaders:
 
 
 def _logging(send: Send) -> Send:
-    """Return a `send` that logs the body: sse-starlette does so for debugging."""
+    """Return a `send` that logs the body, as sse-starlette does at level DEBUG."""
 
     async def log_and_send(message: Message) -> None:
         if message.get("body"):
@@ -549,14 +559,15 @@ def _logging(send: Send) -> Send:
     return log_and_send
 
 
-async def _run_beside(
+async def _run_with_sender(
     sender: Callable[[], Coroutine[None, None, None]],
     run: Coroutine[None, None, None],
 ) -> None:
-    """Run a stream, and besides it what feeds it; each ends when the stream does.
+    """Run a stream and its sender concurrently. The sender ends with the stream.
 
     Raises:
-        BaseException: What the first of them raised, and not a group of that alone.
+        BaseException: One of them raised it. It is not wrapped in an exception group
+            if it is the only one.
     """
     try:
         async with anyio.create_task_group() as tasks:
