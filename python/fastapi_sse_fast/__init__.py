@@ -1,4 +1,8 @@
-"""Server-Sent Events for FastAPI, encoded in Rust: change one import line."""
+"""Server-Sent Events for FastAPI, encoded in Rust.
+
+This package is a drop-in replacement for `fastapi.sse`. Its module `sse_starlette` is a
+drop-in replacement for sse-starlette.
+"""
 
 from ._core import (
     KEEPALIVE_COMMENT,
