@@ -77,10 +77,10 @@ def one_event(bench: Bench) -> list[Comparison]:
     for one in bench.turns(ONE):
         server = bench.server(one.app)
         with Visitors(server.address, one.path, CONNECTIONS) as visitors:
-            visitors.come_and_go_until(time.perf_counter() + WARM_UP_SECONDS)
+            visitors.visit_until(time.perf_counter() + WARM_UP_SECONDS)
             visits, cpu = visitors.visits, server.cpu_seconds()
             began = time.perf_counter()
-            visitors.come_and_go_until(began + WINDOW_SECONDS)
+            visitors.visit_until(began + WINDOW_SECONDS)
             seconds = time.perf_counter() - began
             visits = visitors.visits - visits
             cpu = server.cpu_seconds() - cpu

@@ -26,7 +26,7 @@ THEIRS = "StreamingResponse"
 
 FACTORIES = {
     OURS: "fastapi_sse_fast._bench.drop_ins:fastapi_sse_fast_app",
-    THEIRS: "fastapi_sse_fast._bench.by_hand:streaming_response_app",
+    THEIRS: "fastapi_sse_fast._bench.hand_written:streaming_response_app",
 }
 
 

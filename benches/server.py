@@ -7,9 +7,9 @@ another core. Contestants take turns. A complete run writes `RESULTS.md`, the im
 and the table in the README. Any other run only prints its results, unless `--write` is
 given.
 
-To add a row, add a path to the applications (`drop_ins.py`, `by_hand.py`) and an entry
-to `ROWS` of the module for this kind of measurement. `readme.py` defines the README's
-table.
+To add a row, add a path to the applications (`drop_ins.py`, `hand_written.py`) and an
+entry to `ROWS` of the module for this kind of measurement. `readme.py` defines the
+README's table.
 """
 
 from __future__ import annotations

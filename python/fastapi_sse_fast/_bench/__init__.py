@@ -1,5 +1,5 @@
-"""Measures whole streams over real sockets, side by side.
+"""The server benchmark: compares whole streams over real sockets.
 
-What `python -m fastapi_sse_fast bench` runs, and what `benches/` of the source runs at
-length. Nothing here is imported by an application.
+`python -m fastapi_sse_fast bench` runs a short version of it, and `benches/` in the
+source distribution the full one. Applications import nothing from here.
 """

@@ -1,13 +1,13 @@
-"""The contestants: one application each, with the same streams under the same paths.
+"""The applications of the contestants, with the same streams under the same paths.
 
-Run by `serving.py` as `python -m fastapi_sse_fast._bench.apps NAME`: a process prints
-the port that it serves one of them on. It imports none of the others. This package is
-imported in all of them, because the module is part of it; routes of other response
-classes get the handler that FastAPI made, unchanged.
+`serving.py` runs `python -m fastapi_sse_fast._bench.apps NAME`. The process serves one
+application and prints its port. It does not import the other contestants, except for
+this package, which contains the module. That makes no difference: FastAPI's own
+handlers serve routes of other response classes.
 
-Each is written as its documentation says. Those that take pydantic models are given
-models; those that take text or bytes make them of the models, as their users have to,
-unless a row says that they were made beforehand.
+Each application follows the documentation of its library. If a library accepts pydantic
+models, it gets models. If it accepts text or bytes, the application encodes the models,
+as its users have to, unless the name of the row says that they are pre-encoded.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 import uvicorn
 from starlette.middleware.base import BaseHTTPMiddleware
 
-from .by_hand import (
+from .drop_ins import fastapi_app, fastapi_sse_fast_app
+from .hand_written import (
     our_sse_starlette_app,
     plain_asgi_app,
     sse_starlette_app,
     streaming_response_app,
 )
-from .drop_ins import fastapi_app, fastapi_sse_fast_app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 MIDDLEWARE = " behind BaseHTTPMiddleware"
-"""What the name of an application ends in that has one."""
+"""The suffix of the name of an application with a middleware."""
 
 
 def behind_middleware(app: FastAPI) -> FastAPI:
-    """Add the middleware that most applications write: one that passes on."""
+    """Add a middleware that only passes requests on, of the most common kind."""
 
     async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
         return await call_next(request)
@@ -71,7 +71,7 @@ def main(name: str) -> None:
         APPS[name](),
         lifespan="off",
         access_log=False,
-        log_level="critical",  # fastapi.sse logs an error when a client leaves
+        log_level="critical",  # With fastapi.sse, every disconnect logs an error.
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
@@ -80,7 +80,7 @@ def main(name: str) -> None:
 
 
 def exit_with_parent() -> None:
-    """Ends the process with its standard input, whatever it is doing."""
+    """End the process when its standard input is closed, whatever it is doing."""
     while os.read(sys.stdin.fileno(), 1):
         pass
     os._exit(0)

@@ -1,8 +1,9 @@
-"""One event per await: what an event costs when the generator waits after each.
+"""One event per await: the cost of an event when the generator awaits after each.
 
-The least of a pause, and what a burst hides: after every event the loop runs whatever
-else is ready, here the other streams. No timer and no idle loop is in it, as in paced
-streams; so it shows best what the way of an event through a stream costs.
+After every event, the event loop runs whatever else is ready, here the other streams.
+In contrast to paced streams, there are no timers and no idle time, and in contrast to
+bursts, every event is sent by itself. This row therefore shows best what it costs to
+pass an event through a stream.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ STREAMS = 20
 ROUNDS = 7
 QUICK_ROUNDS = 2
 ROUND_SECONDS = 0.5
-"""About how long the streams of one contestant take."""
+"""About how many seconds the streams of one contestant take."""
 
 AWAITED = present(
     [
@@ -54,10 +55,10 @@ AWAITED = present(
 
 
 class Streams(Burst):
-    """One contestant's streams, some at once, to be measured again and again.
+    """Concurrent streams of one contestant, measured repeatedly.
 
-    The events of the first are compared with what is expected, those of the others are
-    counted.
+    The events of a first stream are compared with the expected ones. The events of the
+    others are counted.
     """
 
     def _sample(self, laps: int) -> Sample:
@@ -85,13 +86,13 @@ def compare_awaited(
     contestants: Sequence[Contestant],
     servers: dict[str, Server],
 ) -> Comparison:
-    """Measure streams that wait after every event, in alternating rounds.
+    """Measure streams that await after every event, in alternating rounds.
 
     Args:
-        title: What the report calls it.
-        bench: Whose turn it is.
-        contestants: Their paths are of such streams, of the same events.
-        servers: Who serves each of them, by the contestant's name.
+        title: The title in the report.
+        bench: The benchmark run.
+        contestants: The contestants, whose paths stream the same events.
+        servers: The servers, by the contestants' names.
     """
     streams = [
         Streams(servers[one.name], one, CHUNKS, ROUND_SECONDS) for one in contestants

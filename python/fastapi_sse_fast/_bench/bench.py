@@ -1,4 +1,4 @@
-"""One run of the benchmark: its servers, whose turn it is, and how far it has come."""
+"""A benchmark run: its servers, the order of measurements, and the progress bar."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BAR = 30
-"""Characters of a full progress bar."""
+"""The width of the progress bar, in characters."""
 
 
 class Contestant(NamedTuple):
     """A stream of an application in `apps.py`.
 
     Attributes:
-        name: What the table calls it.
-        app: Name of the application.
-        path: Path of the stream.
-        against: Name of our contestant that it is compared with.
-        needs: A module that must be there, of a package that not everybody has.
+        name: The name in the table.
+        app: The name of the application.
+        path: The path of the stream.
+        against: The name of our contestant that it is compared with.
+        needs: A module of an optional package that the application imports.
     """
 
     name: str
@@ -43,20 +43,20 @@ class Contestant(NamedTuple):
 
 
 def present(contestants: Sequence[Contestant]) -> list[Contestant]:
-    """Those whose packages are installed."""
+    """Return the contestants whose packages are installed."""
     return [one for one in contestants if not one.needs or find_spec(one.needs)]
 
 
 class Row(NamedTuple):
-    """What can be measured on its own.
+    """A measurement that can be run by itself.
 
     Attributes:
-        section: Where its results belong.
-        rounds: How many there are.
-        seconds: About how long one of them takes.
-        run: Measures it.
-        quick: How many rounds there are when a minute or two must do; none by default.
-        linux_only: Whether it needs to know what a process uses.
+        section: The section of the report for its results.
+        rounds: The number of rounds.
+        seconds: About how many seconds a round takes.
+        run: The function that measures it.
+        quick: The number of rounds in the short version. If 0, it is left out there.
+        linux_only: Whether it reads the CPU time or the memory of a process.
     """
 
     section: Section
@@ -73,7 +73,7 @@ class _HasRows(Protocol):
 
 
 def rows_of(*modules: _HasRows) -> dict[str, Row]:
-    """The rows of some modules that this system can measure, by their names."""
+    """Return the rows of modules that this system can measure, by name."""
     return {
         name: row
         for module in modules
@@ -83,12 +83,12 @@ def rows_of(*modules: _HasRows) -> dict[str, Row]:
 
 
 class Bench:
-    """Starts servers where they belong, and keeps them for the next rows.
+    """A benchmark run. It starts servers, and keeps them for further rows.
 
     Args:
-        cores: Where they run.
-        file_limit: How many files and sockets a process may have.
-        rounds_of: How many rounds a row has this time.
+        cores: The cores of the client and of the servers.
+        file_limit: The number of files and sockets that a process may open.
+        rounds_of: A function that returns the number of rounds of a row.
     """
 
     def __init__(
@@ -119,11 +119,11 @@ class Bench:
 
     @property
     def rounds(self) -> int:
-        """How many the present row has."""
+        """The number of rounds of the current row."""
         return self._rounds_of(self._rows[self._row])
 
     def server(self, app: str) -> Server:
-        """The one that runs an application, from its first use to the end."""
+        """Return the server of an application. It is started at its first use."""
         if app not in self._running:
             self._running[app] = self._servers.enter_context(self.fresh_server(app))
         return self._running[app]
@@ -134,16 +134,17 @@ class Bench:
     def turns(
         self, contestants: Sequence[T], *, part: float = 0.0, of: int = 1
     ) -> Iterator[T]:
-        """Whose turn it is, in every round of the present row.
+        """Yield the contestants in turn, in every round of the current row.
 
         Args:
-            contestants: Take turns.
-            part: How many parts of the row have been done before.
-            of: How many parts the row has.
+            contestants: The contestants.
+            part: The number of parts of the row that are done already.
+            of: The number of parts of the row.
         """
         done, rounds = 0, self.rounds
         for turn in range(rounds):
-            # To and fro: a machine that gets slower or faster does so for all alike.
+            # The order alternates, so that a drift in the machine's speed affects all
+            # contestants alike.
             for one in contestants if turn % 2 == 0 else reversed(contestants):
                 share = done / rounds / len(contestants)
                 self._progress((part + share) / of, f"round {turn + 1}/{rounds}")
@@ -151,9 +152,9 @@ class Bench:
                 done += 1
 
     def _progress(self, share: float, text: str) -> None:
-        """Shows how much of all rows has been done, given how much of this one."""
+        """Show the progress of all rows, given the progress of the current one."""
         names = list(self._rows)
-        # Getting ready takes about another round.
+        # The preparation of a row takes about as long as a round.
         seconds = [
             row.seconds * (1 + self._rounds_of(row)) for row in self._rows.values()
         ]

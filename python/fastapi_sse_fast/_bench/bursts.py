@@ -1,6 +1,6 @@
-"""Bursts: how much of the server's time an event takes when the next is always ready.
+"""Bursts: the cost of an event when the next one is always ready.
 
-Every byte is checked: lost, torn or repeated events are an error, not a good result.
+Every byte is checked, so a server cannot win by losing or repeating events.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ROUNDS = 7
 QUICK_ROUNDS = 3
 STREAM_SECONDS = 0.4
-MOST_BYTES = 64 * 1024 * 1024  # of a stream: the client keeps it, to check it
+MOST_BYTES = 64 * 1024 * 1024  # of a stream, because the client keeps it in memory
 LAP = len(TOKENS)  # events
 
 Events = list[dict[str, Any]]
@@ -38,7 +38,7 @@ EVENTS: Events = [
 
 
 def text_of_cpu() -> str:
-    """Tell what is measured: CPU time where the system says what others use of it."""
+    """Return what is measured: CPU time, if the system knows that of a process."""
     return "the server's CPU time" if ON_LINUX else "wall-clock time"
 
 
@@ -59,7 +59,7 @@ LARGE_SECTION = Section(
 
 
 class Sample(NamedTuple):
-    """One stream that was read."""
+    """The measurement of one stream, in seconds."""
 
     events: int
     wall: float
@@ -67,16 +67,16 @@ class Sample(NamedTuple):
 
 
 class Burst:
-    """One contestant's stream, to be measured again and again.
+    """The stream of one contestant, measured repeatedly.
 
-    Its first lap is decoded and compared with what is expected; whatever comes later
-    must be the same bytes over and over.
+    Its first lap is decoded and compared with the expected events. Later laps must be
+    the same bytes.
 
     Args:
-        server: Who sends it.
-        contestant: Its `path` has `{laps}` in it.
-        expected: The events of a lap, `data` decoded where it is JSON.
-        seconds: About how long a stream should take.
+        server: The server of the stream.
+        contestant: The contestant. Its `path` contains `{laps}`.
+        expected: The events of a lap, with decoded `data` if that is JSON.
+        seconds: About how many seconds a stream should take.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class Burst:
         self.samples.append(self._sample(self._laps))
 
     def costs(self) -> list[float]:
-        """Microseconds per event, one for each sample."""
+        """Return the microseconds per event of each sample."""
         return [1e6 * sample.cpu / sample.events for sample in self.samples]
 
     def waits(self) -> list[float]:
-        """The same in wall-clock time."""
+        """Return the wall-clock microseconds per event of each sample."""
         return [1e6 * sample.wall / sample.events for sample in self.samples]
 
     def line(self) -> Line:
@@ -115,7 +115,7 @@ class Burst:
         return max(1, min(most, round(laps * seconds / wall)))
 
     def _best_wall(self, laps: int) -> float:
-        """Of two: one that was held up would have us measure far too few events."""
+        """Return the shorter time of two, because one may have been delayed."""
         return min(self._sample(laps).wall, self._sample(laps).wall)
 
     def _sample(self, laps: int) -> Sample:

@@ -1,7 +1,7 @@
-"""The clients: one that reads a response, many at once, and some that come again.
+"""The clients: for one response, for many streams, and for repeated requests.
 
-They share a core with nobody, and do as little as they can: what they do for an event
-must not be what limits the server.
+They have a core to themselves, and do as little as possible per event, so that they do
+not limit the server.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     Address = tuple[str, int]
 
 TIMEOUT = 60.0
-"""Seconds without a byte."""
+"""Seconds without a byte after which the benchmark fails."""
 
 RECEIVE = 64 * 1024
-"""Bytes to take from a socket at once."""
+"""The maximum number of bytes to receive at once."""
 
 AT_ONCE = 50
-"""Streams that are opened before the first of them has to have an event.
+"""How many streams to open before waiting for their first events.
 
-Fewer than a listening socket queues, or the system would retry after a second.
+This must be less than the backlog of a listening socket. Otherwise the system would
+retry a connection after a second.
 """
 
 
@@ -40,7 +41,7 @@ def request(path: str, connection: str = "keep-alive") -> bytes:
 
 
 def fetch(address: Address, path: str) -> bytes:
-    """The response to one request, as it came over the socket."""
+    """Return the response to one request, as received from the socket."""
     parts = []
     with socket.create_connection(address, timeout=TIMEOUT) as client:
         client.sendall(request(path, "close"))
@@ -50,7 +51,7 @@ def fetch(address: Address, path: str) -> bytes:
 
 
 def content_of(response: bytes) -> bytes:
-    """What follows the head of a successful response."""
+    """Return what follows the head of a successful response."""
     head, _, rest = response.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/1.1 200 "):
         sys.exit(f"not a stream: {response[:500]!r}")
@@ -58,7 +59,7 @@ def content_of(response: bytes) -> bytes:
 
 
 def chunks_of(response: bytes) -> tuple[list[bytes], bool]:
-    """The HTTP chunks of a successful response, and whether it is complete."""
+    """Return the HTTP chunks of a successful response, and whether it is complete."""
     rest = content_of(response)
     chunks: list[bytes] = []
     at = 0
@@ -73,7 +74,7 @@ def chunks_of(response: bytes) -> tuple[list[bytes], bool]:
 
 
 def body_of(response: bytes) -> bytes:
-    """What a complete, successful response carries, without its transfer coding."""
+    """Return the decoded body of a complete, successful response."""
     chunks, complete = chunks_of(response)
     if not complete:
         sys.exit(f"the stream was cut off: {response[-500:]!r}")
@@ -81,7 +82,7 @@ def body_of(response: bytes) -> bytes:
 
 
 def beginning_of(address: Address, path: str, events: int) -> bytes:
-    """The body of a stream until it has had so many events; then we leave."""
+    """Return the body of a stream up to a number of events, then disconnect."""
     response = b""
     with socket.create_connection(address, timeout=TIMEOUT) as client:
         client.sendall(request(path, "close"))
@@ -94,11 +95,11 @@ def beginning_of(address: Address, path: str, events: int) -> bytes:
 
 
 def decode(body: bytes, expected: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The events of a body. `data` is taken for JSON where that is expected."""
+    """Return the events of a body. `data` is decoded as JSON where that is expected."""
     events = []
     *frames, rest = body.decode().split("\n\n")
     if rest:
-        sys.exit(f"an event is not finished: {rest!r}")
+        sys.exit(f"incomplete event: {rest!r}")
     for index, frame in enumerate(frames):
         fields: dict[str, Any] = {}
         for line in frame.split("\n"):
@@ -111,12 +112,13 @@ def decode(body: bytes, expected: Sequence[dict[str, Any]]) -> list[dict[str, An
 
 
 class _Stream:
-    """One of a crowd.
+    """One stream of a crowd.
 
     Attributes:
-        answered: Whether the head of the response has come.
-        begun: Whether an event has come.
-        half: Whether what has come ends in the first half of an event's end.
+        answered: Whether the head of the response has been received.
+        begun: Whether an event has been received.
+        half: Whether the received bytes end with the first of the two line feeds that
+            end an event.
     """
 
     __slots__ = ("answered", "begun", "half", "socket")
@@ -129,10 +131,10 @@ class _Stream:
 
 
 class Crowd:
-    """Many streams at once. Their events are counted and thrown away.
+    """Many concurrent streams, whose events are only counted.
 
     Attributes:
-        events: How many have come, of all streams; pings are none.
+        events: The number of events received from all streams, without pings.
     """
 
     def __init__(self, address: Address, path: str) -> None:
@@ -154,11 +156,11 @@ class Crowd:
         return len(self._selector.get_map())
 
     def grow(self, count: int, interval: float = 0.0) -> None:
-        """Opens more streams, and waits for the first event of each.
+        """Open more streams, and wait for the first event of each.
 
         Args:
-            count: How many.
-            interval: Seconds between two of them, so that paced ones are spread evenly.
+            count: The number of streams.
+            interval: Seconds between two streams, to spread paced streams evenly.
         """
         began = time.perf_counter()
         for index in range(count):
@@ -172,12 +174,12 @@ class Crowd:
                     self._read_or_exit()
 
     def read_until(self, moment: float) -> None:
-        """Reads what comes until then, on the clock of `time.perf_counter`."""
+        """Read until a moment on the clock of `time.perf_counter`."""
         while (left := moment - time.perf_counter()) > 0:
             self._read(left)
 
     def read_events(self, count: int) -> None:
-        """Reads until so many events have come."""
+        """Read until a number of events have been received."""
         while self.events < count:
             self._read_or_exit()
 
@@ -187,10 +189,10 @@ class Crowd:
 
     def _read_or_exit(self) -> None:
         if not len(self) or not self._read(TIMEOUT):
-            sys.exit(f"nothing comes any more after {self.events} events")
+            sys.exit(f"nothing received after {self.events} events")
 
     def _read(self, timeout: float) -> bool:
-        """Reads what is there. Returns whether that is anything."""
+        """Read what is available, and return whether there was anything."""
         ready = self._selector.select(timeout)
         for key, _ in ready:
             stream: _Stream = key.data
@@ -202,7 +204,7 @@ class Crowd:
             if not stream.answered:
                 content_of(data)
                 stream.answered = True
-            # Only the end of an event has two line feeds in a row, and that of a ping.
+            # Only the end of an event or a ping has two consecutive line feeds.
             events = data.count(b"\n\n") - data.count(b"\n: ping")
             if stream.half and data[0] == 10:
                 events += 1
@@ -215,10 +217,10 @@ class Crowd:
 
 
 class Visitors:
-    """Connections that send one request after another, each for a stream that ends.
+    """Connections that request one short stream after another.
 
     Attributes:
-        visits: How many responses have come, each with the events of the first.
+        visits: The number of responses received. All have the same body.
     """
 
     def __init__(self, address: Address, path: str, count: int) -> None:
@@ -239,18 +241,18 @@ class Visitors:
             _socket_of(key).close()
         self._selector.close()
 
-    def come_and_go_until(self, moment: float) -> None:
-        """Until then, on the clock of `time.perf_counter`."""
+    def visit_until(self, moment: float) -> None:
+        """Send requests until a moment on the clock of `time.perf_counter`."""
         while (left := moment - time.perf_counter()) > 0:
             for key, _ in self._selector.select(left):
                 client, response = _socket_of(key), key.data
                 data = client.recv(RECEIVE)
                 if not data:
-                    sys.exit("the server has closed a connection that it should keep")
+                    sys.exit("the server has closed a keep-alive connection")
                 response += data
                 if response.endswith(b"\r\n0\r\n\r\n"):
                     if body_of(bytes(response)) != self._body:
-                        sys.exit(f"not the same again: {response!r}")
+                        sys.exit(f"the response differs: {response!r}")
                     response.clear()
                     self.visits += 1
                     client.sendall(self._request)
@@ -262,7 +264,7 @@ def _socket_of(key: selectors.SelectorKey) -> socket.socket:
 
 
 def latencies(address: Address, path: str, count: int) -> list[float]:
-    """Seconds from when an event was made, as it says, to when it is here."""
+    """Return the seconds from the creation of each event to its arrival here."""
     seconds: list[float] = []
     pending = b""
     with socket.create_connection(address, timeout=TIMEOUT) as client:

@@ -1,4 +1,4 @@
-"""The short version of the benchmark, for a terminal."""
+"""The short version of the benchmark, for the terminal."""
 
 from __future__ import annotations
 
@@ -23,22 +23,24 @@ ROWS = {
 }
 
 PEERS = {"orjson": "orjson", "sse-starlette": "sse_starlette"}
-"""Packages that some of the contestants need, and their modules."""
+"""Optional packages that some contestants need, with their modules."""
 
 
 def missing() -> list[str]:
-    """Packages without which there are fewer contestants."""
+    """Return the optional packages that are not installed."""
     return [package for package, module in PEERS.items() if not find_spec(module)]
 
 
 def run(names: Sequence[str], rounds: int | None) -> None:
-    """Measures, and prints as it goes.
+    """Run the benchmark, and print results as they come.
 
     Args:
-        names: Of rows; all if there is none.
-        rounds: Of each row; without it as many as a minute or two have time for.
+        names: The names of the rows. If empty, all rows are measured.
+        rounds: The number of rounds of each row. If `None`, every row has as many as
+            the short version allows.
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the servers too
+    # `sys.exit` runs the cleanup that ends the servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if machine.is_debug_build():
         sys.exit(machine.DEBUG_BUILD)
     file_limit = raise_file_limit()

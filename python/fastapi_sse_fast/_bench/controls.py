@@ -1,4 +1,4 @@
-"""What the streams of all contestants share: pauses, a gate, a clock, ready laps."""
+"""Helpers that the streams of all contestants share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from fastapi import FastAPI
 T = TypeVar("T")
 
 PACE = 0.02
-"""Seconds between the events of a paced stream: 50 of them a second."""
+"""Seconds between the events of a paced stream, which makes 50 per second."""
 
 STAMP_PACE = 0.002
 """Seconds between the events of a stream whose latency is measured."""
 
 MARKED = 10_000
-"""Events at the beginning and at the end of a long stream that are timed."""
+"""The number of events at the start and at the end of a long stream that are timed."""
 
 
 def over_and_over(items: Iterable[T], laps: int) -> Iterator[T]:
@@ -27,7 +27,7 @@ def over_and_over(items: Iterable[T], laps: int) -> Iterator[T]:
 
 
 class Gate:
-    """Holds streams back until all of them are there."""
+    """A gate that streams wait at until all of them are open."""
 
     def __init__(self) -> None:
         self._opened = asyncio.Event()
@@ -41,17 +41,17 @@ class Gate:
 
 
 class Marks:
-    """What the process has used of its CPU when a long stream was at some event.
+    """The CPU time of the process at certain events of a long stream.
 
-    Taken where the events are made: what the client has seen is behind by all that
-    sockets hold.
+    It is taken where events are produced. At the client it would be late by all events
+    that the sockets buffer.
     """
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
     def over(self, items: Iterable[T], count: int) -> Iterator[T]:
-        """So many of the items, over and over; the time is marked on the way."""
+        """Yield a number of items repeatedly, and take the time at certain events."""
         marked = {0, MARKED, count - MARKED}
         self.seconds.clear()
         for index, item in zip(range(count), cycle(items), strict=False):
@@ -62,7 +62,7 @@ class Marks:
 
 
 def add_controls(app: FastAPI) -> tuple[Gate, Marks]:
-    """Paths that stream nothing."""
+    """Add the routes that control the streams and return measurements."""
     gate, marks = Gate(), Marks()
 
     @app.get("/open")

@@ -1,7 +1,7 @@
-"""Our application and that of `fastapi.sse`: the same but for one import line.
+"""The applications of this package and of `fastapi.sse`, with one import changed.
 
-Without `from __future__ import annotations`: FastAPI could not see what is imported
-inside of a function.
+This module does not use `from __future__ import annotations`, because FastAPI could not
+resolve names that are imported within a function.
 """
 
 import asyncio
@@ -93,12 +93,13 @@ def fastapi_app() -> FastAPI:
 
 
 def add_event_streams(app: FastAPI, response_class: Any, event_class: Any) -> None:
-    """The application that both have in common but for one import line.
+    """Add the routes of both applications.
 
-    `response_model=None` says that items have no declared type.
+    `response_model=None` means that the items have no declared type.
     """
 
-    # The first in each application: finding a later one takes longer.
+    # This is the first route in each application, because the router takes longer to
+    # find later ones.
     @app.get("/one", response_class=response_class)
     async def one() -> AsyncIterator[Chunk]:
         yield MODELS[0]

@@ -1,4 +1,4 @@
-"""The applications without a package for events, or with sse-starlette."""
+"""The applications without `fastapi.sse`: hand-written, sse-starlette, plain ASGI."""
 
 import asyncio
 import time
@@ -15,13 +15,14 @@ from .samples import DICTS, JSON_TEXTS, MODELS, TOKENS, Stamp, chunk, text_of
 
 
 def streaming_response_app() -> FastAPI:
-    """Return what people write without a package: a `StreamingResponse` of frames."""
+    """Return the application with a hand-written `StreamingResponse`."""
     app = FastAPI()
 
     def streaming(body: AsyncIterator[str | bytes]) -> Response:
         return StreamingResponse(body, media_type="text/event-stream")
 
-    # The first in each application: finding a later one takes longer.
+    # This is the first route in each application, because the router takes longer to
+    # find later ones.
     @app.get("/one")
     async def one() -> Response:
         async def body() -> AsyncIterator[str]:
@@ -141,21 +142,24 @@ def streaming_response_app() -> FastAPI:
 
 
 def sse_starlette_app() -> FastAPI:
-    """Takes text: its JSON is made beforehand, which is to its advantage."""
+    """Return the application with sse-starlette.
+
+    It gets text, so its JSON is pre-encoded, which is to its advantage.
+    """
     from sse_starlette import EventSourceResponse
 
     return app_of_text(EventSourceResponse)
 
 
 def our_sse_starlette_app() -> FastAPI:
-    """The same with our response, by a change of the import."""
+    """Return the same application with the import changed to our module."""
     from fastapi_sse_fast.sse_starlette import EventSourceResponse
 
     return app_of_text(EventSourceResponse)
 
 
 def app_of_text(response_class: Callable[..., Any]) -> FastAPI:
-    """Streams of text that is yielded, by a response with sse-starlette's arguments."""
+    """Return an application of a response class with sse-starlette's arguments."""
     app = FastAPI()
 
     def streaming(events: AsyncIterator[str]) -> Response:
@@ -200,7 +204,7 @@ def app_of_text(response_class: Callable[..., Any]) -> FastAPI:
 
 
 def plain_asgi_app() -> ASGIApp:
-    """The floor: no framework, and frames that were made beforehand."""
+    """Return the lower bound: no framework, and pre-encoded frames."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         _, name, *laps = scope["path"].split("/")
@@ -214,7 +218,7 @@ def plain_asgi_app() -> ASGIApp:
 
 
 class ReadyFrames(Response):
-    """The same in FastAPI: what its middleware takes, whoever sends."""
+    """Pre-encoded frames in a FastAPI route, to measure the cost of its middleware."""
 
     def __init__(self, frames: Iterable[bytes], pause: float) -> None:
         super().__init__()

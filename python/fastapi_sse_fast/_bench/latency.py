@@ -1,4 +1,4 @@
-"""Latency: how long after it was made the client has an event."""
+"""Latency: the time from the creation of an event to its arrival at the client."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Paced streams: what an event costs when the next one comes a while later.
+"""Paced streams: the cost of an event when the next one comes some time later.
 
-This is how tokens come. Nearly all of the time goes into what every server has to do
-for an event: wake up, resume the generator, write to a socket. A plain ASGI application
+Tokens come like this. Nearly all of the time goes into what every server has to do for
+an event: wake up, resume the generator, write to a socket. A plain ASGI application
 that sends pre-encoded bytes shows how much that is.
 """
 
@@ -31,7 +31,7 @@ SETTLE_SECONDS = 0.5
 WINDOW_SECONDS = 1.5
 
 SECONDS = 0.5 + SETTLE_SECONDS + WINDOW_SECONDS
-"""Of one contestant in one round."""
+"""Seconds that one contestant takes in one round."""
 
 PACED = present(
     [
@@ -68,13 +68,13 @@ def compare_paced(
     contestants: Sequence[Contestant],
     servers: dict[str, Server],
 ) -> Comparison:
-    """Measure paced streams of some contestants in alternating rounds.
+    """Measure paced streams in alternating rounds.
 
     Args:
-        title: What the report calls it.
-        bench: Whose turn it is.
-        contestants: Their paths are of paced streams of the same events.
-        servers: Who serves each of them, by the contestant's name.
+        title: The title in the report.
+        bench: The benchmark run.
+        contestants: The contestants, whose paths stream the same events.
+        servers: The servers, by the contestants' names.
     """
     for one in contestants:
         body = beginning_of(servers[one.name].address, one.path, 3)
@@ -90,21 +90,22 @@ def compare_paced(
 
 @contextmanager
 def paced_crowd(server: Server, path: str) -> Iterator[Crowd]:
-    """Open paced streams, and let them go on for a while."""
+    """Open paced streams, and wait for a while until they are steady."""
     with Crowd(server.address, path) as crowd:
-        # Sixteen rounds of the pace: no two streams have their events together.
+        # The streams are opened over 16 periods, so that no two of them send an event
+        # at the same time.
         crowd.grow(STREAMS, interval=16 * PACE / STREAMS)
         crowd.read_until(time.perf_counter() + SETTLE_SECONDS)
         yield crowd
 
 
 class Window(NamedTuple):
-    """What was seen of paced streams for some seconds.
+    """The measurement of paced streams over some seconds.
 
     Attributes:
-        cost: Microseconds of the server's CPU for an event.
-        rate: Events a second.
-        client_share: Of its core that the client has used.
+        cost: Microseconds of the server's CPU time per event.
+        rate: Events per second.
+        client_share: The share of its core that the client has used.
     """
 
     cost: float

@@ -1,4 +1,4 @@
-"""Results, as Markdown or for a terminal: what was measured, how ours compares."""
+"""The results, formatted as Markdown or for the terminal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 class Section(NamedTuple):
-    """A heading of the report.
+    """A section of the report.
 
     Attributes:
         title: The heading.
-        unit: Of the values below it.
-        text: How they were measured.
-        image: File name of the chart that shows them, if one does.
+        unit: The unit of the values.
+        text: How the values were measured.
+        image: The file name of the chart of the section, if it has one.
     """
 
     title: str
@@ -27,14 +27,14 @@ class Section(NamedTuple):
 
 
 class Line(NamedTuple):
-    """What one contestant achieved.
+    """The result of one contestant.
 
     Attributes:
-        name: The contestant.
-        values: One for each round.
-        against: Name of our line that it is compared with; none for ours.
-        note: What else was seen.
-        delivered: Events per second, one for each round, where they were counted.
+        name: The name of the contestant.
+        values: The values, one per round.
+        against: The name of our contestant that it is compared with. Empty for ours.
+        note: Further results.
+        delivered: The events per second, one per round, if they were counted.
     """
 
     name: str
@@ -49,20 +49,20 @@ class Line(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Contestants that do the same."""
+    """The results of contestants that do the same."""
 
     title: str
     lines: Sequence[Line]
 
 
 class Curve(NamedTuple):
-    """Values against one thing that was varied.
+    """Values that depend on one parameter.
 
     Attributes:
-        title: What the values are, and what was varied.
-        axis: What was varied.
-        label: How a value of it is written.
-        values: By contestant and by what was varied, one for each round.
+        title: The title, with the meaning of the values and of the parameter.
+        axis: The name of the parameter.
+        label: A function that formats a value of the parameter.
+        values: The values by contestant and parameter, one per round.
     """
 
     title: str
@@ -78,7 +78,7 @@ Result = Comparison | Curve
 
 
 class Target(NamedTuple):
-    """What a value of ours should be, or its ratio to another's."""
+    """The target for ours: a ratio to another contestant, or an absolute value."""
 
     limit: float
     at_least: bool = False
@@ -138,14 +138,14 @@ TARGETS: dict[tuple[str, str], Target] = {
     ("EncodedEvent(raw_data=) of 1 MiB", "a copy of its bytes"): Target(4),
     ("import", "fastapi_sse_fast"): Target(15),
 }
-"""By the title of a comparison and the name of a contestant.
+"""The targets, by the title of a comparison and the name of a contestant.
 
-If that is another one, the target is for the ratio of ours to it.
+If the contestant is not ours, the target is for the ratio of ours to it.
 """
 
 
 def section_lines(section: Section, results: Sequence[Result]) -> Iterator[str]:
-    """Return a section's Markdown: one table of its comparisons, one for each curve."""
+    """Yield a section as Markdown: one table for all comparisons, one per curve."""
     yield f"## {section.title}"
     yield ""
     yield section.text
@@ -238,7 +238,7 @@ NAMES = 44
 
 
 def heading_lines(section: Section) -> Iterator[str]:
-    """What stands above a section's comparisons in a terminal."""
+    """Yield the lines above the comparisons of a section, for the terminal."""
     yield section.title
     yield "-" * len(section.title)
     yield from textwrap.wrap(section.text.replace("`", ""), WIDTH)
@@ -247,7 +247,7 @@ def heading_lines(section: Section) -> Iterator[str]:
 
 
 def comparison_lines(comparison: Comparison) -> Iterator[str]:
-    """A comparison's rows in a terminal."""
+    """Yield the lines of a comparison, for the terminal."""
     medians = {line.name: line.median for line in comparison.lines}
     yield comparison.title
     for line in comparison.lines:
@@ -260,17 +260,17 @@ def comparison_lines(comparison: Comparison) -> Iterator[str]:
 
 
 def times(ratio: float) -> str:
-    """How many times as much."""
+    """Return a ratio as text, such as `1.25x`."""
     digits = 0 if ratio >= 10 else 1 if ratio >= 2 else 2
     return f"{ratio:.{digits}f}x"
 
 
 def number(value: float) -> str:
-    """Three digits of it, or all before the point."""
+    """Return a number as text with three significant digits, or as an integer."""
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{digits}f}"
 
 
 def ratio_text(ratio: float) -> str:
-    """A ratio, as a fraction if it is small."""
+    """Return a ratio as text. A small one is written as a fraction, such as `1/8`."""
     return f"{ratio:.2f}" if ratio > 0.2 else f"1/{1 / ratio:.3g}"

@@ -1,7 +1,7 @@
-"""What the benchmarks send: chunks of a chat completion, the same for all contestants.
+"""The data that the benchmarks send: chunks of a chat completion.
 
-They are made once and sent over and over: making them is the application's work, and
-would hide what is compared here.
+All contestants send the same data. It is created once and sent repeatedly, because its
+creation is the work of the application, and would hide the differences.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WORDS = (
 TOKENS = tuple(
     word if lap == 0 else f"{word}{lap}" for lap in range(4) for word in WORDS
 )
-"""The text of one event each."""
+"""The texts of the events."""
 
 IDS = tuple(f"chunk-{index:04}" for index in range(len(TOKENS)))
 
@@ -75,11 +75,11 @@ JSON_TEXTS = tuple(model.model_dump_json() for model in MODELS)
 
 
 class Stamp(BaseModel):
-    """When an event was made, on a clock that all processes share."""
+    """The time when an event was created, on a clock that all processes share."""
 
     at: int
 
 
 def text_of(size: int) -> str:
-    """One line of text of so many bytes."""
+    """Return a line of ASCII text of a given size in bytes."""
     return ("The quick brown fox jumps over the lazy dog. " * (size // 45 + 1))[:size]

@@ -1,4 +1,4 @@
-"""The contestants' processes: how they are started, and what they use."""
+"""The server processes of the contestants, with their CPU time and memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ON_LINUX = sys.platform.startswith("linux")
 APPS = f"{__package__}.apps"
 
 STARTUP_TIMEOUT = 20.0
-"""Seconds until a server must listen."""
+"""Seconds within which a server must listen."""
 
 
 class Server:
@@ -36,9 +36,9 @@ class Server:
         return self._process.pid
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time that the process and its workers have used.
+        """Return the CPU time that the process and its workers have used, in seconds.
 
-        Where only Linux could tell, any time by the clock on the wall.
+        On other systems than Linux, return the wall-clock time.
         """
         if not ON_LINUX:
             return time.perf_counter()
@@ -48,7 +48,7 @@ class Server:
         )
 
     def resident_bytes(self) -> int:
-        """Memory that the process occupies. Linux only."""
+        """Return the resident memory of the process. Linux only."""
         pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
@@ -62,7 +62,7 @@ class Server:
 
 
 def _family(pid: int) -> Iterator[int]:
-    """Find a process, its children, and theirs."""
+    """Yield the ids of a process and of all its descendants."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in children.read_text().split():
@@ -70,14 +70,14 @@ def _family(pid: int) -> Iterator[int]:
 
 
 class Cores(NamedTuple):
-    """Where client and servers run; `None` if the system does not let us choose."""
+    """The cores of the client and the servers. `None` if they cannot be chosen."""
 
     client: int | None
     server: int | None
 
 
 def pin() -> Cores:
-    """Keeps this process on one core; returns it and another one for the servers."""
+    """Pin this process to a core. Return that and another one for the servers."""
     if not hasattr(os, "sched_setaffinity"):
         return Cores(None, None)
     client, *others = sorted(os.sched_getaffinity(0))
@@ -88,10 +88,10 @@ def pin() -> Cores:
 
 
 def raise_file_limit() -> int:
-    """Lets this process and its servers have as many sockets as they may."""
+    """Raise the limit of open files for this process and its servers, and return it."""
     try:
         import resource
-    except ImportError:  # Windows, which has another limit
+    except ImportError:  # Windows has another limit.
         return 512
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
@@ -100,7 +100,7 @@ def raise_file_limit() -> int:
 
 
 def serving(app: str, core: int | None) -> AbstractContextManager[Server]:
-    """Run one of `apps.py`."""
+    """Run an application of `apps.py`."""
     return serving_program([sys.executable, "-m", APPS, app], core)
 
 
@@ -108,40 +108,40 @@ def serving(app: str, core: int | None) -> AbstractContextManager[Server]:
 def serving_program(
     command: Sequence[str], core: int | None, env: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """Run a program that prints its port and ends with its standard input.
+    """Run a program that prints its port, and ends when its standard input is closed.
 
-    So it ends with this process, even if that is killed.
+    It therefore ends with this process, even if this process is killed.
 
     Args:
         command: The program and its arguments.
-        core: Where it runs.
-        env: Variables that it has besides those of this process.
+        core: The core to run it on.
+        env: Additional environment variables.
     """
     with ExitStack() as stack:
-        with _interrupts_held_back():
+        with _deferred_interrupts():
             process = stack.enter_context(
                 subprocess.Popen(
                     command,
                     env={**os.environ, **(env or {})},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    start_new_session=True,  # Ctrl-C is for this process to see
+                    start_new_session=True,  # Ctrl+C must reach only this process.
                 )
             )
-            # `Popen` by itself waits only a moment when Ctrl-C is what ends it.
+            # After a Ctrl+C, `Popen.__exit__` would wait only for a moment.
             stack.callback(process.wait)
             stack.callback(process.kill)
         _put_onto(core, process)
         assert process.stdout is not None
         port = process.stdout.readline()
         if not port:
-            sys.exit(f"{' '.join(command)!r} does not start")
+            sys.exit(f"{' '.join(command)!r} did not start")
         yield Server(process, ("127.0.0.1", int(port)))
 
 
 @contextmanager
 def serving_by(command: Sequence[str], core: int | None) -> Iterator[Server]:
-    """A module that is run with `{port}` filled in."""
+    """Run a module. `{port}` in its arguments is replaced by a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
     module = [word.format(port=address[1]) for word in command]
@@ -165,19 +165,23 @@ def serving_by(command: Sequence[str], core: int | None) -> Iterator[Server]:
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Ctrl-C comes at the end: in the middle of a `Popen` it loses the process."""
-    came: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+def _deferred_interrupts() -> Iterator[None]:
+    """Defer Ctrl+C until the end. Within `Popen()`, it would lose the process."""
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-        if came:
+        if received:
             signal.raise_signal(signal.SIGINT)
 
 
 def _put_onto(core: int | None, process: subprocess.Popen[bytes]) -> None:
-    """From outside: Python's hooks around a `preexec_fn` can swallow a Ctrl-C."""
+    """Pin a process to a core.
+
+    A `preexec_fn` would do that from inside, but Python's hooks around it can swallow a
+    Ctrl+C.
+    """
     if core is not None:
         os.sched_setaffinity(process.pid, {core})
