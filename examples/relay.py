@@ -8,6 +8,7 @@ Without a key, serve `chat.py` on another port, set `OPENAI_BASE_URL` to its `/v
 ask for the model `replay`.
 """
 
+import logging
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 
 from fastapi_sse_fast import EventSourceResponse, ServerSentEvent
 
+logger = logging.getLogger("uvicorn.error")
 client = AsyncOpenAI()  # reads OPENAI_API_KEY and OPENAI_BASE_URL
 
 
@@ -53,6 +55,7 @@ async def chat(question: Question) -> AsyncIterable[Token | ServerSentEvent]:
                     has_started = True
                     yield Token(text=chunk.choices[0].delta.content)
     except APIError as error:
+        logger.warning("the model has failed: %s", error)
         if not has_started:  # so the client can still get a status
             status = 429 if isinstance(error, RateLimitError) else 502
             raise HTTPException(status, "The model is not available.") from error
