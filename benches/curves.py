@@ -30,7 +30,7 @@ LONG = 1_000_000
 
 OURS = "fastapi_sse_fast"
 FASTAPI = "fastapi.sse"
-BY_HAND = "StreamingResponse"
+HAND_WRITTEN = "StreamingResponse"
 
 PER_SECOND = "Events per second" + (" of the server's CPU time" if ON_LINUX else "")
 
@@ -47,7 +47,7 @@ class Variation(NamedTuple):
 
     def run(self, bench: Bench) -> list[Curve]:
         values: dict[str, dict[int, list[float]]] = {
-            name: {} for name in (OURS, FASTAPI, BY_HAND)
+            name: {} for name in (OURS, FASTAPI, HAND_WRITTEN)
         }
         for part, x in enumerate(self.xs):
             bursts = [
@@ -76,7 +76,7 @@ def streams(bench: Bench) -> list[Curve]:
     """Measure streams that are all open before the first event and after the last."""
     xs = [x for x in CROWDS if x + SPARE_FILES < bench.file_limit]
     values: dict[str, dict[int, list[float]]] = {
-        name: {} for name in (OURS, FASTAPI, BY_HAND)
+        name: {} for name in (OURS, FASTAPI, HAND_WRITTEN)
     }
     for part, x in enumerate(xs):
         names = [name for name in values if name != FASTAPI or x <= MOST_OF_FASTAPI]
@@ -102,7 +102,7 @@ def gated_rate(bench: Bench, name: str, count: int) -> float:
 
 def length(bench: Bench) -> list[Curve]:
     first, last = MARKED, LONG
-    names = (OURS, BY_HAND)
+    names = (OURS, HAND_WRITTEN)
     values: dict[str, dict[int, list[float]]] = {name: {} for name in names}
     for name in bench.turns(names):
         address = bench.server(name).address

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi_sse_fast._bench import machine
 from fastapi_sse_fast._bench.apps import APPS
-from fastapi_sse_fast._bench.report import BY_HAND, MODEL, READY, ratio_text
+from fastapi_sse_fast._bench.report import ENCODED, HAND_WRITTEN, MODEL, ratio_text
 from fastapi_sse_fast._bench.samples import MODELS
 
 if TYPE_CHECKING:
@@ -64,11 +64,11 @@ CONTESTANTS = {
         "fastapi_sse_fast",
         {"paced": "/paced", "awaited": "/awaiting/{laps}", "burst": "/typed/{laps}"},
     ),
-    BY_HAND: Contestant(
+    HAND_WRITTEN: Contestant(
         "StreamingResponse",
         {"paced": "/paced", "awaited": "/awaiting/{laps}", "burst": "/typed/{laps}"},
     ),
-    READY: Contestant(
+    ENCODED: Contestant(
         "fastapi_sse_fast",
         {
             "paced": "/ready-paced",
@@ -81,7 +81,7 @@ CONTESTANTS = {
         {"paced": "/ready-paced", "awaited": "/ready-awaiting/{laps}"},
     ),
 }
-BASES = {MODEL: BY_HAND, READY: "FastAPI route, pre-encoded bytes"}
+BASES = {MODEL: HAND_WRITTEN, ENCODED: "FastAPI route, pre-encoded bytes"}
 """The contestant to compare each of ours with."""
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastapi_sse_fast._bench.bench import Bench, Contestant, Row
 from fastapi_sse_fast._bench.bursts import CHUNKS
 from fastapi_sse_fast._bench.client import Crowd, Visitors, body_of, decode, fetch
-from fastapi_sse_fast._bench.report import BY_HAND, Comparison, Line, Section
+from fastapi_sse_fast._bench.report import HAND_WRITTEN, Comparison, Line, Section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,14 +30,14 @@ OURS = "fastapi_sse_fast"
 IDLE = [
     Contestant(OURS, OURS, "/idle"),
     Contestant("fastapi.sse", "fastapi.sse", "/idle", OURS),
-    Contestant(BY_HAND, "StreamingResponse", "/idle", OURS),
+    Contestant(HAND_WRITTEN, "StreamingResponse", "/idle", OURS),
     Contestant("sse-starlette, pre-encoded JSON", "sse-starlette", "/idle", OURS),
 ]
 
 ONE = [
     Contestant(OURS, OURS, "/one"),
     Contestant("fastapi.sse", "fastapi.sse", "/one", OURS),
-    Contestant(BY_HAND, "StreamingResponse", "/one", OURS),
+    Contestant(HAND_WRITTEN, "StreamingResponse", "/one", OURS),
 ]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fastapi_sse_fast._bench.apps import MIDDLEWARE
 from fastapi_sse_fast._bench.bench import Bench, Contestant, Row
 from fastapi_sse_fast._bench.paced import SECONDS, compare_paced
-from fastapi_sse_fast._bench.report import BY_HAND, MODEL, Comparison, Section
+from fastapi_sse_fast._bench.report import HAND_WRITTEN, MODEL, Comparison, Section
 from fastapi_sse_fast._bench.serving import serving_by
 from messages import SERVERS
 
@@ -33,7 +33,7 @@ FACTORIES = {
 def contestants(suffix: str = "") -> list[Contestant]:
     return [
         Contestant(MODEL, OURS + suffix, "/paced"),
-        Contestant(BY_HAND, THEIRS + suffix, "/paced", MODEL),
+        Contestant(HAND_WRITTEN, THEIRS + suffix, "/paced", MODEL),
     ]
 
 

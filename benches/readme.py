@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fastapi_sse_fast._bench import machine, paced
 from fastapi_sse_fast._bench.controls import PACE
-from fastapi_sse_fast._bench.report import BY_HAND, MODEL, Comparison, times
+from fastapi_sse_fast._bench.report import HAND_WRITTEN, MODEL, Comparison, times
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,13 +28,13 @@ BURST = "pydantic model, typed route"
 CONTESTANTS = {
     ONE_AT_A_TIME: [
         MODEL,
-        BY_HAND,
+        HAND_WRITTEN,
         "sse-starlette, pre-encoded JSON",
         "fastapi.sse, model",
     ],
     BURST: [
         "fastapi_sse_fast",
-        BY_HAND,
+        HAND_WRITTEN,
         "sse-starlette, pre-encoded JSON",
         "fastapi.sse",
     ],

@@ -25,7 +25,12 @@ from fastapi_sse_fast._bench.awaited import ROWS as AWAITED_ROWS
 from fastapi_sse_fast._bench.bench import Bench, Contestant, Row
 from fastapi_sse_fast._bench.paced import ROWS as PACED_ROWS
 from fastapi_sse_fast._bench.paced import SECONDS, compare_paced
-from fastapi_sse_fast._bench.report import BY_HAND, MODEL, Comparison, section_lines
+from fastapi_sse_fast._bench.report import (
+    HAND_WRITTEN,
+    MODEL,
+    Comparison,
+    section_lines,
+)
 from fastapi_sse_fast._bench.samples import JSON_TEXTS
 from fastapi_sse_fast._bench.serving import pin, raise_file_limit, serving_program
 
@@ -136,7 +141,7 @@ def rows_with(anchors: dict[str, Server]) -> dict[str, Row]:
     def contestants(path: str) -> list[Contestant]:
         return [
             Contestant(MODEL, "fastapi_sse_fast", path),
-            Contestant(BY_HAND, "StreamingResponse", path, MODEL),
+            Contestant(HAND_WRITTEN, "StreamingResponse", path, MODEL),
             *(Contestant(name, "", path, MODEL) for name in anchors),
         ]
 

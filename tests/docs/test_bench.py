@@ -14,7 +14,7 @@ pytest.importorskip("uvicorn")
 from fastapi_sse_fast._bench.bursts import CHUNKS
 from fastapi_sse_fast._bench.client import body_of, decode, fetch
 from fastapi_sse_fast._bench.report import (
-    BY_HAND,
+    HAND_WRITTEN,
     MODEL,
     TARGETS,
     Comparison,
@@ -60,7 +60,7 @@ PACED = Comparison(
     "paced streams",
     [
         Line(MODEL, [50.0, 60.0, 70.0], note="seen"),
-        Line(BY_HAND, [40.0], MODEL),
+        Line(HAND_WRITTEN, [40.0], MODEL),
         Line("fastapi.sse, model", [360.0], MODEL),
     ],
 )
@@ -76,7 +76,7 @@ def test_a_table_has_what_was_measured() -> None:
         "| | implementation | µs per event | range | ours ÷ theirs | |",
         "|---|---|--:|--:|--:|---|",
         f"| paced streams | {MODEL} | 60.0 | 50.0 to 70.0 |  | seen |",
-        f"|  | {BY_HAND} | 40.0 | 40.0 to 40.0 | 1.50 |  |",
+        f"|  | {HAND_WRITTEN} | 40.0 | 40.0 to 40.0 | 1.50 |  |",
         "|  | fastapi.sse, model | 360 | 360 to 360 | 1/6 |  |",
     ]
 
@@ -93,7 +93,7 @@ def test_targets_are_compared_with_ratios_and_values() -> None:
     results = {SECTION: [PACED], Section("Import", "ms", ""): [IMPORT]}
     *_, header, _, by_hand, fastapi, imported = target_lines(results)
     assert header == "| | implementation | measured | target | |"
-    assert by_hand == f"| paced streams | {BY_HAND} | 1.50 | ≤ 1 | missed |"
+    assert by_hand == f"| paced streams | {HAND_WRITTEN} | 1.50 | ≤ 1 | missed |"
     assert fastapi == "|  | fastapi.sse, model | 1/6 | ≤ 1/5 | met |"
     assert imported == "| import | fastapi_sse_fast | 15.5 ms | ≤ 15 ms | missed |"
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from .bench import Bench, Contestant, Row, present
 from .bursts import CHUNKS, LAP, Burst, Sample, text_of_cpu
 from .client import Crowd
-from .report import BY_HAND, MODEL, READY, Comparison, Section
+from .report import ENCODED, HAND_WRITTEN, MODEL, Comparison, Section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ ROUND_SECONDS = 0.5
 AWAITED = present(
     [
         Contestant(MODEL, "fastapi_sse_fast", "/awaiting/{laps}"),
-        Contestant(BY_HAND, "StreamingResponse", "/awaiting/{laps}", MODEL),
+        Contestant(HAND_WRITTEN, "StreamingResponse", "/awaiting/{laps}", MODEL),
         Contestant("fastapi.sse, model", "fastapi.sse", "/awaiting/{laps}", MODEL),
         Contestant(
             "sse-starlette, pre-encoded JSON",
@@ -40,15 +40,15 @@ AWAITED = present(
             MODEL,
             "sse_starlette",
         ),
-        Contestant(READY, "fastapi_sse_fast", "/ready-awaiting/{laps}"),
+        Contestant(ENCODED, "fastapi_sse_fast", "/ready-awaiting/{laps}"),
         Contestant(
             "FastAPI route, pre-encoded bytes",
             "StreamingResponse",
             "/ready-awaiting/{laps}",
-            READY,
+            ENCODED,
         ),
         Contestant(
-            "plain ASGI, pre-encoded bytes", "plain ASGI", "/awaiting/{laps}", READY
+            "plain ASGI, pre-encoded bytes", "plain ASGI", "/awaiting/{laps}", ENCODED
         ),
     ]
 )

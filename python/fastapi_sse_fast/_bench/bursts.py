@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .bench import Bench, Contestant, Row, present
 from .client import body_of, decode, fetch
-from .report import BY_HAND, Comparison, Line, Section, number
+from .report import HAND_WRITTEN, Comparison, Line, Section, number
 from .samples import DICTS, IDS, TOKENS, text_of
 from .serving import ON_LINUX
 
@@ -190,7 +190,7 @@ ROWS = {
         CHUNKS,
         [
             ours("typed"),
-            other(BY_HAND, "StreamingResponse", "typed"),
+            other(HAND_WRITTEN, "StreamingResponse", "typed"),
             other("fastapi.sse", "fastapi.sse", "typed"),
             other(
                 "sse-starlette, pre-encoded JSON",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .bench import Bench, Contestant, Row
 from .client import latencies
 from .controls import STAMP_PACE
-from .report import BY_HAND, Comparison, Line, Section
+from .report import HAND_WRITTEN, Comparison, Line, Section
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ QUICK_ROUNDS = 2
 STAMPED = [
     Contestant("fastapi_sse_fast", "fastapi_sse_fast", "/stamped"),
     Contestant("fastapi.sse", "fastapi.sse", "/stamped", "fastapi_sse_fast"),
-    Contestant(BY_HAND, "StreamingResponse", "/stamped", "fastapi_sse_fast"),
+    Contestant(HAND_WRITTEN, "StreamingResponse", "/stamped", "fastapi_sse_fast"),
 ]
 
 

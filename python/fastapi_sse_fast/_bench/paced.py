@@ -17,7 +17,7 @@ from .bench import Bench, Contestant, Row, present
 from .bursts import CHUNKS
 from .client import Crowd, beginning_of, decode
 from .controls import PACE
-from .report import BY_HAND, MODEL, READY, Comparison, Line, Section
+from .report import ENCODED, HAND_WRITTEN, MODEL, Comparison, Line, Section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ SECONDS = 0.5 + SETTLE_SECONDS + WINDOW_SECONDS
 PACED = present(
     [
         Contestant(MODEL, "fastapi_sse_fast", "/paced"),
-        Contestant(BY_HAND, "StreamingResponse", "/paced", MODEL),
+        Contestant(HAND_WRITTEN, "StreamingResponse", "/paced", MODEL),
         Contestant("fastapi.sse, model", "fastapi.sse", "/paced", MODEL),
         Contestant(
             "sse-starlette, pre-encoded JSON",
@@ -45,14 +45,14 @@ PACED = present(
             MODEL,
             "sse_starlette",
         ),
-        Contestant(READY, "fastapi_sse_fast", "/ready-paced"),
+        Contestant(ENCODED, "fastapi_sse_fast", "/ready-paced"),
         Contestant(
             "FastAPI route, pre-encoded bytes",
             "StreamingResponse",
             "/ready-paced",
-            READY,
+            ENCODED,
         ),
-        Contestant("plain ASGI, pre-encoded bytes", "plain ASGI", "/paced", READY),
+        Contestant("plain ASGI, pre-encoded bytes", "plain ASGI", "/paced", ENCODED),
     ]
 )
 

@@ -94,18 +94,18 @@ class Target(NamedTuple):
 
 
 MODEL = "fastapi_sse_fast, model"
-READY = "fastapi_sse_fast, pre-encoded event"
-BY_HAND = "StreamingResponse, model_dump_json"
+ENCODED = "fastapi_sse_fast, pre-encoded event"
+HAND_WRITTEN = "StreamingResponse, model_dump_json"
 
 TARGETS: dict[tuple[str, str], Target] = {
-    ("paced streams", BY_HAND): Target(1),
+    ("paced streams", HAND_WRITTEN): Target(1),
     ("paced streams", "fastapi.sse, model"): Target(1 / 5),
     ("paced streams", "FastAPI route, pre-encoded bytes"): Target(1),
     ("paced streams", "plain ASGI, pre-encoded bytes"): Target(1.12),
-    ("one event per await", BY_HAND): Target(1),
+    ("one event per await", HAND_WRITTEN): Target(1),
     ("one event per await", "FastAPI route, pre-encoded bytes"): Target(1),
     ("pydantic model, typed route", "fastapi.sse"): Target(1 / 25),
-    ("pydantic model, typed route", BY_HAND): Target(1 / 4),
+    ("pydantic model, typed route", HAND_WRITTEN): Target(1 / 4),
     ("pydantic model, typed route", "sse-starlette, pre-encoded JSON"): Target(1 / 9),
     ("dict", "fastapi.sse"): Target(1 / 60),
     ("dict", "StreamingResponse, orjson"): Target(1 / 4),
@@ -117,10 +117,10 @@ TARGETS: dict[tuple[str, str], Target] = {
     ("raw_data of 16 KiB", "StreamingResponse, f-string"): Target(1),
     ("raw_data of 64 KiB", "StreamingResponse, f-string"): Target(1),
     ("raw_data of 256 KiB", "StreamingResponse, f-string"): Target(1),
-    ("latency, p50", BY_HAND): Target(1.1),
-    ("latency, p99", BY_HAND): Target(1.1),
-    ("idle stream", BY_HAND): Target(1.1),
-    ("one-event streams", BY_HAND): Target(0.97, at_least=True),
+    ("latency, p50", HAND_WRITTEN): Target(1.1),
+    ("latency, p99", HAND_WRITTEN): Target(1.1),
+    ("idle stream", HAND_WRITTEN): Target(1.1),
+    ("one-event streams", HAND_WRITTEN): Target(0.97, at_least=True),
     ("burst of text", "sse-starlette"): Target(0.4),
     ("text, one per await", "sse-starlette"): Target(0.6),
     ("paced text", "sse-starlette"): Target(0.8),
@@ -183,7 +183,7 @@ def _comparison_lines(comparison: Comparison, *, has_notes: bool) -> Iterator[st
 
 
 def _compared(comparison: Comparison, line: Line) -> float:
-    """Return what a target is for: the ratio of ours to it, or the value of ours."""
+    """Return the value that a target is for: the ratio of ours to it, or our value."""
     if not line.against:
         return line.median
     medians = {one.name: one.median for one in comparison.lines}
