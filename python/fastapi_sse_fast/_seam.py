@@ -251,7 +251,7 @@ def _with_open_request(handle: _Handler) -> _Handler:
         open_request(request)
         response = await handle(request)
         if isinstance(response, _AwaitableResponse):
-            return await response.awaited()
+            return await response.resolve()
         return response
 
     return handle_opened
@@ -364,7 +364,7 @@ def _name(call: Callable[..., Any]) -> str:
 def _stream_factory(
     response_class: type[EventSourceResponse], kwargs: dict[str, Any], *, yields: bool
 ) -> Callable[..., Response]:
-    """Return the function that FastAPI calls as response class, with the envelope."""
+    """Return the function that FastAPI calls as the response class of a route."""
     call, model = kwargs["dependant"].call, kwargs["response_field"]
     # For a generator, the return annotation is the type of the items instead.
     has_model = (
@@ -431,7 +431,7 @@ class _AwaitableResponse(Response):
         self._stream = stream
         self._response_args = response_args
 
-    async def awaited(self) -> Response:
+    async def resolve(self) -> Response:
         """Return the actual response.
 
         It is awaited before the head is sent, so that an exception can become an error

@@ -138,9 +138,9 @@ def shutting_down() -> Iterator[None]:
 def server_shutdown_timeout() -> float:
     """Return how long the server waits for its responses on shutdown, in seconds.
 
-    For uvicorn this is `timeout_graceful_shutdown`, minus some time for generators to
-    close, because uvicorn then cancels the requests. If that is not set, uvicorn waits
-    without a limit.
+    For uvicorn this is `timeout_graceful_shutdown`, after which it cancels requests,
+    minus some time for generators to close. If that is not set, uvicorn waits without a
+    limit.
     """
     for handler in _server_handlers():
         config = getattr(_server_of(handler), "config", None)

@@ -25,7 +25,7 @@ class _Stream(Protocol):
 
 
 class EventStream:
-    """A handle of one stream.
+    """The handle of a stream.
 
     `on_open` and `on_shutdown` are called with it, and `on_close` finds it in its
     summary. A generator gets its own with `EventStream.of(request)`. All of them get

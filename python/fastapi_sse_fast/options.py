@@ -117,8 +117,8 @@ class StreamOptions:
             client. 0 is lockstep: the code after a `yield` runs once the event has been
             sent.
         error_window: Seconds that the response head waits for the first event. If the
-            generator raises an exception before, the client gets an error response. 0
-            sends the head at once.
+            generator raises an exception within this time, the client gets an error
+            response. 0 sends the head at once.
         max_duration: Seconds after which the stream is ended, so that clients
             reconnect. It varies by up to 10 %, so that they do not all reconnect at
             once.

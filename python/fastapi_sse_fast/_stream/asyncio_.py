@@ -2,8 +2,8 @@
 
 A stream has three tasks. The request's task runs the outlet, another one runs the
 source, and the watch waits for the client to disconnect. They are plain tasks and not
-a task group: cancelling a plain task raises once, so cleanup can await without a
-shield.
+a task group. Cancelling a plain task raises `CancelledError` once, so cleanup can await
+without a shield.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class AsyncioBackend:
         self._source: asyncio.Task[None] | None = None
         # All sends run in one context, whichever task begins or finishes them.
         self._run_send = contextvars.copy_context().run
-        # The cancellations of the request that are not ours, while one of ours is
-        # under way.
+        # The number of cancellations of the request by others, while one of ours is
+        # pending.
         self._other_cancels: int | None = None
         self.alarm = AsyncioAlarm(loop)
         self._watcher: asyncio.Task[None] | None = None
@@ -195,8 +195,7 @@ class AsyncioBackend:
             head: The `send` for the message that starts the response, and that message.
 
         Returns:
-            The object, or `None` if sends cannot be made in the name of the request's
-            task.
+            The object, or `None` if the request or the source has no task.
         """
         if self._source is None or self._request is None:
             return None
@@ -306,7 +305,7 @@ def _is_shielded(task: asyncio.Task[Any], outermost: Any = None) -> bool:
 
     Args:
         task: The task.
-        outermost: The scope around all of ours, where the search ends.
+        outermost: The scope that was open before the stream. It does not count.
     """
     scope = _scope_of(task)
     try:

@@ -140,8 +140,8 @@ class Client:
                 await (anyio.sleep(0.001) if messages > MAX_FAST_MESSAGES else turn())
         except Exception as error:
             logger.warning(
-                "receive failed: the stream will not notice when the client "
-                "disconnects, unless send fails",
+                "receive failed: the stream will notice that the client has "
+                "disconnected only when send fails or times out",
                 exc_info=error,
             )
             return

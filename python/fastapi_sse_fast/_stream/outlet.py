@@ -5,8 +5,8 @@
                                                           become an error response
     FLOW ─── the source returns ──▶ END: the last bytes complete the response
     FLOW ─── the source fails ────▶ END: `on_error` is called, the response is aborted
-    FLOW ─── max_duration, shutdown, end() ──▶ END: the source is closed; `farewell`
-                               completes the response, or without it, it is aborted
+    FLOW ─── max_duration, shutdown, end() ──▶ END: the source is closed, then
+                               `farewell` completes the response, or it is aborted
     any ──── stop(): the client has disconnected or timed out ──▶ closed
 
 The outlet mostly sleeps, because an async source sends pending bytes in the steps of
@@ -273,7 +273,7 @@ class Outlet:
         self._backend.alarm.set(self._next_deadline(now))
 
     def check_deadlines(self) -> float:
-        """Do what is due at a deadline, and return the next one."""
+        """Act on deadlines that have passed, and return the next one."""
         now = self._backend.clock()
         deadline = self._next_deadline(now)
         if now < deadline:

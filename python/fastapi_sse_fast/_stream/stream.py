@@ -338,7 +338,7 @@ class Stream:
         return self._client.watch(self._backend.turn, self._outlet.client_disconnected)
 
     def check_deadlines(self) -> float:
-        """Do what is due at a deadline, and return the next one."""
+        """Act on deadlines that have passed, and return the next one."""
         return self._outlet.check_deadlines()
 
 
