@@ -18,14 +18,13 @@ use crate::bytes::{self, Large};
 use crate::encoder::ItemEncoder;
 use crate::output::OutOfMemory;
 use crate::pacing::Pacing;
+use crate::part::Part;
+use crate::progress::Progress;
+use crate::sender::Pending;
 use crate::wire;
 
 /// The capacity that `shrink` keeps for the next run of small frames.
 const MAX_KEPT_CAPACITY: usize = 16 * 1024;
-
-/// The size of one send. The timeout of a slow client applies to each send, so a client that is
-/// slow but still reading must be able to finish one in time.
-const SEND_SIZE: usize = 256 * 1024;
 
 /// Encodes items into the bytes of the next send. The task or thread that iterates calls `push`,
 /// and the task that sends calls `take`.
@@ -41,20 +40,6 @@ pub(crate) struct EventBuffer {
     state: Mutex<State>,
 }
 
-/// Bytes that belong together in one send, unless they are too many for one.
-struct Part {
-    bytes: Bytes,
-    /// The number of bytes that were taken already.
-    start: usize,
-    /// The number of events that the last byte completes.
-    events: u64,
-}
-
-enum Bytes {
-    Run(Vec<u8>),
-    Large(Py<PyBytes>),
-}
-
 struct State {
     /// The first bytes of the stream, until they are taken. They do not count as pending, so they
     /// do not cause a send on their own.
@@ -66,16 +51,10 @@ struct State {
     run_events: u64,
     pending: usize,
     pending_events: u64,
-    taken: u64,
-    taken_events: u64,
-    sent: u64,
-    sent_events: u64,
+    progress: Progress,
     /// The last bytes that were taken, as many as a blank line can have (`\r\n\r\n`). Line feeds at
     /// first, because a stream begins outside of an event.
     tail: [u8; 4],
-    began_at: Instant,
-    first_event_at: Option<Instant>,
-    taken_at: Instant,
     pacing: Pacing,
     closed: bool,
 }
@@ -105,7 +84,6 @@ impl EventBuffer {
     ) -> PyResult<Self> {
         let slice = Duration::try_from_secs_f64(time_slice)
             .map_err(|error| PyValueError::new_err(format!("time_slice: {error}")))?;
-        let now = Instant::now();
         let state = State {
             opening: opening.unwrap_or_default(),
             parts: VecDeque::new(),
@@ -113,14 +91,8 @@ impl EventBuffer {
             run_events: 0,
             pending: 0,
             pending_events: 0,
-            taken: 0,
-            taken_events: 0,
-            sent: 0,
-            sent_events: 0,
+            progress: Progress::new(),
             tail: [b'\n'; 4],
-            began_at: now,
-            first_event_at: None,
-            taken_at: now,
             pacing: Pacing::new(slice),
             closed: false,
         };
@@ -155,28 +127,28 @@ impl EventBuffer {
         };
         let body = part.take(py)?;
         let mut state = self.lock();
-        state.note_taken(body.as_bytes().len());
+        state.pending = state.pending.saturating_sub(body.as_bytes().len());
         // An opening that is taken alone is not part of an event, although no blank line ends it.
         if part.events > 0 {
             state.note_tail(body.as_bytes());
-            let taken_at = state.taken_at;
-            state.first_event_at.get_or_insert(taken_at);
         }
-        if part.is_finished(py) {
-            state.taken_events += part.events;
-            state.pending_events = state.pending_events.saturating_sub(part.events);
+        let events = part.events;
+        if part.left() == 0 {
+            state.pending_events = state.pending_events.saturating_sub(events);
+            state.progress.taken(body.as_bytes().len(), events, events);
             state.reuse_space_of(part);
-        } else if !state.closed {
-            state.parts.push_front(part);
+        } else {
+            state.progress.taken(body.as_bytes().len(), events, 0);
+            if !state.closed {
+                state.parts.push_front(part);
+            }
         }
         Ok(body)
     }
 
     /// Record that all bytes that were taken have been sent.
     pub(crate) fn sent(&self) {
-        let mut state = self.lock();
-        state.sent = state.taken;
-        state.sent_events = state.taken_events;
+        self.lock().progress.sent();
     }
 
     /// Begin the next time slice of the producer.
@@ -212,27 +184,24 @@ impl EventBuffer {
 
     #[getter]
     fn sent_events(&self) -> u64 {
-        self.lock().sent_events
+        self.lock().progress.sent_events()
     }
 
     #[getter]
     fn sent_bytes(&self) -> u64 {
-        self.lock().sent
+        self.lock().progress.sent_bytes()
     }
 
     /// The seconds from the creation of the buffer until an event was taken for the first time.
     #[getter]
     fn seconds_to_first_event(&self) -> Option<f64> {
-        let state = self.lock();
-        let first = state.first_event_at?;
-        Some((first - state.began_at).as_secs_f64())
+        self.lock().progress.seconds_to_first_event()
     }
 
     /// The seconds since bytes were last taken, or since the buffer was created.
     #[getter]
     fn seconds_idle(&self) -> f64 {
-        let taken_at = self.lock().taken_at;
-        taken_at.elapsed().as_secs_f64()
+        self.lock().progress.seconds_idle()
     }
 
     /// Whether the bytes that were taken so far end inside an event. This happens only where items
@@ -301,10 +270,6 @@ impl EventBuffer {
         })
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().pending == 0
-    }
-
     /// Return whether the producer should pause. A closed buffer counts as full, so that the
     /// producer notices that it is closed. In lockstep the buffer is full until all bytes that were
     /// taken have been sent.
@@ -312,7 +277,7 @@ impl EventBuffer {
         if state.closed {
             true
         } else if self.max_pending == 0 {
-            state.pending > 0 || state.taken != state.sent
+            state.pending > 0 || !state.progress.all_is_sent()
         } else {
             state.pending >= self.max_pending
         }
@@ -325,7 +290,7 @@ impl EventBuffer {
         let py = item.py();
         let number = {
             let state = self.lock();
-            state.taken_events + state.pending_events + 1
+            state.progress.taken_events() + state.pending_events + 1
         };
         let source = self.source.bind(py);
         let name = match source.getattr_opt(intern!(py, "__qualname__"))? {
@@ -347,36 +312,17 @@ impl EventBuffer {
     }
 }
 
-impl Part {
-    fn bytes<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
-        match &self.bytes {
-            Bytes::Run(run) => run,
-            Bytes::Large(bytes) => bytes.as_bytes(py),
-        }
+impl Pending for EventBuffer {
+    fn is_empty(&self) -> bool {
+        self.lock().pending == 0
     }
 
-    fn is_finished(&self, py: Python<'_>) -> bool {
-        self.start == self.bytes(py).len()
+    fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        Self::take(self, py)
     }
 
-    /// Return the bytes of the next send: the whole part, unless it is too large for one send. Then
-    /// they end after a line, or at least after a character, because middleware may decode each
-    /// ASGI message separately.
-    fn take<'py>(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = self.bytes(py);
-        let rest = &bytes[self.start..];
-        // Up to half as much again is sent at once, so that the last send is never a tiny one.
-        let length = if rest.len() > SEND_SIZE + SEND_SIZE / 2 {
-            wire::end_of_line_or_character(&rest[..SEND_SIZE])
-        } else {
-            rest.len()
-        };
-        let body = match &self.bytes {
-            Bytes::Large(whole) if length == bytes.len() => whole.bind(py).clone(),
-            _ => bytes::copy(py, &rest[..length])?,
-        };
-        self.start += length;
-        Ok(body)
+    fn sent(&self) {
+        Self::sent(self);
     }
 }
 
@@ -385,11 +331,7 @@ impl State {
         if let Some(large) = large {
             self.end_run();
             self.pending += large.as_bytes().len();
-            self.parts.push_back(Part {
-                bytes: Bytes::Large(large.clone().unbind()),
-                start: 0,
-                events: 1,
-            });
+            self.parts.push_back(Part::large(large.clone(), 1));
         } else {
             self.run.try_reserve(frame.len()).map_err(|_| OutOfMemory)?;
             self.run.extend_from_slice(frame);
@@ -403,11 +345,9 @@ impl State {
     /// Make the current run a part, so that the next frame begins a new one.
     fn end_run(&mut self) {
         if !self.run.is_empty() {
-            self.parts.push_back(Part {
-                bytes: Bytes::Run(mem::take(&mut self.run)),
-                start: 0,
-                events: mem::take(&mut self.run_events),
-            });
+            let run = mem::take(&mut self.run);
+            self.parts
+                .push_back(Part::run(run, mem::take(&mut self.run_events)));
         }
     }
 
@@ -423,28 +363,15 @@ impl State {
 
     /// Put the opening before the first part.
     fn prepend_opening(&mut self) {
-        let mut opening = mem::take(&mut self.opening);
+        let opening = mem::take(&mut self.opening);
         self.pending += opening.len();
-        if let Some(Part {
-            bytes: Bytes::Run(run),
-            ..
-        }) = self.parts.front_mut()
-        {
-            opening.append(run);
-            *run = opening;
-        } else {
-            self.parts.push_front(Part {
-                bytes: Bytes::Run(opening),
-                start: 0,
-                events: 0,
-            });
+        let alone = match self.parts.front_mut() {
+            Some(part) => part.prepend(opening),
+            None => Some(opening),
+        };
+        if let Some(opening) = alone {
+            self.parts.push_front(Part::run(opening, 0));
         }
-    }
-
-    fn note_taken(&mut self, length: usize) {
-        self.pending = self.pending.saturating_sub(length);
-        self.taken += length as u64;
-        self.taken_at = Instant::now();
     }
 
     fn note_tail(&mut self, body: &[u8]) {
@@ -456,7 +383,7 @@ impl State {
 
     /// Use the memory of a part that was taken for the next run.
     fn reuse_space_of(&mut self, part: Part) {
-        if let Bytes::Run(mut run) = part.bytes
+        if let Some(mut run) = part.into_space()
             && run.capacity() > self.run.capacity()
             && self.run.is_empty()
         {

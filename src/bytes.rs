@@ -131,6 +131,18 @@ pub(crate) fn copy<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, Py
     fill(py, bytes.len(), |put| put(bytes))
 }
 
+/// Return the pieces, concatenated.
+///
+/// # Errors
+///
+/// `MemoryError`.
+pub(crate) fn concat<'py>(py: Python<'py>, pieces: &[&[u8]]) -> PyResult<Bound<'py, PyBytes>> {
+    let size = pieces.iter().map(|piece| piece.len()).sum();
+    fill(py, size, |put| {
+        pieces.iter().try_for_each(|piece| put(piece))
+    })
+}
+
 /// Return a `bytes` object of `size` bytes, filled with the pieces that `write` puts.
 ///
 /// The writer of `PyO3` 0.30 can grow, but it panics when that fails, so it gets the whole size at

@@ -3,6 +3,7 @@
 use pyo3::PyErr;
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 
+use crate::log::split::HasId;
 use crate::output::OutOfMemory;
 use crate::wire::{FieldError, FrameError};
 
@@ -21,5 +22,11 @@ impl From<FrameError> for PyErr {
 impl From<OutOfMemory> for PyErr {
     fn from(error: OutOfMemory) -> Self {
         PyMemoryError::new_err(error.to_string())
+    }
+}
+
+impl From<HasId> for PyErr {
+    fn from(error: HasId) -> Self {
+        PyValueError::new_err(error.to_string())
     }
 }

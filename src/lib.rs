@@ -30,10 +30,15 @@ pub mod json;
 #[doc(hidden)]
 pub mod lines;
 #[doc(hidden)]
+pub mod log;
+#[doc(hidden)]
 pub mod output;
 mod pacing;
+mod part;
+mod progress;
 mod pump;
 mod pydantic;
+mod sender;
 mod slot;
 mod sse_starlette;
 mod template;
@@ -56,12 +61,15 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<buffer::EventBuffer>()?;
     module.add_class::<encoded::EncodedEvent>()?;
     module.add_class::<encoder::ItemEncoder>()?;
+    module.add_class::<log::EventLog>()?;
+    module.add_class::<log::LogReader>()?;
     module.add_class::<pump::DirectSend>()?;
     module.add_class::<pump::Pump>()?;
     module.add_class::<template::EventTemplate>()?;
     module.add_function(wrap_pyfunction!(event::construct::fill_event, module)?)?;
     module.add_function(wrap_pyfunction!(encoder::encode_event, module)?)?;
     module.add_function(wrap_pyfunction!(format::format_sse_event, module)?)?;
+    module.add_function(wrap_pyfunction!(log::parse_last_event_id, module)?)?;
     module.add_function(wrap_pyfunction!(pump::begin_send, module)?)?;
     module.add_function(wrap_pyfunction!(slot::slot_digits, module)?)?;
     module.add_function(wrap_pyfunction!(slot::slot_name, module)?)?;

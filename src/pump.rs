@@ -14,13 +14,9 @@
 //! The pump passes futures and exceptions through. The iterator runs in the task that awaits the
 //! pump and behaves as in an `async for`.
 
-use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::{
-    PyKeyboardInterrupt, PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PySystemExit,
-    PyTypeError,
-};
+use pyo3::exceptions::{PyRuntimeError, PyStopAsyncIteration, PyStopIteration, PyTypeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -29,6 +25,7 @@ use pyo3::types::iterator::PySendResult;
 use pyo3::types::{PyDict, PyIterator, PyType};
 
 use crate::buffer::EventBuffer;
+use crate::sender::Sender;
 
 /// Runs an async iterator and pushes its items to an `EventBuffer`.
 ///
@@ -41,14 +38,13 @@ pub(crate) struct Pump {
     /// `__await__` is not necessary.
     is_generator: bool,
     buffer: Py<EventBuffer>,
-    outlet: Py<PyAny>,
+    sender: Sender,
     state: Mutex<State>,
 }
 
 struct State {
     /// The step of the iterator that waits for something.
     step: Option<Py<PyIterator>>,
-    direct: Option<Py<DirectSend>>,
     /// Whether to call `interrupt_source` each time the iterator begins to wait.
     interrupting: bool,
 }
@@ -80,10 +76,9 @@ impl Pump {
             anext: items.getattr(intern!(py, "__anext__"))?.unbind(),
             is_generator: items.get_type().is(generator),
             buffer,
-            outlet,
+            sender: Sender::new(outlet),
             state: Mutex::new(State {
                 step: None,
-                direct: None,
                 interrupting: false,
             }),
         })
@@ -154,8 +149,7 @@ impl Pump {
     /// Send with `direct` from now on, or with the outlet if it is `None`.
     #[pyo3(signature = (direct, /))]
     fn send_with(&self, direct: Option<Py<DirectSend>>) {
-        let before = mem::replace(&mut self.lock().direct, direct);
-        drop(before);
+        self.sender.send_with(direct);
     }
 
     /// Whether the iterator waits for something in the middle of a step.
@@ -177,11 +171,10 @@ impl Pump {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Ok(state) = self.state.try_lock() {
             visit.call(&state.step)?;
-            visit.call(&state.direct)?;
         }
         visit.call(&self.anext)?;
         visit.call(&self.buffer)?;
-        visit.call(&self.outlet)
+        self.sender.traverse(&visit)
     }
 }
 
@@ -229,15 +222,15 @@ impl Pump {
                     };
                     if interrupting {
                         let interrupt = intern!(py, "interrupt_source");
-                        self.outlet.bind(py).call_method0(interrupt)?;
+                        self.sender.outlet(py).call_method0(interrupt)?;
                     }
-                    self.flush(py)?;
+                    self.sender.flush(py, buffer)?;
                     return Ok(Outcome::Waits(future));
                 }
                 Ok(PySendResult::Return(item)) => {
                     let pushed = buffer.append(&item)?;
                     if pushed.slice_is_over || pushed.full {
-                        self.flush(py)?;
+                        self.sender.flush(py, buffer)?;
                         // In lockstep every event fills the buffer. If it was sent at once, the
                         // iterator may continue.
                         if pushed.slice_is_over || buffer.full() || !buffer.is_lockstep() {
@@ -261,57 +254,6 @@ impl Pump {
         }
     }
 
-    /// Send everything that is pending, or wake the outlet to send it.
-    fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        let buffer = self.buffer.get();
-        if buffer.is_empty() {
-            return Ok(());
-        }
-        let direct = self
-            .lock()
-            .direct
-            .as_ref()
-            .map(|direct| direct.clone_ref(py));
-        let Some(direct) = direct else {
-            self.outlet.bind(py).call_method0(intern!(py, "wake"))?;
-            return Ok(());
-        };
-        let direct = direct.get();
-        if let Some((send, head)) = direct.take_head() {
-            self.outlet.bind(py).call_method0(intern!(py, "begun"))?;
-            if !self.finish_send(py, direct.begin(&send, head.bind(py)))? {
-                return Ok(());
-            }
-        }
-        while !buffer.is_empty() {
-            let body = buffer.take(py)?;
-            if !self.finish_send(py, direct.begin_body(&body))? {
-                return Ok(());
-            }
-            buffer.sent();
-        }
-        Ok(())
-    }
-
-    /// Return whether a send is complete. If it is not, pass it on to the outlet, which sends from
-    /// now on.
-    fn finish_send(&self, py: Python<'_>, begun: PyResult<Option<Waiting<'_>>>) -> PyResult<bool> {
-        let outlet = self.outlet.bind(py);
-        match begun {
-            Ok(None) => return Ok(true),
-            Err(error) if ends_event_loop(py, &error) => return Err(error),
-            Ok(Some(waiting)) => {
-                self.send_with(None);
-                outlet.call_method1(intern!(py, "hand_over"), waiting)?;
-            }
-            Err(error) => {
-                self.send_with(None);
-                outlet.call_method1(intern!(py, "send_failed"), (error,))?;
-            }
-        }
-        Ok(false)
-    }
-
     /// Lock the state. The lock is held only to copy, never while Python code can run.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -331,7 +273,8 @@ pub(crate) struct DirectSend {
     body_type: Py<PyAny>,
     event_loop: Py<PyAny>,
     request: Py<PyAny>,
-    stream: Py<PyAny>,
+    /// The task that runs while this is called, if it is a task.
+    stream: Option<Py<PyAny>>,
     /// Runs a function in the `contextvars` context of the sends.
     run: Py<PyAny>,
     switch: Switch,
@@ -340,7 +283,7 @@ pub(crate) struct DirectSend {
 }
 
 /// The ASGI message that starts the response, after the function that sends it.
-type Head = (Py<PyAny>, Py<PyAny>);
+pub(crate) type Head = (Py<PyAny>, Py<PyAny>);
 
 /// The asyncio functions that set the current task.
 enum Switch {
@@ -361,7 +304,7 @@ impl DirectSend {
         body_type: Py<PyAny>,
         run: Py<PyAny>,
         request: Py<PyAny>,
-        stream: Py<PyAny>,
+        stream: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let event_loop = py
             .import(intern!(py, "asyncio"))?
@@ -407,7 +350,7 @@ impl DirectSend {
 }
 
 /// A `send` that waits, and the object that it waits for.
-type Waiting<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
+pub(crate) type Waiting<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
 
 /// Call `send` and run it until it waits or returns.
 ///
@@ -428,7 +371,7 @@ pub(crate) fn begin_send<'py>(
 }
 
 impl DirectSend {
-    fn take_head(&self) -> Option<Head> {
+    pub(crate) fn take_head(&self) -> Option<Head> {
         self.head
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -436,7 +379,10 @@ impl DirectSend {
     }
 
     /// Send a part of the body until `send` waits or returns.
-    fn begin_body<'py>(&self, body: &Bound<'py, PyAny>) -> PyResult<Option<Waiting<'py>>> {
+    pub(crate) fn begin_body<'py>(
+        &self,
+        body: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Waiting<'py>>> {
         let py = body.py();
         let message = PyDict::new(py);
         message.set_item(intern!(py, "type"), &self.body_type)?;
@@ -446,7 +392,7 @@ impl DirectSend {
     }
 
     /// Send an ASGI message until `send` waits or returns.
-    fn begin<'py>(
+    pub(crate) fn begin<'py>(
         &self,
         send: &Py<PyAny>,
         message: &Bound<'py, PyAny>,
@@ -456,9 +402,10 @@ impl DirectSend {
         let begin_send = BEGIN_SEND.get_or_try_init(py, || {
             wrap_pyfunction!(begin_send, py).map(|function| function.into_any().unbind())
         })?;
-        self.switch(py, &self.stream, &self.request)?;
+        let (stream, request) = (self.stream.as_ref(), Some(&self.request));
+        self.switch(py, stream, request)?;
         let begun = self.run.bind(py).call1((begin_send, send, message));
-        self.switch(py, &self.request, &self.stream)?;
+        self.switch(py, request, stream)?;
         let begun = begun?;
         if begun.is_none() {
             return Ok(None);
@@ -468,14 +415,23 @@ impl DirectSend {
     }
 
     /// Replace the current task.
-    fn switch(&self, py: Python<'_>, from: &Py<PyAny>, to: &Py<PyAny>) -> PyResult<()> {
+    fn switch(
+        &self,
+        py: Python<'_>,
+        from: Option<&Py<PyAny>>,
+        to: Option<&Py<PyAny>>,
+    ) -> PyResult<()> {
         match &self.switch {
             Switch::Swap(swap) => {
                 swap.bind(py).call1((&self.event_loop, to))?;
             }
             Switch::Enter { enter, leave } => {
-                leave.bind(py).call1((&self.event_loop, from))?;
-                enter.bind(py).call1((&self.event_loop, to))?;
+                if let Some(from) = from {
+                    leave.bind(py).call1((&self.event_loop, from))?;
+                }
+                if let Some(to) = to {
+                    enter.bind(py).call1((&self.event_loop, to))?;
+                }
             }
         }
         Ok(())
@@ -548,9 +504,4 @@ fn await_iterator(awaitable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyIterator>
         "'{}' object can't be awaited",
         awaitable.get_type().name()?
     )))
-}
-
-/// Return whether an exception ends the event loop, so that the stream must not handle it.
-fn ends_event_loop(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<PyKeyboardInterrupt>(py) || error.is_instance_of::<PySystemExit>(py)
 }

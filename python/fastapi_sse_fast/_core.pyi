@@ -24,14 +24,17 @@ __all__ = [
     "DirectSend",
     "EncodedEvent",
     "EventBuffer",
+    "EventLog",
     "EventTemplate",
     "ItemEncoder",
+    "LogReader",
     "Pump",
     "__version__",
     "begin_send",
     "encode_event",
     "fill_event",
     "format_sse_event",
+    "parse_last_event_id",
     "slot_digits",
     "slot_name",
     "slot_text",
@@ -410,6 +413,154 @@ class EventBuffer:
 
     def __len__(self) -> int:
         """Return the number of pending bytes."""
+
+@final
+class EventLog:
+    """The frames of a channel or a run, from the oldest that is kept to the newest.
+
+    It belongs to one event loop, and only that appends to it.
+
+    Args:
+        epoch: The name of this life of the log, which positions begin with.
+        most: How many frames to keep.
+        call_soon: Schedules a function in the event loop, as `loop.call_soon` does.
+    """
+
+    def __new__(
+        cls, epoch: str, /, *, most: int, call_soon: Callable[[Callable[[], None]], Any]
+    ) -> EventLog: ...
+    def append(self, frames: bytes, /) -> int:
+        """Append complete events, and return the offset of the last one.
+
+        Readers are served soon, and never in this call.
+
+        Raises:
+            ValueError: An event has an `id`, or the log has ended.
+        """
+
+    def end(self) -> None:
+        """End the log: readers are over when they have taken everything."""
+
+    def deliver(self) -> None:
+        """Serve the readers; called by the event loop."""
+
+    def position(self, offset: int | None = None) -> str:
+        """Return the position of an event, by default of the newest."""
+
+    @property
+    def epoch(self) -> str:
+        """The name of this life of the log."""
+
+    @property
+    def first(self) -> int:
+        """The offset of the oldest frame that is kept, or of the next one."""
+
+    @property
+    def top(self) -> int:
+        """The offset of the newest frame, 0 before the first one."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the log has ended."""
+
+    @property
+    def readers(self) -> int:
+        """The number of readers that are attached."""
+
+@final
+class LogReader:
+    """Takes the frames of logs for one stream, from a cursor on.
+
+    To an outlet it is what an `EventBuffer` is.
+
+    Args:
+        logs: The logs.
+        cursors: For each log, the offset of the last event that the client has.
+        outlet: As for a `Pump`.
+        most_bytes: The bytes of one send, unless a single event is larger.
+        with_ids: Whether the client is sent positions.
+        opening: Bytes that are sent before everything else.
+        gap: Called where events are missing, with the index of the log, the cursor,
+            and the offset of the oldest event that is kept. Returns bytes to send.
+    """
+
+    def __new__(
+        cls,
+        logs: list[EventLog],
+        cursors: list[int],
+        outlet: _Outlet,
+        /,
+        *,
+        most_bytes: int,
+        with_ids: bool,
+        opening: bytes,
+        gap: Callable[[int, int, int], bytes],
+    ) -> LogReader: ...
+    def attach(self) -> None:
+        """Have the logs serve this reader from now on."""
+
+    def send_with(self, direct: DirectSend | None, /) -> None:
+        """Send when there is something to send, or wake the outlet instead."""
+
+    def take(self) -> bytes:
+        """Return what is to be sent next, in one send; nothing when nothing waits."""
+
+    def sent(self) -> None:
+        """Note that all that was taken has been sent."""
+
+    def close(self) -> None:
+        """Take nothing more, and let the logs forget this reader."""
+
+    def end(self) -> None:
+        """End the stream: nothing more is read from the logs."""
+
+    def shrink(self) -> None:
+        """Do nothing."""
+
+    @property
+    def position(self) -> str:
+        """The position of the last event that was taken."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes, except what is pending."""
+
+    @property
+    def lag(self) -> int:
+        """How many events the client is behind."""
+
+    @property
+    def sent_events(self) -> int:
+        """How many events were sent."""
+
+    @property
+    def sent_bytes(self) -> int:
+        """How many bytes were sent."""
+
+    @property
+    def seconds_to_first_event(self) -> float | None:
+        """Seconds until an event was taken."""
+
+    @property
+    def seconds_idle(self) -> float:
+        """Seconds since something was taken, or since the reader was made."""
+
+    @property
+    def mid_event(self) -> bool:
+        """`False`: frames of logs are complete."""
+
+    @property
+    def full(self) -> bool:
+        """`False`: no producer waits for a reader."""
+
+    def __len__(self) -> int:
+        """Return how many bytes wait."""
+
+def parse_last_event_id(text: str, /) -> list[tuple[str, int]] | None:
+    """Return the epoch and the offset of each position in a `Last-Event-ID`.
+
+    It is `None` if the text is not well-formed.
+    """
 
 class _Outlet(Protocol):
     def begun(self) -> None: ...

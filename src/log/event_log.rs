@@ -1,0 +1,373 @@
+//! `EventLog`: the frames of a channel or a run, and who reads them.
+
+use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Unbounded};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::position;
+use super::reader::LogReader;
+use super::ring::{After, Ring};
+use super::split;
+use crate::bytes;
+
+/// How long readers are served before other tasks of the event loop run.
+const SLICE: Duration = Duration::from_millis(1);
+
+/// The frames of a channel or a run, from the oldest that is kept to the newest.
+#[pyclass(frozen, module = "fastapi_sse_fast._core")]
+pub(crate) struct EventLog {
+    epoch: String,
+    call_soon: Py<PyAny>,
+    state: Mutex<State>,
+}
+
+struct State {
+    ring: Ring<Frame>,
+    is_over: bool,
+    readers: BTreeMap<u64, Py<LogReader>>,
+    next_reader: u64,
+    delivery: Delivery,
+    /// What a reader has taken last: the next one is most often at the same cursor.
+    last_read: Option<LastRead>,
+}
+
+/// A frame with its position, in the bytes that all readers of this log alone are sent.
+pub(super) struct Frame {
+    bytes: Py<PyBytes>,
+    /// Where the frame begins, behind the line of its `id`.
+    start: usize,
+}
+
+struct LastRead {
+    cursor: u64,
+    most_bytes: usize,
+    with_ids: bool,
+    run: Run,
+}
+
+/// Frames that follow each other, joined.
+pub(super) struct Run {
+    pub(super) bytes: Py<PyBytes>,
+    /// The offset of the last frame.
+    pub(super) last: u64,
+}
+
+/// What a reader gets for its cursor.
+pub(super) enum Read<T> {
+    Nothing,
+    /// Frames are missing; the first that can be had is at this offset.
+    Dropped(u64),
+    Some(T),
+}
+
+impl<T> Read<T> {
+    pub(super) fn map<U>(self, function: impl FnOnce(T) -> U) -> Read<U> {
+        match self {
+            Self::Nothing => Read::Nothing,
+            Self::Dropped(first) => Read::Dropped(first),
+            Self::Some(read) => Read::Some(function(read)),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Delivery {
+    Idle,
+    /// The loop has been asked to call `deliver`, which goes on behind this reader.
+    Due {
+        behind: Option<u64>,
+        again: bool,
+    },
+}
+
+#[pymethods]
+impl EventLog {
+    #[new]
+    #[pyo3(signature = (epoch, /, *, most, call_soon))]
+    fn new(epoch: String, most: usize, call_soon: Py<PyAny>) -> PyResult<Self> {
+        if most == 0 {
+            return Err(PyValueError::new_err("a log must keep one frame at least"));
+        }
+        Ok(Self {
+            epoch,
+            call_soon,
+            state: Mutex::new(State {
+                ring: Ring::new(most),
+                is_over: false,
+                readers: BTreeMap::new(),
+                next_reader: 0,
+                delivery: Delivery::Idle,
+                last_read: None,
+            }),
+        })
+    }
+
+    #[pyo3(signature = (frames, /))]
+    fn append(slf: &Bound<'_, Self>, frames: &[u8]) -> PyResult<u64> {
+        let py = slf.py();
+        let events = split::events(frames)?;
+        let log = slf.get();
+        let top = {
+            // No other thread appends meanwhile: the owner of a log is one event loop.
+            let mut offset = log.lock().ring.top();
+            let mut made = Vec::with_capacity(events.len());
+            for event in events {
+                offset += 1;
+                made.push(log.frame(py, offset, event)?);
+            }
+            let mut state = log.lock();
+            if state.is_over {
+                return Err(PyValueError::new_err("the log has ended"));
+            }
+            let mut dropped = Vec::new();
+            for frame in made {
+                let size = frame.bytes.as_bytes(py).len();
+                dropped.extend(state.ring.push(frame, size));
+            }
+            state.ring.top()
+        };
+        Self::deliver_soon(slf)?;
+        Ok(top)
+    }
+
+    /// Let readers end when they have taken everything.
+    fn end(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().lock().is_over = true;
+        Self::deliver_soon(slf)
+    }
+
+    fn deliver(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let log = slf.get();
+        let end = Instant::now() + SLICE;
+        while let Some(reader) = log.next_to_deliver(py) {
+            if let Err(error) = reader.get().flush(py) {
+                log.lock().delivery = Delivery::Idle;
+                return Err(error);
+            }
+            if Instant::now() >= end {
+                return Self::call_deliver_soon(slf);
+            }
+        }
+        Ok(())
+    }
+
+    #[pyo3(signature = (offset=None))]
+    fn position(&self, offset: Option<u64>) -> String {
+        let offset = offset.unwrap_or_else(|| self.lock().ring.top());
+        let mut text = String::new();
+        position::write(&mut text, &self.epoch, offset);
+        text
+    }
+
+    #[getter]
+    pub(super) fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    #[getter]
+    fn first(&self) -> u64 {
+        self.lock().ring.first()
+    }
+
+    #[getter]
+    pub(super) fn top(&self) -> u64 {
+        self.lock().ring.top()
+    }
+
+    #[getter]
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().is_over
+    }
+
+    #[getter]
+    fn readers(&self) -> usize {
+        self.lock().readers.len()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Ok(state) = self.state.try_lock() {
+            for reader in state.readers.values() {
+                visit.call(reader)?;
+            }
+        }
+        visit.call(&self.call_soon)
+    }
+}
+
+impl EventLog {
+    fn frame(&self, py: Python<'_>, offset: u64, event: &[u8]) -> PyResult<Frame> {
+        let mut line = String::from("id: ");
+        position::write(&mut line, &self.epoch, offset);
+        line.push('\n');
+        let bytes = bytes::concat(py, &[line.as_bytes(), event])?;
+        Ok(Frame {
+            bytes: bytes.unbind(),
+            start: line.len(),
+        })
+    }
+
+    fn deliver_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
+        {
+            let mut state = slf.get().lock();
+            if state.readers.is_empty() {
+                return Ok(());
+            }
+            if let Delivery::Due { again, .. } = &mut state.delivery {
+                *again = true;
+                return Ok(());
+            }
+            state.delivery = Delivery::Due {
+                behind: None,
+                again: false,
+            };
+        }
+        Self::call_deliver_soon(slf)
+    }
+
+    fn call_deliver_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let py = slf.py();
+        let deliver = slf.getattr(intern!(py, "deliver"))?;
+        let called = slf.get().call_soon.bind(py).call1((deliver,));
+        if called.is_err() {
+            slf.get().lock().delivery = Delivery::Idle;
+        }
+        called.map(drop)
+    }
+
+    fn next_to_deliver(&self, py: Python<'_>) -> Option<Py<LogReader>> {
+        let mut state = self.lock();
+        let Delivery::Due { behind, again } = state.delivery else {
+            return None;
+        };
+        let after = behind.map_or(Unbounded, Excluded);
+        let mut again = again;
+        let mut next = state.readers.range((after, Unbounded)).next();
+        if next.is_none() && again {
+            again = false;
+            next = state.readers.iter().next();
+        }
+        let next = next.map(|(number, reader)| (*number, reader.clone_ref(py)));
+        state.delivery = match &next {
+            Some((number, _)) => Delivery::Due {
+                behind: Some(*number),
+                again,
+            },
+            None => Delivery::Idle,
+        };
+        next.map(|(_, reader)| reader)
+    }
+
+    pub(super) fn attach(&self, reader: Py<LogReader>) -> u64 {
+        let mut state = self.lock();
+        let number = state.next_reader;
+        state.next_reader += 1;
+        state.readers.insert(number, reader);
+        number
+    }
+
+    pub(super) fn detach(&self, number: u64) {
+        let reader = self.lock().readers.remove(&number);
+        drop(reader);
+    }
+
+    pub(super) fn bytes_after(&self, cursor: u64) -> u64 {
+        self.lock().ring.bytes_after(cursor)
+    }
+
+    /// Read frames after a cursor, as many as are sent at once, joined.
+    pub(super) fn read(
+        &self,
+        py: Python<'_>,
+        cursor: u64,
+        most_bytes: usize,
+        with_ids: bool,
+    ) -> PyResult<Read<Run>> {
+        if let Some(last) = &self.lock().last_read
+            && (last.cursor, last.most_bytes, last.with_ids) == (cursor, most_bytes, with_ids)
+        {
+            return Ok(Read::Some(Run {
+                bytes: last.run.bytes.clone_ref(py),
+                last: last.run.last,
+            }));
+        }
+        let frames = match self.frames(py, cursor, most_bytes) {
+            Read::Some(frames) => frames,
+            Read::Nothing => return Ok(Read::Nothing),
+            Read::Dropped(first) => return Ok(Read::Dropped(first)),
+        };
+        let last = cursor + frames.len() as u64;
+        let bytes = match &frames[..] {
+            [frame] if with_ids => frame.bytes.clone_ref(py),
+            frames => {
+                let pieces: Vec<_> = frames
+                    .iter()
+                    .map(|frame| {
+                        if with_ids {
+                            frame.bytes.as_bytes(py)
+                        } else {
+                            frame.without_id(py)
+                        }
+                    })
+                    .collect();
+                bytes::concat(py, &pieces)?.unbind()
+            }
+        };
+        let read = LastRead {
+            cursor,
+            most_bytes,
+            with_ids,
+            run: Run {
+                bytes: bytes.clone_ref(py),
+                last,
+            },
+        };
+        let before = self.lock().last_read.replace(read);
+        drop(before);
+        Ok(Read::Some(Run { bytes, last }))
+    }
+
+    /// Return the frames after a cursor one by one.
+    pub(super) fn frames(
+        &self,
+        py: Python<'_>,
+        cursor: u64,
+        most_bytes: usize,
+    ) -> Read<Vec<Frame>> {
+        match self.lock().ring.after(cursor, most_bytes) {
+            After::Nothing => Read::Nothing,
+            After::Dropped(first) => Read::Dropped(first),
+            After::Frames(frames) => Read::Some(
+                frames
+                    .into_iter()
+                    .map(|frame| frame.clone_ref(py))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// Held for copies only, never while Python code can run.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Frame {
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        Self {
+            bytes: self.bytes.clone_ref(py),
+            start: self.start,
+        }
+    }
+
+    pub(super) fn without_id<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        &self.bytes.as_bytes(py)[self.start..]
+    }
+}
