@@ -14,10 +14,15 @@ from ._core import (
 )
 from ._seam import install, take_over, uninstall
 from ._shutdown import shutdown, shutting_down
+from .channels import Channels
+from .errors import RunExists
 from .event import ServerSentEvent
 from .event_stream import EventStream
+from .last_event_id import LastEventID
 from .options import StreamOptions
 from .response import EventSourceResponse
+from .runs import Run, Runs
+from .subscription import Gap, Subscription
 from .summary import StreamSummary
 from .template import Slot
 
@@ -26,14 +31,21 @@ del take_over
 
 __all__ = [
     "KEEPALIVE_COMMENT",
+    "Channels",
     "EncodedEvent",
     "EventSourceResponse",
     "EventStream",
     "EventTemplate",
+    "Gap",
+    "LastEventID",
+    "Run",
+    "RunExists",
+    "Runs",
     "ServerSentEvent",
     "Slot",
     "StreamOptions",
     "StreamSummary",
+    "Subscription",
     "__version__",
     "encode_event",
     "format_sse_event",

@@ -430,16 +430,24 @@ class EventLog:
         cls, epoch: str, /, *, most: int, call_soon: Callable[[Callable[[], None]], Any]
     ) -> EventLog: ...
     def append(self, frames: bytes, /) -> int:
-        """Append complete events, and return the offset of the last one.
+        """Append events, and return the offset of the last one that is complete.
 
-        Readers are served soon, and never in this call.
+        The beginning of another one is kept until the rest of it is appended. Readers
+        are served soon, and never in this call.
 
         Raises:
             ValueError: An event has an `id`, or the log has ended.
         """
 
-    def end(self) -> None:
-        """End the log: readers are over when they have taken everything."""
+    def end(
+        self, frame: bytes | None = None, *, without_id: bytes | None = None
+    ) -> None:
+        """End the log: readers are over when they have taken everything.
+
+        Args:
+            frame: The last event.
+            without_id: What readers that send no positions get instead of it.
+        """
 
     def deliver(self) -> None:
         """Serve the readers; called by the event loop."""
@@ -464,6 +472,10 @@ class EventLog:
         """Whether the log has ended."""
 
     @property
+    def lag(self) -> int:
+        """How many events the slowest reader is behind."""
+
+    @property
     def readers(self) -> int:
         """The number of readers that are attached."""
 
@@ -476,10 +488,8 @@ class LogReader:
     Args:
         logs: The logs.
         cursors: For each log, the offset of the last event that the client has.
-        outlet: As for a `Pump`.
         most_bytes: The bytes of one send, unless a single event is larger.
         with_ids: Whether the client is sent positions.
-        opening: Bytes that are sent before everything else.
         gap: Called where events are missing, with the index of the log, the cursor,
             and the offset of the oldest event that is kept. Returns bytes to send.
     """
@@ -488,16 +498,17 @@ class LogReader:
         cls,
         logs: list[EventLog],
         cursors: list[int],
-        outlet: _Outlet,
         /,
         *,
         most_bytes: int,
         with_ids: bool,
-        opening: bytes,
         gap: Callable[[int, int, int], bytes],
     ) -> LogReader: ...
-    def attach(self) -> None:
-        """Have the logs serve this reader from now on."""
+    def open_with(self, opening: bytes, /) -> None:
+        """Send bytes before everything else."""
+
+    def attach(self, outlet: _Outlet, /) -> None:
+        """Have the logs serve this reader from now on, and wake an outlet."""
 
     def send_with(self, direct: DirectSend | None, /) -> None:
         """Send when there is something to send, or wake the outlet instead."""
@@ -520,6 +531,9 @@ class LogReader:
     @property
     def position(self) -> str:
         """The position of the last event that was taken."""
+
+    def position_at(self, index: int, cursor: int, /) -> str:
+        """Return the position with another cursor for one of the logs."""
 
     @property
     def is_over(self) -> bool:

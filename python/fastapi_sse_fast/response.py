@@ -14,6 +14,7 @@ from ._request import client_of, opened_request
 from ._stream import Head, Limits, Stream, call_on_close
 from .content import checked_content
 from .options import OptionArguments, StreamOptions, check_attribute
+from .subscription import Subscription
 
 if TYPE_CHECKING:
     from starlette.background import BackgroundTask
@@ -195,6 +196,8 @@ class EventSourceResponse(_Base):
             source, encoder_for = self.body_iterator, chunks
             if isinstance(source, AsyncIterable):
                 source = self._body.wrapped(source)
+        if isinstance(source, Subscription):
+            await source.open()
         encoder = encoder_for(scope, self.options.json)
         request = opened_request(scope)
         pending = None if request is None else request.pending

@@ -1,6 +1,7 @@
 //! `EventLog`: the frames of a channel or a run, and who reads them.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ pub(crate) struct EventLog {
 
 struct State {
     ring: Ring<Frame>,
+    /// The beginning of an event that is appended in parts.
+    rest: Vec<u8>,
     is_over: bool,
     readers: BTreeMap<u64, Py<LogReader>>,
     next_reader: u64,
@@ -43,6 +46,8 @@ pub(super) struct Frame {
     bytes: Py<PyBytes>,
     /// Where the frame begins, behind the line of its `id`.
     start: usize,
+    /// What readers without ids get instead.
+    without_id: Option<Py<PyBytes>>,
 }
 
 struct LastRead {
@@ -100,6 +105,7 @@ impl EventLog {
             call_soon,
             state: Mutex::new(State {
                 ring: Ring::new(most),
+                rest: Vec::new(),
                 is_over: false,
                 readers: BTreeMap::new(),
                 next_reader: 0,
@@ -112,34 +118,54 @@ impl EventLog {
     #[pyo3(signature = (frames, /))]
     fn append(slf: &Bound<'_, Self>, frames: &[u8]) -> PyResult<u64> {
         let py = slf.py();
-        let events = split::events(frames)?;
         let log = slf.get();
-        let top = {
-            // No other thread appends meanwhile: the owner of a log is one event loop.
-            let mut offset = log.lock().ring.top();
-            let mut made = Vec::with_capacity(events.len());
-            for event in events {
-                offset += 1;
-                made.push(log.frame(py, offset, event)?);
-            }
+        let rest = mem::take(&mut log.lock().rest);
+        let joined = [&rest, frames].concat();
+        // No other thread appends meanwhile: the owner of a log is one event loop.
+        let (events, rest) = split::events(if rest.is_empty() { frames } else { &joined })?;
+        let mut offset = log.top();
+        let mut made = Vec::with_capacity(events.len());
+        for event in events {
+            offset += 1;
+            made.push(log.frame(py, offset, event)?);
+        }
+        let dropped = {
             let mut state = log.lock();
             if state.is_over {
                 return Err(PyValueError::new_err("the log has ended"));
             }
-            let mut dropped = Vec::new();
-            for frame in made {
-                let size = frame.bytes.as_bytes(py).len();
-                dropped.extend(state.ring.push(frame, size));
-            }
-            state.ring.top()
+            state.rest = rest.to_vec();
+            state.push(py, made)
         };
+        drop(dropped);
         Self::deliver_soon(slf)?;
-        Ok(top)
+        Ok(offset)
     }
 
-    /// Let readers end when they have taken everything.
-    fn end(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.get().lock().is_over = true;
+    #[pyo3(signature = (frame=None, *, without_id=None))]
+    fn end(
+        slf: &Bound<'_, Self>,
+        frame: Option<&[u8]>,
+        without_id: Option<Py<PyBytes>>,
+    ) -> PyResult<()> {
+        let py = slf.py();
+        let log = slf.get();
+        let last = match frame {
+            Some(frame) => Some(Frame {
+                without_id,
+                ..log.frame(py, log.top() + 1, frame)?
+            }),
+            None => None,
+        };
+        let dropped = {
+            let mut state = log.lock();
+            if state.is_over {
+                return Ok(());
+            }
+            state.is_over = true;
+            state.push(py, last)
+        };
+        drop(dropped);
         Self::deliver_soon(slf)
     }
 
@@ -187,6 +213,24 @@ impl EventLog {
         self.lock().is_over
     }
 
+    /// How many events the slowest reader is behind.
+    #[getter]
+    fn lag(&self, py: Python<'_>) -> u64 {
+        let readers: Vec<_> = {
+            let state = self.lock();
+            state
+                .readers
+                .values()
+                .map(|reader| reader.clone_ref(py))
+                .collect()
+        };
+        readers
+            .iter()
+            .map(|reader| reader.get().lag())
+            .max()
+            .unwrap_or(0)
+    }
+
     #[getter]
     fn readers(&self) -> usize {
         self.lock().readers.len()
@@ -211,6 +255,7 @@ impl EventLog {
         Ok(Frame {
             bytes: bytes.unbind(),
             start: line.len(),
+            without_id: None,
         })
     }
 
@@ -359,15 +404,32 @@ impl EventLog {
     }
 }
 
+impl State {
+    /// Append frames, and return those that are dropped for them.
+    fn push(&mut self, py: Python<'_>, frames: impl IntoIterator<Item = Frame>) -> Vec<Frame> {
+        frames
+            .into_iter()
+            .filter_map(|frame| {
+                let size = frame.bytes.as_bytes(py).len();
+                self.ring.push(frame, size)
+            })
+            .collect()
+    }
+}
+
 impl Frame {
     fn clone_ref(&self, py: Python<'_>) -> Self {
         Self {
             bytes: self.bytes.clone_ref(py),
             start: self.start,
+            without_id: self.without_id.as_ref().map(|bytes| bytes.clone_ref(py)),
         }
     }
 
     pub(super) fn without_id<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
-        &self.bytes.as_bytes(py)[self.start..]
+        match &self.without_id {
+            Some(bytes) => bytes.as_bytes(py),
+            None => &self.bytes.as_bytes(py)[self.start..],
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `LogReader`: what one stream takes from logs. To the outlet it is what an `EventBuffer` is.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -25,7 +25,8 @@ pub(crate) struct LogReader {
     /// Called where frames are missing, with the index of the log and the offsets of the cursor
     /// and of the first frame that is kept. Returns what tells the client.
     gap: Py<PyAny>,
-    sender: Sender,
+    /// Known as soon as the reader is attached.
+    sender: OnceLock<Sender>,
     state: Mutex<State>,
 }
 
@@ -47,14 +48,12 @@ struct State {
 #[pymethods]
 impl LogReader {
     #[new]
-    #[pyo3(signature = (logs, cursors, outlet, /, *, most_bytes, with_ids, opening, gap))]
+    #[pyo3(signature = (logs, cursors, /, *, most_bytes, with_ids, gap))]
     fn new(
         logs: Vec<Py<EventLog>>,
         cursors: Vec<u64>,
-        outlet: Py<PyAny>,
         most_bytes: usize,
         with_ids: bool,
-        opening: Vec<u8>,
         gap: Py<PyAny>,
     ) -> PyResult<Self> {
         if logs.len() != cursors.len() || logs.is_empty() {
@@ -62,21 +61,16 @@ impl LogReader {
                 "a reader needs a cursor for each log",
             ));
         }
-        let parts = if opening.is_empty() {
-            Vec::new()
-        } else {
-            vec![Part::run(opening, 0)]
-        };
         Ok(Self {
             logs,
             most_bytes,
             with_ids,
             gap,
-            sender: Sender::new(outlet),
+            sender: OnceLock::new(),
             state: Mutex::new(State {
                 cursors,
                 turn: 0,
-                parts,
+                parts: Vec::new(),
                 numbers: Vec::new(),
                 progress: Progress::new(),
                 ends: false,
@@ -85,20 +79,29 @@ impl LogReader {
         })
     }
 
+    /// Send bytes before everything else.
+    #[pyo3(signature = (opening, /))]
+    fn open_with(&self, opening: Vec<u8>) {
+        if !opening.is_empty() {
+            self.lock().parts.push(Part::run(opening, 0));
+        }
+    }
+
     /// Have the logs call this reader when they have something new.
-    fn attach(slf: &Bound<'_, Self>) {
-        let numbers = slf
-            .get()
-            .logs
-            .iter()
-            .map(|log| log.get().attach(slf.clone().unbind()))
-            .collect();
-        slf.get().lock().numbers = numbers;
+    #[pyo3(signature = (outlet, /))]
+    fn attach(slf: &Bound<'_, Self>, outlet: Py<PyAny>) {
+        let reader = slf.get();
+        if reader.sender.set(Sender::new(outlet)).is_ok() {
+            let attach = |log: &Py<EventLog>| log.get().attach(slf.clone().unbind());
+            reader.lock().numbers = reader.logs.iter().map(attach).collect();
+        }
     }
 
     #[pyo3(signature = (direct, /))]
     fn send_with(&self, direct: Option<Py<DirectSend>>) {
-        self.sender.send_with(direct);
+        if let Some(sender) = self.sender.get() {
+            sender.send_with(direct);
+        }
     }
 
     pub(crate) fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
@@ -127,7 +130,7 @@ impl LogReader {
         for (log, number) in self.logs.iter().zip(numbers) {
             log.get().detach(number);
         }
-        self.sender.send_with(None);
+        self.send_with(None);
         drop(parts);
     }
 
@@ -146,6 +149,16 @@ impl LogReader {
         self.text_of(&cursors)
     }
 
+    /// The position where one of the cursors is elsewhere.
+    #[pyo3(signature = (index, cursor, /))]
+    fn position_at(&self, index: usize, cursor: u64) -> String {
+        let mut cursors = self.lock().cursors.clone();
+        if let Some(at) = cursors.get_mut(index) {
+            *at = cursor;
+        }
+        self.text_of(&cursors)
+    }
+
     /// Whether nothing more comes of it, but for what is pending.
     #[getter]
     fn is_over(&self) -> bool {
@@ -158,7 +171,7 @@ impl LogReader {
 
     /// How many events this reader is behind.
     #[getter]
-    fn lag(&self) -> u64 {
+    pub(super) fn lag(&self) -> u64 {
         let cursors = self.lock().cursors.clone();
         let behind = |(log, cursor): (&Py<EventLog>, u64)| log.get().top().saturating_sub(cursor);
         self.logs.iter().zip(cursors).map(behind).sum()
@@ -207,22 +220,21 @@ impl LogReader {
             visit.call(log)?;
         }
         visit.call(&self.gap)?;
-        self.sender.traverse(&visit)
+        self.sender
+            .get()
+            .map_or(Ok(()), |sender| sender.traverse(&visit))
     }
 }
 
 impl LogReader {
     /// Send what there is, or have it sent; called by the logs.
     pub(super) fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        if self.is_empty() {
-            if self.is_over() {
-                self.sender.wake(py)?;
-            }
+        let Some(sender) = self.sender.get() else {
             return Ok(());
-        }
-        self.sender.flush(py, self)?;
+        };
+        sender.flush(py, self)?;
         if self.is_over() {
-            self.sender.wake(py)?;
+            sender.wake(py)?;
         }
         Ok(())
     }

@@ -16,13 +16,13 @@ impl fmt::Display for HasId {
 
 impl std::error::Error for HasId {}
 
-/// Return the events in `frames`, each with the blank line that ends it. Blank lines between them
-/// are left out.
+/// Return the events in `frames`, each with the blank line that ends it, and what follows the last
+/// of them. Blank lines between events are left out.
 ///
 /// # Errors
 ///
 /// `HasId`, if a line of any of them is an `id` field.
-pub fn events(frames: &[u8]) -> Result<Vec<&[u8]>, HasId> {
+pub fn events(frames: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), HasId> {
     let mut events = Vec::new();
     let (mut start, mut at) = (0, 0);
     while let Some(length) = memchr2(b'\n', b'\r', &frames[at..]) {
@@ -46,7 +46,7 @@ pub fn events(frames: &[u8]) -> Result<Vec<&[u8]>, HasId> {
             start = at;
         }
     }
-    Ok(events)
+    Ok((events, &frames[start..]))
 }
 
 #[cfg(test)]
@@ -54,9 +54,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_event_that_goes_on_is_left() {
+        let whole: &[u8] = b"data: 1\n\n";
+        assert_eq!(
+            events(b"data: 1\n\ndata: 2\n"),
+            Ok((vec![whole], &b"data: 2\n"[..]))
+        );
+    }
+
+    #[test]
     fn events_end_at_blank_lines() {
         let split = |text: &'static str| {
-            events(text.as_bytes()).map(|found| {
+            events(text.as_bytes()).map(|(found, rest)| {
+                assert_eq!(rest, b"");
                 found
                     .into_iter()
                     .map(|event| str::from_utf8(event).unwrap())

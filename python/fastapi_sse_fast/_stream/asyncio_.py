@@ -85,10 +85,12 @@ class AsyncioBackend:
         """Run a stream until its source is closed and its tasks are done."""
         loop = self._loop
         self.alarm.check_with(stream.check_deadlines)
-        self._source = source = loop.create_task(stream.run_source())
-        # `run_source` cannot report the end of a task that is cancelled before its
-        # first step.
-        source.add_done_callback(stream.source_is_done)
+        source = None
+        if stream.has_source_task:
+            self._source = source = loop.create_task(stream.run_source())
+            # `run_source` cannot report the end of a task that is cancelled before its
+            # first step.
+            source.add_done_callback(stream.source_is_done)
         stream.start_watch_with(functools.partial(self._watch, stream))
         self._schedule_watch(stream, TURNS_BEFORE_WATCH)
 
@@ -99,15 +101,18 @@ class AsyncioBackend:
             stream.start_watch_with(None)
             if self._watcher is not None:
                 self._watcher.cancel()
-            if self._watcher is not None or not source.done() or stream.has_failed:
+            is_done = source is None or source.done()
+            if self._watcher is not None or not is_done or stream.has_failed:
                 end = functools.partial(self._end, stream, source)
                 with anyio.CancelScope(shield=True):
                     await uncancelled(end)
 
-    async def _end(self, stream: Stream, source: asyncio.Task[None]) -> None:
+    async def _end(self, stream: Stream, source: asyncio.Task[None] | None) -> None:
         await stream.close_source()
         if self._watcher is not None:
             await self._end_watch(self._watcher)
+        if source is None:
+            return
         if not stream.source_is_abandoned:
             await _done(source)
         if source.done() and not source.cancelled():
@@ -115,7 +120,7 @@ class AsyncioBackend:
 
     def _schedule_watch(self, stream: Stream, turns: int) -> None:
         """Start the watch after some turns, if the stream is still open then."""
-        if self._is_over or self._source is None:
+        if self._is_over or self._request is None:
             return
         if turns == 0:
             self._watch(stream)
@@ -197,7 +202,7 @@ class AsyncioBackend:
         Returns:
             The object, or `None` if the request or the source has no task.
         """
-        if self._source is None or self._request is None:
+        if self._request is None:
             return None
         return DirectSend(
             send,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Scope, Send
 
-    from .._core import DirectSend, EventBuffer
+    from .._core import DirectSend, EventBuffer, LogReader
     from ..options import StreamOptions
     from .asyncio_ import AsyncioBackend, AsyncioSleep
     from .ending import Ending
@@ -148,7 +148,7 @@ class Outlet:
         options: StreamOptions,
         *,
         work: AsyncioSleep | TrioSleep,
-        buffer: EventBuffer,
+        buffer: EventBuffer | LogReader,
         source: Source,
         ending: Ending,
         backend: AsyncioBackend | TrioBackend,

@@ -36,7 +36,7 @@ from .cancellation import (
 from .hooks import logger
 
 if TYPE_CHECKING:
-    from .._core import DirectSend
+    from .._core import DirectSend, LogReader
     from .asyncio_ import AsyncioBackend
     from .outlet import Outlet
     from .trio_ import TrioBackend
@@ -82,12 +82,15 @@ class Source:
     runs_in_thread = False
     """Whether the content is iterated in worker threads."""
 
+    has_task = True
+    """Whether `run` is to run in a task."""
+
     _outlet: Outlet | None
 
     def __init__(
         self,
         content: Any,
-        buffer: EventBuffer,
+        buffer: EventBuffer | LogReader,
         backend: AsyncioBackend | TrioBackend,
         close_timeout: float,
     ) -> None:

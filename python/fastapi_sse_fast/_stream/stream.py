@@ -28,12 +28,14 @@ from typing import TYPE_CHECKING, Any
 from .._core import EventBuffer
 from .._shutdown import ShutdownRegistration, server_shutdown_timeout
 from ..event_stream import SCOPE_KEY, EventStream
+from ..subscription import Subscription
 from ..summary import StreamSummary
 from . import frames
 from .asyncio_ import AsyncioBackend
 from .cancellation import as_exception, is_cancelled
 from .ending import Ending
 from .hooks import log_errors, logger, maybe_await, warn_once
+from .log_source import LogSource
 from .outlet import Outlet, StopSending
 from .source import AsyncSource, Phase, Source, ThreadSource
 from .trio_ import TrioBackend
@@ -43,13 +45,15 @@ if TYPE_CHECKING:
 
     from starlette.types import Scope, Send
 
-    from .._core import ItemEncoder
+    from .._core import ItemEncoder, LogReader
     from .._shutdown import PendingStream
     from ..options import StreamOptions
     from ..summary import Reason
+    from .asyncio_ import AsyncioSleep
     from .client import Client
     from .limits import Limits
     from .outlet import Head
+    from .trio_ import TrioSleep
 
 
 class Stream:
@@ -90,7 +94,7 @@ class Stream:
     )
 
     _backend: AsyncioBackend | TrioBackend
-    _buffer: EventBuffer
+    _buffer: EventBuffer | LogReader
     _client: Client
     _ending: Ending
     _outlet: Outlet
@@ -241,22 +245,7 @@ class Stream:
             backend.clock(), seconds_to_live=options.seconds_to_live(), limits=limits
         )
         work = backend.sleep()
-        is_async = isinstance(self._content, AsyncIterable)
-        self._buffer = EventBuffer(
-            self._encoder,
-            source=self._content,
-            # Rust needs a machine-size integer. A larger limit would never be reached.
-            max_pending=min(options.max_pending, sys.maxsize),
-            time_slice=limits.loop_slice if is_async else limits.thread_slice,
-            opening=frames.opening_line(options),
-            wake=None
-            if is_async
-            else functools.partial(backend.run_in_loop, work.wake),
-        )
-        source = AsyncSource if is_async else ThreadSource
-        self._source = source(
-            self._content, self._buffer, backend, options.close_timeout
-        )
+        self._source, self._buffer = self._read(backend, work)
         self._outlet = Outlet(
             send,
             self._head,
@@ -270,6 +259,33 @@ class Stream:
         )
         self._source.attach(self._outlet)
         self._scope[SCOPE_KEY] = self
+
+    def _read(
+        self,
+        backend: AsyncioBackend | TrioBackend,
+        work: AsyncioSleep | TrioSleep,
+    ) -> tuple[Source, EventBuffer | LogReader]:
+        """Return what reads the content, and what its events wait in."""
+        options, limits = self._options, self._limits
+        # Rust needs a machine-size integer. A larger limit would never be reached.
+        max_pending = min(options.max_pending, sys.maxsize)
+        opening = frames.opening_line(options)
+        if isinstance(self._content, Subscription):
+            reader = self._content.reader(max_pending, opening)
+            return LogSource(self._content, reader, backend), reader
+        is_async = isinstance(self._content, AsyncIterable)
+        buffer = EventBuffer(
+            self._encoder,
+            source=self._content,
+            max_pending=max_pending,
+            time_slice=limits.loop_slice if is_async else limits.thread_slice,
+            opening=opening,
+            wake=None
+            if is_async
+            else functools.partial(backend.run_in_loop, work.wake),
+        )
+        source = AsyncSource if is_async else ThreadSource
+        return source(self._content, buffer, backend, options.close_timeout), buffer
 
     def _close(self) -> None:
         """Break reference cycles, so that nothing is left to the garbage collector."""
@@ -300,6 +316,11 @@ class Stream:
     async def _fail_to_send(self, error: Exception) -> None:
         """Make the stream raise what `send` raised."""
         self._source.fail(error)
+
+    @property
+    def has_source_task(self) -> bool:
+        """Whether `run_source` is to run in a task."""
+        return self._source.has_task
 
     def run_source(self) -> Coroutine[Any, Any, None]:
         """Iterate the content, then close it."""

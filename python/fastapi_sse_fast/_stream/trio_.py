@@ -61,7 +61,8 @@ class TrioBackend:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.alarm.run, stream.check_deadlines)
             tasks.start_soon(stream.watch)
-            tasks.start_soon(run_source)
+            if stream.has_source_task:
+                tasks.start_soon(run_source)
             try:
                 await stream.respond()
             finally:

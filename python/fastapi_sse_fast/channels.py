@@ -1,0 +1,182 @@
+"""Channels: publish an event once, for any number of subscribers."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._core import encode_event
+from .stores.store import History
+from .subscription import Readings, Subscription
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Literal
+
+    from ._core import EncodedEvent, EventLog
+    from .event import ServerSentEvent
+    from .options import Json
+    from .stores.store import Store
+    from .subscription import Gap, GapReason
+
+    OnGap = (
+        Literal["resume", "close"] | Callable[[Gap], ServerSentEvent | EncodedEvent | None]
+    )
+
+MOST_NAMES = 8
+"""How many channels one stream can read."""
+
+
+class ChannelStats(NamedTuple):
+    """What happens in the channels of this process.
+
+    Attributes:
+        channels: Channels that this process has subscribers of.
+        subscribers: Streams that read a channel; one that reads two counts twice.
+        lag: How many events the slowest subscriber is behind.
+        reconnects: Subscriptions that have continued from a position.
+        gaps: Gaps that subscribers were told of, by reason.
+    """
+
+    channels: int
+    subscribers: int
+    lag: int
+    reconnects: int
+    gaps: Mapping[GapReason, int]
+
+
+class Channels:
+    """Named channels: what is published to one reaches all its subscribers.
+
+    Every event has a position, which is its `id`. A subscriber that reconnects continues
+    behind the last event that it has, as long as the history reaches back to it, and is
+    told by an event named `gap` if it does not.
+
+    Args:
+        store: Where the events are kept.
+        history: How many events of each channel to keep.
+        ttl: Seconds to keep a channel after its last event, while nobody reads it.
+        on_gap: What a stream does after it has told its client of a gap: `"resume"`
+            with the oldest event that is kept; `"close"`, so that the client comes back
+            to that; or a function that is called with the `Gap` and returns an event to
+            send, such as a snapshot. It must not be async.
+        json: How data is spelled; see `StreamOptions`.
+
+    Examples:
+        store = MemoryStore()
+        channels = Channels(store)
+        app = FastAPI(lifespan=store.lifespan)
+
+        @app.get("/news")
+        async def news(last: LastEventID) -> EventSourceResponse:
+            return EventSourceResponse(channels.subscribe("news", last))
+
+        @app.post("/news")
+        async def publish(item: Item) -> str:
+            return await channels.publish("news", item)
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        history: int = 1000,
+        ttl: float = 3600.0,
+        on_gap: OnGap = "resume",
+        json: Json = "fastapi",
+    ) -> None:
+        if not isinstance(history, int) or history < 1:
+            raise ValueError(f"history must be a positive integer, not {history!r}")
+        if not ttl > 0:
+            raise ValueError(f"ttl must be a positive number of seconds, not {ttl!r}")
+        if not callable(on_gap) and on_gap not in ("resume", "close"):
+            raise ValueError(
+                f"on_gap must be 'resume', 'close' or a function, not {on_gap!r}"
+            )
+        self._store = store
+        self._history = History(history, ttl)
+        self._on_gap = on_gap
+        self._json = json
+        self._readings = Readings()
+        self._logs: dict[str, EventLog] = {}
+
+    async def publish(self, name: str, item: Any, *, dedupe: str | None = None) -> str:
+        """Publish an event to a channel, and return its `id`.
+
+        It does not wait for subscribers.
+
+        Args:
+            name: The channel.
+            item: Anything that a stream can yield: an event, a model, data.
+            dedupe: A key of your own. An event with a key that was published before is
+                not published again, so a publisher can retry.
+
+        Raises:
+            ValueError: The item cannot be encoded, or is an event that has an `id`.
+            TypeError: The item cannot be encoded, or the name is not a `str`.
+        """
+        frames = bytes(encode_event(item, json=self._json))
+        return await self._store.append(_log_of(name), frames, self._history, dedupe)
+
+    def subscribe(
+        self, names: str | Sequence[str], last: str | None = None
+    ) -> Subscription:
+        """Return the events of one or several channels.
+
+        Args:
+            names: A channel, or up to eight.
+            last: Where to continue; see `LastEventID`. By default the subscription
+                begins with the next event.
+
+        Raises:
+            ValueError: There is no name, or there are too many, or one twice.
+            TypeError: A name is not a `str`.
+        """
+        chosen = sorted([names] if isinstance(names, str) else names)
+        if not 1 <= len(chosen) <= MOST_NAMES or len({*chosen}) < len(chosen):
+            raise ValueError(
+                f"a subscription is of 1 to {MOST_NAMES} different channels, not "
+                f"{chosen!r}"
+            )
+        logs = [_log_of(name) for name in chosen]
+        return Subscription(
+            functools.partial(self._open, logs),
+            last,
+            name=f"subscription to {', '.join(chosen)}",
+            readings=self._readings,
+            from_start=False,
+            on_gap=self._on_gap,
+        )
+
+    async def position(self, name: str) -> str:
+        """Return the position of the newest event of a channel.
+
+        Put it into a page together with the state that it belongs to: a subscription
+        from there misses nothing that comes after.
+        """
+        return (await self._store.log(_log_of(name), self._history)).position()
+
+    def stats(self) -> ChannelStats:
+        """Return what happens in the channels of this process."""
+        logs = self._read_logs().values()
+        return ChannelStats(
+            channels=len(logs),
+            subscribers=sum(log.readers for log in logs),
+            lag=max((log.lag for log in logs), default=0),
+            reconnects=self._readings.reconnects,
+            gaps=dict(self._readings.gaps),
+        )
+
+    async def _open(self, names: Sequence[str]) -> Sequence[EventLog]:
+        logs = [await self._store.log(name, self._history) for name in names]
+        self._logs = self._read_logs() | dict(zip(names, logs, strict=True))
+        return logs
+
+    def _read_logs(self) -> dict[str, EventLog]:
+        return {name: log for name, log in self._logs.items() if log.readers}
+
+
+def _log_of(name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a channel must be a str, not {name!r}")
+    return f"channel:{name}"

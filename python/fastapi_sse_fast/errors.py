@@ -1,0 +1,15 @@
+"""Exceptions of channels and runs."""
+
+from __future__ import annotations
+
+
+class RunExists(Exception):  # noqa: N818 - as `FileExistsError` would be, of runs
+    """A run of this name is running already.
+
+    Attributes:
+        name: The name of the run.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the run {name!r} is running already")
+        self.name = name

@@ -1,0 +1,111 @@
+"""What channels and runs ask of a store."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Literal
+
+    from typing_extensions import Self
+
+    from .._core import EventLog
+
+    IfRunning = Literal["reject", "attach", "replace"]
+
+
+class History(NamedTuple):
+    """How much of a log is kept.
+
+    Attributes:
+        events: The most events.
+        ttl: Seconds after the last event; a log that is being read is kept.
+    """
+
+    events: int
+    ttl: float
+
+
+class RunInfo(NamedTuple):
+    """What a store knows of a run.
+
+    Attributes:
+        log: Its events.
+        status: `"running"`, or how it ended.
+        is_new: Whether it has just been started.
+    """
+
+    log: EventLog
+    status: str
+    is_new: bool
+
+
+class Store(Protocol):
+    """Keeps logs: bytes of events by position.
+
+    Names are those of `Channels` and `Runs`, with a prefix of theirs. A store is open
+    inside `async with store:`, or for as long as an application whose lifespan is
+    `store.lifespan`.
+    """
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def lifespan(self, app: Any) -> AbstractAsyncContextManager[None]:
+        """Open the store for as long as an application runs."""
+
+    async def log(self, name: str, history: History) -> EventLog:
+        """Return a log, to read it; a new one if there is none."""
+
+    async def append(
+        self, name: str, frames: bytes, history: History, dedupe: str | None
+    ) -> str:
+        """Append events to a log, and return the position of the last one.
+
+        Args:
+            name: The log.
+            frames: The events.
+            history: How much of the log to keep.
+            dedupe: Events that were appended with the same key are not appended again.
+        """
+
+    async def start_run(
+        self, name: str, history: History, if_running: IfRunning
+    ) -> RunInfo:
+        """Start a run, or find the one that is running.
+
+        Raises:
+            RunExists: It is running, and `if_running` is `"reject"`.
+        """
+
+    async def run(self, name: str) -> RunInfo | None:
+        """Return a run, if there is one that has not expired."""
+
+    async def cancel_run(self, name: str) -> bool:
+        """Ask the owner of a run to end it. Return whether it is running."""
+
+    def own_run(self, name: str, info: RunInfo, cancel: Callable[[], None]) -> None:
+        """Have a run that was started here cancelled by `cancel`."""
+
+    async def end_run(
+        self, name: str, info: RunInfo, status: str, frame: bytes, without_id: bytes
+    ) -> None:
+        """End a run with its last event.
+
+        Args:
+            name: The run.
+            info: What `start_run` has returned.
+            status: How it ends.
+            frame: The last event.
+            without_id: What readers that are sent no positions get instead of it.
+        """
+
+    def start_task(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run an async function in a task that ends with the store."""

@@ -1,0 +1,216 @@
+"""A subscription: the events of channels or of a run, from a position on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import anyio
+
+from ._core import EncodedEvent, LogReader, encode_event, parse_last_event_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from ._core import EventLog
+
+GapReason = Literal["trimmed", "reset", "unknown", "overflow"]
+
+
+class Gap(NamedTuple):
+    """Events that a subscriber has missed, and cannot be sent any more.
+
+    Attributes:
+        reason: `"trimmed"`: the history does not reach back to the subscriber's
+            position; `"reset"`: the log has begun anew since then; `"unknown"`: the
+            position is not one of this log; `"overflow"`: the client read so slowly
+            that the history has overtaken it.
+        requested: The position from which on events are missing.
+        missed: How many events are missing, if that is known.
+        position: Where the stream continues.
+    """
+
+    reason: GapReason
+    requested: str
+    missed: int | None
+    position: str
+
+
+class Readings:
+    """What subscriptions have met, for `stats()`."""
+
+    def __init__(self) -> None:
+        self.reconnects = 0
+        self.gaps: Counter[GapReason] = Counter()
+
+
+class Subscription(AsyncIterable[EncodedEvent]):
+    """The events of channels or of a run, from a position on.
+
+    Return it in a response, `EventSourceResponse(subscription)`; the stream then reads
+    the events itself. Or iterate it in a generator of your own, with `async for`, to
+    filter or to add events. It can be used once.
+
+    `Channels.subscribe` and `Run.subscribe` make subscriptions.
+    """
+
+    def __init__(
+        self,
+        open_logs: Callable[[], Awaitable[Sequence[EventLog]]],
+        last: str | None,
+        *,
+        name: str,
+        readings: Readings,
+        from_start: bool,
+        on_gap: Any = "resume",
+        with_ids: bool = True,
+    ) -> None:
+        self.__qualname__ = name
+        self._open_logs = open_logs
+        self._last = last
+        self._readings = readings
+        self._from_start = from_start
+        self._on_gap = on_gap
+        self._with_ids = with_ids
+        self._logs: list[EventLog] | None = None
+
+    async def open(self) -> None:
+        """Find the logs. Called by what streams the subscription."""
+        if self._logs is None:
+            self._logs = list(await self._open_logs())
+
+    def reader(self, most_bytes: int, opening: bytes = b"") -> LogReader:
+        """Return what reads the logs from the position on.
+
+        Args:
+            most_bytes: The bytes of one send.
+            opening: Bytes to send before everything else.
+        """
+        assert self._logs is not None, "the subscription is not open"
+        logs = self._logs
+        cursors, gap = self._begin(logs)
+        reader: LogReader
+
+        def overflow(index: int, cursor: int, first: int) -> bytes:
+            requested = reader.position_at(index, cursor)
+            return self._told(
+                reader, Gap("overflow", requested, first - 1 - cursor, reader.position)
+            )
+
+        reader = LogReader(
+            logs,
+            cursors,
+            most_bytes=most_bytes,
+            with_ids=self._with_ids,
+            gap=overflow,
+        )
+        if gap is not None:
+            told = self._told(reader, gap._replace(position=reader.position))
+        elif self._with_ids:
+            # A browser keeps the id, and dispatches nothing.
+            told = bytes(EncodedEvent(id=reader.position))
+        else:
+            told = b""
+        reader.open_with(opening + told)
+        return reader
+
+    def _begin(self, logs: Sequence[EventLog]) -> tuple[list[int], Gap | None]:
+        """Return the cursors to begin at, and the gap before them, if there is one."""
+        start = [0 if self._from_start else log.top for log in logs]
+        # A run whose first events are gone begins with those that are left.
+        if self._last is None:
+            return start, None
+        self._readings.reconnects += 1
+        requested = self._last
+        positions = parse_last_event_id(requested)
+        if positions is None or len(positions) != len(logs):
+            return start, Gap("unknown", requested, None, "")
+        cursors = []
+        reasons: list[GapReason] = []
+        missed: int | None = 0
+        for log, (epoch, offset) in zip(logs, positions, strict=True):
+            oldest = log.first - 1
+            if epoch != log.epoch:
+                reasons.append("reset")
+                missed = None
+                offset = oldest  # noqa: PLW2901 - all of this log is new to the client
+            elif offset > log.top:
+                reasons.append("unknown")
+                missed = None
+                offset = oldest if self._from_start else log.top  # noqa: PLW2901
+            elif offset < oldest:
+                reasons.append("trimmed")
+                missed = None if missed is None else missed + oldest - offset
+                offset = oldest  # noqa: PLW2901
+            cursors.append(offset)
+        if not reasons:
+            return cursors, None
+        return cursors, Gap(reasons[0], requested, missed, "")
+
+    def _told(self, reader: LogReader, gap: Gap) -> bytes:
+        """Return what tells the client of a gap, and do what `on_gap` says."""
+        self._readings.gaps[gap.reason] += 1
+        if not self._with_ids:
+            return b""
+        event = EncodedEvent(
+            event="gap",
+            id=gap.position,
+            data={
+                "reason": gap.reason,
+                "requested": gap.requested[:MOST_REQUESTED],
+                "missed": gap.missed,
+            },
+        )
+        told = bytes(event)
+        if self._on_gap == "close":
+            reader.end()
+        elif callable(self._on_gap):
+            snapshot = self._on_gap(gap)
+            if snapshot is not None:
+                told += bytes(encode_event(snapshot))
+        return told
+
+    async def __aiter__(self) -> AsyncIterator[EncodedEvent]:
+        """Yield the events one by one."""
+        await self.open()
+        reader = self.reader(0)
+        waker = _Waker()
+        with contextlib.closing(reader):
+            reader.attach(waker)
+            while True:
+                waker.event = anyio.Event()
+                is_over = reader.is_over
+                if frame := reader.take():
+                    yield EncodedEvent.from_bytes(frame)
+                elif is_over:
+                    return
+                else:
+                    await waker.event.wait()
+
+
+MOST_REQUESTED = 200
+"""Characters of a client's `Last-Event-ID` that a gap repeats."""
+
+
+class _Waker:
+    """What a reader wakes instead of an outlet."""
+
+    def __init__(self) -> None:
+        self.event = anyio.Event()
+
+    def wake(self) -> None:
+        self.event.set()
+
+    def begun(self) -> None:
+        raise NotImplementedError
+
+    def hand_over(self, send: Any, waits_for: Any) -> None:
+        raise NotImplementedError
+
+    def send_failed(self, error: BaseException) -> None:
+        raise NotImplementedError
+
+    def interrupt_source(self) -> None:
+        raise NotImplementedError
