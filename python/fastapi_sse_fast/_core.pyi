@@ -647,7 +647,7 @@ class DirectSend:
         body_type: Type of all other ASGI messages.
         run: Runs a function in the `contextvars` context of the sends.
         request: Task of the request.
-        stream: Task that runs the iterator.
+        stream: Task that runs while it is called, if it is a task.
     """
 
     def __new__(
@@ -658,7 +658,7 @@ class DirectSend:
         body_type: str,
         run: Callable[..., Any],
         request: Task[Any],
-        stream: Task[Any],
+        stream: Task[Any] | None,
     ) -> DirectSend: ...
     def forget_head(self) -> None:
         """Do not send the head, because other code sends it."""

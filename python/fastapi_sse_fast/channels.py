@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .subscription import Gap, GapReason
 
     OnGap = (
-        Literal["resume", "close"] | Callable[[Gap], ServerSentEvent | EncodedEvent | None]
+        Literal["resume", "close"]
+        | Callable[[Gap], ServerSentEvent | EncodedEvent | None]
     )
 
 MOST_NAMES = 8
@@ -48,9 +49,9 @@ class ChannelStats(NamedTuple):
 class Channels:
     """Named channels: what is published to one reaches all its subscribers.
 
-    Every event has a position, which is its `id`. A subscriber that reconnects continues
-    behind the last event that it has, as long as the history reaches back to it, and is
-    told by an event named `gap` if it does not.
+    Every event has a position, which is its `id`. A subscriber that reconnects
+    continues after the last event that it has received, as long as the history reaches
+    back that far. If it does not, an event named `gap` says so.
 
     Args:
         store: Where the events are kept.

@@ -23,7 +23,7 @@ def _last_event_id(
 LastEventID = Annotated[str | None, Depends(_last_event_id)]
 """The position that a client continues from, as a parameter of a path operation.
 
-It is the header `Last-Event-ID`, which an `EventSource` sends when it reconnects, or the
-query parameter `last_event_id` or `lastEventId`, for a page that knows where to begin.
-`None` if the client sends none of them.
+It is the header `Last-Event-ID`, which an `EventSource` sends when it reconnects, or
+the query parameter `last_event_id` or `lastEventId`, for a page that knows where to
+begin. It is `None` if the client sends none of them.
 """

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import anyio
 from starlette.responses import Response
-from typing_extensions import ParamSpec
 
 from ._core import EncodedEvent, ItemEncoder, encode_event, parse_last_event_id
 from ._stream import Head, Limits, Stream
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from .options import Json
     from .stores.store import IfRunning, RunInfo, Store
     from .subscription import GapReason
-
-P = ParamSpec("P")
 
 Wire = Literal["events", "openai"]
 RunStatus = Literal[
@@ -184,10 +181,10 @@ class Runs:
     async def start(
         self,
         name: str,
-        function: Callable[P, AsyncIterable[Any] | Iterable[Any]],
-        *args: P.args,
+        function: Callable[..., AsyncIterable[Any] | Iterable[Any]],
+        *args: Any,
         if_running: IfRunning = "reject",
-        **kwargs: P.kwargs,
+        **kwargs: Any,
     ) -> Run:
         """Start a run: call a generator function, and keep what it yields.
 
@@ -352,7 +349,7 @@ class _Running:
             frame = EncodedEvent(event="end", data={"status": status})
             without_id = b""
         else:
-            data = {"code": status}
+            data: dict[str, str] = {"code": status}
             on_error = self._runs._on_error
             if error is not None and on_error is not None:
                 with logged("on_error", self._runs._options.close_timeout):

@@ -135,15 +135,15 @@ class Subscription(AsyncIterable[EncodedEvent]):
             if epoch != log.epoch:
                 reasons.append("reset")
                 missed = None
-                offset = oldest  # noqa: PLW2901 - all of this log is new to the client
+                offset = oldest
             elif offset > log.top:
                 reasons.append("unknown")
                 missed = None
-                offset = oldest if self._from_start else log.top  # noqa: PLW2901
+                offset = oldest if self._from_start else log.top
             elif offset < oldest:
                 reasons.append("trimmed")
                 missed = None if missed is None else missed + oldest - offset
-                offset = oldest  # noqa: PLW2901
+                offset = oldest
             cursors.append(offset)
         if not reasons:
             return cursors, None

@@ -274,6 +274,7 @@ class AsyncSource(Source):
 
     __slots__ = ("_direct", "_pump")
 
+    _buffer: EventBuffer
     _direct: DirectSend | None
     _pump: Pump | None
 
@@ -354,6 +355,7 @@ class ThreadSource(Source):
 
     runs_in_thread = True
 
+    _buffer: EventBuffer
     _scope: anyio.CancelScope
 
     def attach(self, outlet: Outlet) -> None:
