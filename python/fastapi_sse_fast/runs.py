@@ -13,7 +13,7 @@ from starlette.responses import Response
 from ._core import EncodedEvent, ItemEncoder, encode_event, parse_last_event_id
 from ._stream import Head, Limits, Stream
 from ._stream.client import Client
-from ._stream.hooks import awaited, logged, logger
+from ._stream.hooks import log_errors, logger, maybe_await
 from .options import StreamOptions
 from .response import EventSourceResponse
 from .stores.store import History
@@ -324,8 +324,8 @@ class _Running:
                 await self._end(status, error)
             runs._running.pop(self._name, None)
         if runs._on_end is not None:
-            with logged("on_end", runs._options.close_timeout):
-                await awaited(
+            with log_errors("on_end", runs._options.close_timeout):
+                await maybe_await(
                     runs._on_end(RunResult(self._name, status, error, events))
                 )
 
@@ -352,7 +352,7 @@ class _Running:
             data: dict[str, str] = {"code": status}
             on_error = self._runs._on_error
             if error is not None and on_error is not None:
-                with logged("on_error", self._runs._options.close_timeout):
+                with log_errors("on_error", self._runs._options.close_timeout):
                     message = on_error(error)
                     if message is not None:
                         data["message"] = message

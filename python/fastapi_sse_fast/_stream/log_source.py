@@ -45,16 +45,16 @@ class LogSource(Source):
         """Whether nothing more comes, except what is pending."""
         return self._reader.is_over
 
-    def feed(self, outlet: Outlet) -> None:
+    def attach(self, outlet: Outlet) -> None:
         """Begin to read, and wake the outlet when it has to send."""
-        super().feed(outlet)
+        super().attach(outlet)
         self._reader.attach(outlet)
 
     def send_with(self, direct: DirectSend | None) -> None:
         """Have the reader send what is new by itself, or not any more."""
         self._reader.send_with(direct)
 
-    def make_room(self) -> None:
+    def resume(self) -> None:
         """Do nothing: logs do not wait for a client."""
 
     def close(self) -> None:

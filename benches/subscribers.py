@@ -1,6 +1,6 @@
 """What an event costs the server for each of 1,000 subscribers of a channel.
 
-    python benches/broadcast.py
+    python benches/subscribers.py
 
 compares `Channels` with a channel of twenty lines, whose subscribers are generators that
 wait for an `asyncio.Event`: its events are encoded once for all, once for each
