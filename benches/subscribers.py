@@ -96,7 +96,7 @@ class StoreChannel:
 
 store = MemoryStore()
 app = FastAPI(lifespan=store.lifespan)
-channels = {
+channels: dict[str, StoreChannel | GeneratorChannel] = {
     "Channels": StoreChannel(Channels(store, history=100)),
     "generators": GeneratorChannel(keep=100),
     "encoded for each": UnencodedChannel(keep=100),
