@@ -38,7 +38,7 @@ class EventSource:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._at_start = True
         self._after_cr = False
-        self._line = ""
+        self._line: list[str] = []
         self._data = ""
         self._type = ""
         self._id = last_event_id
@@ -54,10 +54,11 @@ class EventSource:
                 continue
             self._after_cr = character == "\r"
             if character in "\r\n":
-                line, self._line = self._line, ""
+                line = "".join(self._line)
+                self._line.clear()
                 self._process(line)
             else:
-                self._line += character
+                self._line.append(character)
 
     def _process(self, line: str) -> None:
         if not line:

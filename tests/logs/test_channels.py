@@ -1,0 +1,1029 @@
+"""Channels: what their subscribers are sent, in which order, and from where on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+import anyio.lowlevel
+import pytest
+from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from fastapi_sse_fast import (
+    Channels,
+    EncodedEvent,
+    EventSourceResponse,
+    Gap,
+    LastEventID,
+    ServerSentEvent,
+    StreamOptions,
+)
+from fastapi_sse_fast.stores import MemoryStore
+
+from ..support.apps import MS, Summaries
+from ..support.asgi import call
+from ..support.eventsource import Event, parse
+from ..support.logs import Id, Subscriber, moved, offset, subscribed, until
+
+pytestmark = pytest.mark.anyio
+
+
+async def publish(channels: Channels, name: str, *items: Any) -> list[str]:
+    """Publish items, and return their ids."""
+    return [await channels.publish(name, item) for item in items]
+
+
+# Order and positions
+
+
+async def test_events_arrive_in_the_order_of_publishing(store: MemoryStore) -> None:
+    channels = Channels(store)
+    published: list[tuple[str, int]] = []
+
+    async def publish_from(first: int) -> None:
+        for number in range(first, first + 20):
+            published.append((await channels.publish("a", number), number))
+            await anyio.lowlevel.checkpoint()
+
+    async with subscribed(*(channels.subscribe("a") for _ in range(3))) as clients:
+        async with anyio.create_task_group() as tasks:
+            for first in (0, 100, 200):
+                tasks.start_soon(publish_from, first)
+        for client in clients:
+            events = await client.has(60)
+            assert [(it.last_event_id, int(it.data)) for it in events] == published
+    ids = [Id.of(id) for id, _ in published]
+    assert [id.offset for id in ids] == list(range(1, 61))
+    assert len({id.epoch for id in ids}) == 1
+
+
+async def test_a_frame_is_its_id_and_what_was_published(store: MemoryStore) -> None:
+    class Mention(BaseModel):
+        by: str
+
+    channels = Channels(store)
+    position = await channels.position("a")
+    async with subscribed(channels.subscribe("a", position)) as client:
+        await publish(
+            channels,
+            "a",
+            {"n": 1},
+            Mention(by="Ä"),
+            ServerSentEvent(event="mention", data=[1], retry=5, comment="c"),
+            EncodedEvent(raw_data="two\nlines"),
+        )
+        await client.has(4)
+    frames = [
+        "",
+        'data: {"n": 1}\n',
+        'data: {"by": "\\u00c4"}\n',
+        ": c\nevent: mention\ndata: [1]\nretry: 5\n",
+        "data: two\ndata: lines\n",
+    ]
+    assert client.body.decode() == "".join(
+        f"id: {moved(position, by)}\n{frame}\n" for by, frame in enumerate(frames)
+    )
+
+
+async def test_json_is_spelled_as_the_channels_say(store: MemoryStore) -> None:
+    channels = Channels(store, json="compact")
+    async with subscribed(channels.subscribe("a")) as client:
+        await publish(channels, "a", {"n": [1, 2]})
+        [event] = await client.has(1)
+    assert event.data == '{"n":[1,2]}'
+
+
+async def test_a_subscription_begins_with_its_position(store: MemoryStore) -> None:
+    channels = Channels(store)
+    await publish(channels, "a", 1, 2)
+    position = await channels.position("a")
+    async with subscribed(channels.subscribe("a")) as client:
+        assert client.body == f"id: {position}\n\n".encode()
+        assert client.events == []
+        assert client.last_event_id == position
+
+
+async def test_a_subscriber_begins_with_the_next_event(store: MemoryStore) -> None:
+    channels = Channels(store)
+    await publish(channels, "a", 1, 2)
+    async with subscribed(channels.subscribe("a")) as client:
+        await publish(channels, "a", 3)
+        await client.has(1)
+    assert client.data == [3]
+
+
+async def test_a_line_that_drops_before_the_first_event_resumes(
+    store: MemoryStore,
+) -> None:
+    channels = Channels(store)
+    await publish(channels, "a", 1)
+    async with subscribed(channels.subscribe("a")) as client:
+        pass
+    await publish(channels, "a", 2)
+    async with subscribed(channels.subscribe("a", client.last_event_id)) as client:
+        await client.has(1)
+    assert client.data == [2]
+
+
+@pytest.mark.parametrize("seen", range(6))
+async def test_a_subscriber_resumes_behind_its_last_event(
+    store: MemoryStore, seen: int
+) -> None:
+    channels = Channels(store)
+    ids = await publish(channels, "a", 1, 2, 3, 4, 5)
+    last = moved(ids[0], seen - 1)
+    async with subscribed(channels.subscribe("a", last)) as client:
+        await publish(channels, "a", 6)
+        await client.has(6 - seen)
+    assert client.body.startswith(f"id: {last}\n\n".encode())
+    assert client.data == list(range(seen + 1, 7))
+    assert client.gaps == []
+
+
+async def test_a_subscription_from_the_position_of_a_page_misses_nothing(
+    store: MemoryStore,
+) -> None:
+    channels = Channels(store)
+    position = await channels.position("a")
+    assert offset(position) == 0
+    ids = await publish(channels, "a", 1, 2)
+    assert ids == [moved(position, 1), moved(position, 2)]
+    assert await channels.position("a") == ids[1]
+    async with subscribed(channels.subscribe("a", position)) as client:
+        await client.has(2)
+    assert client.data == [1, 2]
+
+
+async def test_channels_do_not_hear_of_each_other(store: MemoryStore) -> None:
+    channels = Channels(store)
+    async with subscribed(channels.subscribe("a"), channels.subscribe("b")) as clients:
+        await publish(channels, "a", 1)
+        await publish(channels, "b", 2)
+        for client in clients:
+            await client.has(1)
+    assert [client.data for client in clients] == [[1], [2]]
+    assert len({Id.of(client.last_event_id).epoch for client in clients}) == 2
+
+
+async def test_several_channels_on_one_store_share_the_names(
+    store: MemoryStore,
+) -> None:
+    async with subscribed(Channels(store).subscribe("a")) as client:
+        await publish(Channels(store), "a", 1)
+        await client.has(1)
+    assert client.data == [1]
+
+
+# Several channels in one stream
+
+
+def parts(id: str) -> list[Id]:
+    return [Id.of(part) for part in id.split("~")]
+
+
+async def test_a_stream_of_several_channels_has_ids_of_all(store: MemoryStore) -> None:
+    channels = Channels(store)
+    epochs = [Id.of(await channels.position(name)).epoch for name in "abc"]
+    async with subscribed(channels.subscribe(["c", "a", "b"])) as client:
+        assert [part.epoch for part in parts(client.last_event_id)] == epochs
+        for name in "abcabcaab":
+            await publish(channels, name, name)
+        events = await client.has(9)
+    # The parts are those of the sorted names. Each event moves one of them by one.
+    previous = [0, 0, 0]
+    for event in events:
+        offsets = [part.offset for part in parts(event.last_event_id)]
+        moves = [now - before for now, before in zip(offsets, previous, strict=True)]
+        assert sorted(moves) == [0, 0, 1]
+        assert "abc"[moves.index(1)] == json.loads(event.data)
+        previous = offsets
+    assert previous == [4, 3, 2]
+
+
+async def test_a_stream_of_several_channels_resumes_anywhere(
+    store: MemoryStore,
+) -> None:
+    channels = Channels(store)
+    async with subscribed(channels.subscribe("ab")) as client:
+        start = client.last_event_id
+    async with subscribed(channels.subscribe(["a", "b"])) as client:
+        start = client.last_event_id
+        for number in range(20):
+            await publish(channels, "ab"[number % 3 == 0], number)
+        await client.has(20)
+    of_a = [number for number in range(20) if number % 3]
+    of_b = [number for number in range(20) if number % 3 == 0]
+
+    for seen, last in enumerate([start, *client.ids]):
+        again = channels.subscribe(["b", "a"], last)
+        async with subscribed(again) as other:
+            await other.has(20 - seen)
+        data = client.data[:seen] + other.data
+        assert [number for number in data if number % 3] == of_a
+        assert [number for number in data if number % 3 == 0] == of_b
+        assert other.gaps == []
+
+
+async def test_a_busy_channel_does_not_keep_another_one_waiting(
+    store: MemoryStore,
+) -> None:
+    channels = Channels(store)
+    a, b = await channels.position("a"), await channels.position("b")
+    await publish(channels, "a", *range(1000))
+    await publish(channels, "b", "b")
+    subscription = channels.subscribe(["a", "b"], f"{a}~{b}")
+    response = EventSourceResponse(subscription, max_pending=100)
+    async with subscribed(response) as client:
+        await client.has(1001)
+    assert client.data.index("b") < 100
+
+
+async def test_up_to_eight_channels_are_one_stream(store: MemoryStore) -> None:
+    channels = Channels(store)
+    names = [str(number) for number in range(8)]
+    async with subscribed(channels.subscribe(names)) as client:
+        for name in names:
+            await publish(channels, name, name)
+        await client.has(8)
+    assert client.data == names
+    with pytest.raises(ValueError, match="1 to 8 different channels"):
+        channels.subscribe([*names, "8"])
+
+
+# Publishing
+
+
+async def test_a_retry_with_the_same_key_publishes_nothing(store: MemoryStore) -> None:
+    channels = Channels(store)
+    async with subscribed(channels.subscribe("a")) as client:
+        first = await channels.publish("a", 1, dedupe="k")
+        second = await channels.publish("a", 2, dedupe="l")
+        assert await channels.publish("a", 1, dedupe="k") == first
+        assert await channels.publish("a", "another", dedupe="k") == first
+        assert await channels.publish("a", 1) == moved(second, 1)
+        await client.has(3)
+    assert client.data == [1, 2, 1]
+
+
+async def test_keys_are_those_of_a_channel(store: MemoryStore) -> None:
+    channels = Channels(store)
+    ids = [await channels.publish(name, 1, dedupe="k") for name in "ab"]
+    assert Id.of(ids[0]).epoch != Id.of(ids[1]).epoch
+    assert [offset(id) for id in ids] == [1, 1]
+
+
+async def test_as_many_keys_as_events_are_known(store: MemoryStore) -> None:
+    channels = Channels(store, history=3)
+    ids = [await channels.publish("a", n, dedupe=str(n)) for n in range(4)]
+    for number in (3, 2, 1):
+        assert await channels.publish("a", 0, dedupe=str(number)) == ids[number]
+    assert await channels.publish("a", 0, dedupe="0") == moved(ids[3], 1)
+
+
+async def test_a_key_of_what_cannot_be_published_is_free(store: MemoryStore) -> None:
+    channels = Channels(store)
+    with pytest.raises(ValueError, match="id"):
+        await channels.publish("a", ServerSentEvent(data=1, id="1"), dedupe="k")
+    assert offset(await channels.publish("a", 1, dedupe="k")) == 1
+
+
+WITH_ID: dict[str, Callable[[], Any]] = {
+    "ServerSentEvent": lambda: ServerSentEvent(data=1, id="7"),
+    "empty": lambda: ServerSentEvent(data=1, id=""),
+    "EncodedEvent": lambda: EncodedEvent(data=1, id="7"),
+    "only an id": lambda: EncodedEvent(id="7"),
+    **{
+        f"bytes {frames!r}": lambda frames=frames: EncodedEvent.from_bytes(frames)  # type: ignore[misc]
+        for frames in (
+            b"id: 7\ndata: 1\n\n",
+            b"id\n\n",
+            b"data: 1\nid:7\n\n",
+            b"data: 1\r\nid: 7\r\n\r\n",
+            b"data: 1\rid: 7\r\r",
+            b"data: 1\r\n\r\nid: 7\r\n\r\n",
+            b"data: 1\n\n\n\r\r\nid\r\n\r\n",
+            b": 1\rid\r\r",
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("make", WITH_ID.values(), ids=WITH_ID.keys())
+async def test_an_event_that_has_an_id_is_refused(
+    store: MemoryStore, make: Callable[[], Any]
+) -> None:
+    channels = Channels(store)
+    async with subscribed(channels.subscribe("a")) as client:
+        before = await channels.position("a")
+        with pytest.raises(ValueError, match="must not have an id"):
+            await channels.publish("a", make())
+        assert await channels.position("a") == before
+        await publish(channels, "a", 1)
+        await client.has(1)
+    assert (
+        client.body == f"id: {before}\n\nid: {moved(before, 1)}\ndata: 1\n\n".encode()
+    )
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b"idle: 7\n\n", b"data: id: 7\n\n", b": id\n\n", b" id: 7\n\n", b"ID: 7\n\n"],
+)
+async def test_what_is_no_id_is_published(store: MemoryStore, frame: bytes) -> None:
+    channels = Channels(store)
+    async with subscribed(channels.subscribe("a")) as client:
+        await publish(channels, "a", EncodedEvent.from_bytes(frame))
+        await client.until(lambda: client.body.endswith(frame))
+
+
+def circle() -> Any:
+    items: list[Any] = []
+    items.append(items)
+    return items
+
+
+@pytest.mark.parametrize(
+    "item", [object(), [1, object()], circle()], ids=["object", "list", "circle"]
+)
+async def test_what_cannot_be_encoded_is_not_published(
+    store: MemoryStore, item: Any
+) -> None:
+    channels = Channels(store)
+    async with subscribed(channels.subscribe("a")) as client:
+        before = await channels.position("a")
+        with pytest.raises((ValueError, TypeError, RecursionError)):
+            await channels.publish("a", item)
+        assert await channels.position("a") == before
+        await publish(channels, "a", 1)
+        await client.has(1)
+    assert client.data == [1]
+
+
+@pytest.mark.parametrize("name", [None, 7, b"a", ("a",)])
+async def test_the_name_of_a_channel_is_a_str(store: MemoryStore, name: Any) -> None:
+    channels = Channels(store)
+    with pytest.raises(TypeError, match="must be a str"):
+        await channels.publish(name, 1)
+    with pytest.raises(TypeError, match="must be a str"):
+        await channels.position(name)
+
+
+@pytest.mark.parametrize("names", [None, 7, [7], ["a", 7], [None, "a"]])
+async def test_the_names_of_a_subscription_are_strs(
+    store: MemoryStore, names: Any
+) -> None:
+    with pytest.raises(TypeError):
+        Channels(store).subscribe(names)
+
+
+@pytest.mark.parametrize("names", [[], ["a", "a"], ["b", "a", "b"]])
+async def test_a_subscription_is_of_different_channels(
+    store: MemoryStore, names: Any
+) -> None:
+    with pytest.raises(ValueError, match="different channels"):
+        Channels(store).subscribe(names)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "ä", "a" * 10_000, "{}", "a~b.1"])
+async def test_any_text_is_a_name(store: MemoryStore, name: str) -> None:
+    channels = Channels(store)
+    async with subscribed(channels.subscribe(name)) as client:
+        await publish(channels, name, 1)
+        [event] = await client.has(1)
+    Id.of(event.last_event_id)
+
+
+async def test_each_of_several_events_at_once_has_its_position(
+    store: MemoryStore,
+) -> None:
+    channels = Channels(store)
+    start = await channels.position("a")
+    several = EncodedEvent.from_bytes(
+        b"data: 1\n\ndata: 2\r\ndata: 2\r\n\r\n\n\n: 3\n\nevent: x\rdata: 4\r\r"
+    )
+    [last] = await publish(channels, "a", several)
+    assert last == moved(start, 4)
+    ids = [moved(start, by) for by in range(5)]
+    async with subscribed(channels.subscribe("a", start)) as client:
+        events = await client.has(3)
+    assert events == [
+        Event("1", "message", ids[1]),
+        Event("2\n2", "message", ids[2]),
+        Event("4", "x", ids[4]),
+    ]
+    # The comment has one too: a browser keeps it, and dispatches nothing.
+    for seen, expected in [(1, 2), (2, 1), (3, 1), (4, 0)]:
+        async with subscribed(channels.subscribe("a", ids[seen])) as client:
+            await client.has(expected)
+        assert len(client.events) == expected
+
+
+@pytest.mark.parametrize("names", ["a", ["a", "b"]])
+async def test_large_events_arrive_whole(store: MemoryStore, names: Any) -> None:
+    channels = Channels(store)
+    items = ["x" * 400_000, "small", "ä" * 230_000]
+    async with subscribed(channels.subscribe(names)) as client:
+        await publish(channels, "a", *items)
+        await client.has(len(items))
+    assert client.data == items
+    assert max(map(len, client.chunks)) <= 400_000
+
+
+async def test_a_publisher_does_not_wait_for_a_subscriber(store: MemoryStore) -> None:
+    channels = Channels(store)
+    async with subscribed(channels.subscribe("a"), channels.subscribe("a")) as clients:
+        frozen, quick = clients
+        frozen.freeze()
+        for number in range(100):
+            with anyio.fail_after(5):
+                await channels.publish("a", [number, "x" * 100])
+            await quick.has(number + 1)
+        assert len(frozen.events) == 0
+        frozen.thaw()
+        await frozen.has(100)
+    assert frozen.events == quick.events
+
+
+# Gaps
+
+
+def gap_of(client: Subscriber) -> dict[str, Any]:
+    [gap] = client.gaps
+    return gap
+
+
+async def test_a_cursor_that_the_history_does_not_reach(store: MemoryStore) -> None:
+    channels = Channels(store, history=3)
+    ids = await publish(channels, "a", 1, 2, 3, 4, 5)
+    async with subscribed(channels.subscribe("a", ids[0])) as client:
+        await client.has(4)
+    assert client.body.startswith(b"event: gap\n")
+    assert gap_of(client) == {
+        "reason": "trimmed",
+        "requested": ids[0],
+        "missed": 1,
+        "id": ids[1],
+    }
+    assert client.data == [3, 4, 5]
+    # It is the last one that is not kept: from the one before, nothing is missing.
+    async with subscribed(channels.subscribe("a", ids[1])) as client:
+        await client.has(3)
+    assert client.gaps == []
+
+
+async def test_a_cursor_of_another_life_of_the_channel(store: MemoryStore) -> None:
+    channels = Channels(store)
+    ids = await publish(channels, "a", 1, 2)
+    async with subscribed(channels.subscribe("a", "Ab3dE9xZ.1")) as client:
+        await client.has(3)
+    assert gap_of(client) == {
+        "reason": "reset",
+        "requested": "Ab3dE9xZ.1",
+        "missed": None,
+        "id": moved(ids[0], -1),
+    }
+    assert client.data == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["7", "", "a.01", "a.-1", "a.1.2", "a.1~a.1", "a" * 33 + ".1", "ä.1", "{}.99"],
+)
+async def test_a_cursor_that_is_none_of_the_channel(
+    store: MemoryStore, text: str
+) -> None:
+    channels = Channels(store)
+    ids = await publish(channels, "a", 1, 2)
+    last = text.format(Id.of(ids[0]).epoch)
+    async with subscribed(channels.subscribe("a", last)) as client:
+        await publish(channels, "a", 3)
+        await client.has(2)
+    assert gap_of(client) == {
+        "reason": "unknown",
+        "requested": last,
+        "missed": None,
+        "id": ids[1],
+    }
+    assert client.data == [3]
+
+
+async def test_a_client_that_does_not_read_is_told_what_it_has_missed(
+    store: MemoryStore,
+) -> None:
+    channels = Channels(store, history=3)
+    ids: list[str] = []
+    async with subscribed(channels.subscribe("a")) as client:
+        ids += await publish(channels, "a", 1)
+        await client.has(1)
+        client.freeze()
+        ids += await publish(channels, "a", 2)
+        await anyio.wait_all_tasks_blocked()  # this one is being sent
+        ids += await publish(channels, "a", 3, 4, 5, 6, 7, 8)
+        assert channels.stats().lag == 6
+        client.thaw()
+        await client.has(6)
+    assert gap_of(client) == {
+        "reason": "overflow",
+        "requested": ids[1],
+        "missed": 3,
+        "id": ids[4],
+    }
+    assert client.ids == [*ids[:2], *ids[4:]]
+    assert client.data == [1, 2, 6, 7, 8]
+    assert channels.stats().gaps == {"overflow": 1}
+
+
+async def test_a_gap_in_one_of_several_channels(store: MemoryStore) -> None:
+    channels = Channels(store, history=3)
+    [a] = await publish(channels, "a", "a")
+    ids = await publish(channels, "b", 1, 2, 3, 4, 5)
+    last = f"{moved(a, -1)}~{ids[0]}"
+    async with subscribed(channels.subscribe(["a", "b"], last)) as client:
+        await client.has(5)
+    assert gap_of(client) == {
+        "reason": "trimmed",
+        "requested": last,
+        "missed": 1,
+        "id": f"{moved(a, -1)}~{ids[1]}",
+    }
+    assert sorted(map(str, client.data)) == ["3", "4", "5", "a"]
+
+
+async def test_an_overflow_of_one_of_several_channels(store: MemoryStore) -> None:
+    channels = Channels(store, history=3)
+    async with subscribed(channels.subscribe(["a", "b"])) as client:
+        a, b = client.last_event_id.split("~")
+        client.freeze()
+        await publish(channels, "a", "a")
+        await anyio.wait_all_tasks_blocked()
+        await publish(channels, "b", *range(1, 8))
+        client.thaw()
+        await client.has(5)
+    assert gap_of(client) == {
+        "reason": "overflow",
+        "requested": f"{moved(a, 1)}~{b}",
+        "missed": 4,
+        "id": f"{moved(a, 1)}~{moved(b, 4)}",
+    }
+    assert client.data == ["a", 5, 6, 7]
+
+
+async def test_a_cursor_of_another_number_of_channels(store: MemoryStore) -> None:
+    channels = Channels(store)
+    [a] = await publish(channels, "a", 1)
+    [b] = await publish(channels, "b", 2)
+    for names, last in [("a", f"{a}~{b}"), (["a", "b"], a)]:
+        async with subscribed(channels.subscribe(names, last)) as client:
+            await client.has(1)
+        gap = gap_of(client)
+        assert (gap["reason"], gap["missed"]) == ("unknown", None)
+        assert client.data == []
+
+
+async def test_of_two_gaps_the_sum_is_told_if_it_is_known(store: MemoryStore) -> None:
+    channels = Channels(store, history=2)
+    a = await publish(channels, "a", *range(5))
+    b = await publish(channels, "b", *range(9))
+    async with subscribed(
+        channels.subscribe(["a", "b"], f"{a[0]}~{b[0]}"),
+        channels.subscribe(["a", "b"], f"{a[0]}~Ab3dE9xZ.1"),
+    ) as clients:
+        gaps = []
+        for client in clients:
+            await client.has(5)
+            gaps.append(gap_of(client))
+    assert [(gap["reason"], gap["missed"]) for gap in gaps] == [
+        ("trimmed", 2 + 6),
+        ("trimmed", None),
+    ]
+
+
+@pytest.mark.parametrize("on_gap", ["resume", "close"])
+@pytest.mark.parametrize("last", ["trimmed", "Ab3dE9xZ.1", "7", "ahead"])
+async def test_reconnecting_with_the_id_of_a_gap_does_not_loop(
+    store: MemoryStore, last: str, on_gap: Any
+) -> None:
+    channels = Channels(store, history=3, on_gap=on_gap)
+    ids = await publish(channels, "a", *range(1, 6))
+    last = {"trimmed": ids[0], "ahead": moved(ids[0], 99)}.get(last, last)
+    async with subscribed(channels.subscribe("a", last)) as client:
+        await client.until(lambda: client.gaps)
+    gap = gap_of(client)
+    seen = client.data
+    async with subscribed(channels.subscribe("a", client.last_event_id)) as client:
+        await publish(channels, "a", 6)
+        await client.until(lambda: 6 in client.data)
+    assert seen + client.data == list(range(offset(gap["id"]) + 1, 7))
+    assert client.gaps == []
+
+
+async def test_a_stream_can_be_closed_at_a_gap(store: MemoryStore) -> None:
+    channels = Channels(store, history=3, on_gap="close")
+    ids = await publish(channels, "a", 1, 2, 3, 4, 5)
+    async with subscribed(channels.subscribe("a", ids[0])) as client:
+        await client.to_end()
+    assert client.complete
+    assert [event.type for event in client.events] == ["gap"]
+    assert client.last_event_id == ids[1]
+
+
+async def test_a_stream_can_be_closed_at_an_overflow(store: MemoryStore) -> None:
+    channels = Channels(store, history=3, on_gap="close")
+    async with subscribed(channels.subscribe("a")) as client:
+        client.freeze()
+        await publish(channels, "a", 1)
+        await anyio.wait_all_tasks_blocked()
+        ids = await publish(channels, "a", 2, 3, 4, 5, 6)
+        client.thaw()
+        await client.to_end()
+    assert client.complete
+    assert client.data == [1]
+    assert gap_of(client)["id"] == client.last_event_id == ids[1]
+
+
+async def test_a_function_makes_a_snapshot_for_who_has_missed_something(
+    store: MemoryStore,
+) -> None:
+    gaps: list[Gap] = []
+
+    def snapshot(gap: Gap) -> ServerSentEvent:
+        gaps.append(gap)
+        return ServerSentEvent(event="snapshot", data={"so": "far"})
+
+    channels = Channels(store, history=3, on_gap=snapshot)
+    ids = await publish(channels, "a", 1, 2, 3, 4, 5)
+    async with subscribed(channels.subscribe("a", ids[0])) as client:
+        await client.has(5)
+    assert [event.type for event in client.events] == [
+        "gap",
+        "snapshot",
+        *["message"] * 3,
+    ]
+    assert client.ids == [ids[1], ids[1], *ids[2:]]
+    assert gaps == [Gap("trimmed", ids[0], 1, ids[1])]
+
+
+async def test_a_function_may_have_no_snapshot(store: MemoryStore) -> None:
+    channels = Channels(store, history=3, on_gap=lambda gap: None)
+    ids = await publish(channels, "a", 1, 2, 3, 4, 5)
+    async with subscribed(channels.subscribe("a", ids[0])) as client:
+        await client.has(4)
+    assert client.data == [3, 4, 5]
+
+
+async def test_a_gap_repeats_no_more_than_a_little_of_a_cursor(
+    store: MemoryStore,
+) -> None:
+    channels = Channels(store)
+    async with subscribed(channels.subscribe("a", "x" * 100_000)) as client:
+        await client.has(1)
+    assert gap_of(client)["requested"] == "x" * 200
+
+
+# The stream
+
+
+async def test_a_subscription_has_the_options_of_a_stream(store: MemoryStore) -> None:
+    channels = Channels(store)
+    summaries = Summaries()
+    options = StreamOptions(
+        retry=3000,
+        ping_interval=20 * MS,
+        max_duration=150 * MS,
+        farewell=ServerSentEvent(event="bye", data=None),
+        on_close=summaries,
+    )
+    response = EventSourceResponse(channels.subscribe("a"), options=options)
+    async with subscribed(response) as client:
+        await publish(channels, "a", 1, 2)
+        await client.to_end()
+    assert client.body.startswith(b"retry: 3000\nid: ")
+    assert b": ping\n\n" in client.body
+    assert client.body.endswith(b"event: bye\n\n")
+    assert client.complete
+    assert client.data == [1, 2]
+    [summary] = summaries
+    assert (summary.reason, summary.events) == ("max_duration", 2)
+    assert summary.bytes == len(client.body)
+    assert summary.seconds_to_first_event is not None
+
+
+async def test_a_gap_behind_the_line_of_retry(store: MemoryStore) -> None:
+    channels = Channels(store)
+    response = EventSourceResponse(channels.subscribe("a", "7"), retry=3000)
+    async with subscribed(response) as client:
+        await client.has(1)
+    assert gap_of(client)["reason"] == "unknown"
+    assert parse(client.body).reconnection_time == 3000
+
+
+async def test_a_client_that_takes_nothing_is_dropped_in_the_end(
+    store: MemoryStore,
+) -> None:
+    channels = Channels(store)
+    summaries = Summaries()
+    response = EventSourceResponse(
+        channels.subscribe("a"), send_timeout=30 * MS, on_close=summaries
+    )
+    async with subscribed(response) as client:
+        client.freeze()
+        await publish(channels, "a", 1)
+        await client.to_end()
+        assert channels.stats().subscribers == 0
+    assert summaries.reasons == ["send_timeout"]
+
+
+async def test_a_subscription_is_iterated_in_a_generator(store: MemoryStore) -> None:
+    channels = Channels(store)
+    app = FastAPI()
+
+    @app.get("/", response_class=EventSourceResponse)
+    async def odd(last: LastEventID) -> AsyncIterator[EncodedEvent]:
+        async for event in channels.subscribe("a", last):
+            if b"data: 2" not in bytes(event):
+                yield event
+
+    async with subscribed(app) as client:
+        ids = await publish(channels, "a", 1, 2, 3)
+        await client.has(2)
+    assert client.data == [1, 3]
+    assert client.ids == [ids[0], ids[2]]
+    await until(lambda: channels.stats().subscribers == 0)
+
+
+async def test_what_is_iterated_is_event_by_event(store: MemoryStore) -> None:
+    channels = Channels(store)
+    ids = await publish(channels, "a", 1, 2)
+    events = aiter(channels.subscribe("a", moved(ids[0], -1)))
+    frames = [bytes(await anext(events)) for _ in range(3)]
+    assert frames == [
+        f"id: {moved(ids[0], -1)}\n\n".encode(),
+        f"id: {ids[0]}\ndata: 1\n\n".encode(),
+        f"id: {ids[1]}\ndata: 2\n\n".encode(),
+    ]
+    await events.aclose()  # type: ignore[attr-defined]
+    assert channels.stats().subscribers == 0
+
+
+async def test_somebody_may_wrap_the_body_of_a_subscription(
+    store: MemoryStore,
+) -> None:
+    channels = Channels(store)
+
+    async def shouted(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for chunk in body:
+            yield chunk.upper()
+
+    response = EventSourceResponse(channels.subscribe("a"))
+    response.body_iterator = shouted(response.body_iterator)  # type: ignore[arg-type]
+    async with subscribed(response) as client:
+        await publish(channels, "a", "x")
+        await client.until(lambda: client.body.endswith(b'DATA: "X"\n\n'))
+    await until(lambda: channels.stats().subscribers == 0)
+
+
+async def test_stats(store: MemoryStore) -> None:
+    channels = Channels(store, history=3)
+    assert channels.stats() == (0, 0, 0, 0, {})
+    ids = await publish(channels, "a", *range(5))
+    async with subscribed(
+        channels.subscribe("a"),
+        channels.subscribe(["a", "b"]),
+        channels.subscribe("a", ids[0]),
+        channels.subscribe("a", ids[4]),
+        channels.subscribe("b", "7"),
+    ) as clients:
+        await clients[2].has(4)
+        stats = channels.stats()
+        assert (stats.channels, stats.subscribers) == (2, 6)
+        assert (stats.lag, stats.reconnects) == (0, 3)
+        assert stats.gaps == {"trimmed": 1, "unknown": 1}
+        await publish(channels, "c", 1)  # nobody reads it
+        assert channels.stats().channels == 2
+    assert channels.stats() == (0, 0, 0, 3, {"trimmed": 1, "unknown": 1})
+
+
+# Stores
+
+
+async def test_a_channel_without_readers_expires() -> None:
+    async with MemoryStore() as store:
+        channels = Channels(store, ttl=30 * MS)
+        [first] = await publish(channels, "a", 1)
+        async with subscribed(channels.subscribe("a")) as client:
+            await anyio.sleep(60 * MS)
+            [second] = await publish(channels, "a", 2)
+            await client.has(1)
+        assert second == moved(first, 1)
+        await anyio.sleep(60 * MS)
+        async with subscribed(channels.subscribe("a", second)) as client:
+            await client.has(1)
+        gap = gap_of(client)
+        assert (gap["reason"], offset(gap["id"])) == ("reset", 0)
+
+
+async def test_an_expired_channel_starts_again_with_another_epoch() -> None:
+    async with MemoryStore() as store:
+        channels = Channels(store, ttl=20 * MS)
+        [first] = await publish(channels, "a", 1)
+        await anyio.sleep(40 * MS)
+        [second] = await publish(channels, "a", 1)
+    assert Id.of(first).epoch != Id.of(second).epoch
+    assert offset(second) == 1
+
+
+@pytest.mark.parametrize("last", [None, "Ab3dE9xZ.1"])
+async def test_a_store_has_to_be_open(anyio_backend: str, last: str | None) -> None:
+    store = MemoryStore()
+    channels = Channels(store)
+    for opened in (False, True):
+        with pytest.raises(RuntimeError, match=r"lifespan=store\.lifespan"):
+            await channels.publish("a", 1)
+        with pytest.raises(RuntimeError, match="not open"):
+            await channels.position("a")
+        reply = await call(EventSourceResponse(channels.subscribe("a", last)))
+        assert isinstance(reply.error, RuntimeError)
+        assert reply.status is None
+        if not opened:
+            async with store:
+                await channels.publish("a", 1)
+
+
+async def test_a_store_is_opened_once_at_a_time(store: MemoryStore) -> None:
+    with pytest.raises(RuntimeError, match="open already"):
+        async with store:
+            pass
+    assert await Channels(store).publish("a", 1)
+
+
+async def test_a_store_that_is_opened_again_is_empty(anyio_backend: str) -> None:
+    store = MemoryStore()
+    channels = Channels(store)
+    async with store:
+        [first] = await publish(channels, "a", 1)
+    async with store:
+        async with subscribed(channels.subscribe("a", first)) as client:
+            await publish(channels, "a", 2)
+            await client.has(2)
+    assert gap_of(client)["reason"] == "reset"
+    assert client.data == [2]
+
+
+async def test_a_store_that_closes_completes_its_streams(anyio_backend: str) -> None:
+    store = MemoryStore()
+    channels = Channels(store)
+    client = Subscriber(EventSourceResponse(channels.subscribe("a")))
+    async with anyio.create_task_group() as tasks:
+        async with store:
+            tasks.start_soon(client.run)
+            await until(lambda: client.chunks)
+            await publish(channels, "a", 1)
+    assert client.complete
+    assert client.data == [1]
+
+
+async def test_the_lifespan_of_an_application_opens_the_store(
+    anyio_backend: str,
+) -> None:
+    store = MemoryStore()
+    channels = Channels(store)
+    app = FastAPI(lifespan=store.lifespan)
+    async with app.router.lifespan_context(app):
+        assert await channels.publish("a", 1)
+    with pytest.raises(RuntimeError, match="not open"):
+        await channels.publish("a", 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"history": 0},
+        {"history": -1},
+        {"history": 1.5},
+        {"ttl": 0},
+        {"ttl": -1.0},
+        {"ttl": float("nan")},
+        {"on_gap": "stop"},
+        {"on_gap": None},
+    ],
+    ids=str,
+)
+def test_bad_options(options: dict[str, Any]) -> None:
+    [name] = options
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        Channels(MemoryStore(), **options)
+
+
+# `LastEventID`
+
+
+@pytest.mark.parametrize(
+    ("header", "query", "expected"),
+    [
+        (None, "", None),
+        ("a.1", "", "a.1"),
+        (None, "last_event_id=a.2", "a.2"),
+        (None, "lastEventId=a.3", "a.3"),
+        ("a.1", "last_event_id=a.2&lastEventId=a.3", "a.1"),
+        (None, "last_event_id=a.2&lastEventId=a.3", "a.2"),
+        ("", "last_event_id=&lastEventId=a.3", "a.3"),
+        ("", "last_event_id=&lastEventId=", None),
+    ],
+)
+async def test_the_last_event_id_of_a_request(
+    anyio_backend: str, header: str | None, query: str, expected: str | None
+) -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def last(last: LastEventID) -> str | None:
+        return last
+
+    headers = [] if header is None else [(b"last-event-id", header.encode())]
+    reply = await call(app, f"/?{query}", headers=headers)
+    assert json.loads(reply.body) == expected
+
+
+def test_the_last_event_id_is_in_the_schema() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    async def last(last: LastEventID) -> str | None:
+        return last
+
+    parameters = app.openapi()["paths"]["/"]["get"]["parameters"]
+    assert {each["name"]: each["in"] for each in parameters} == {
+        "last-event-id": "header",
+        "last_event_id": "query",
+    }
+    assert not any(each["required"] for each in parameters)
+
+
+def cursors(own: str, others: str) -> st.SearchStrategy[bytes]:
+    """Return what clients may send, with real positions among it."""
+    offsets = st.one_of(
+        st.integers(min_value=0, max_value=12),
+        st.sampled_from([2**31, 2**32, 2**53, 2**63, 2**64 - 1, 2**64, 10**40]),
+    )
+    epochs = st.sampled_from(
+        [Id.of(own).epoch, Id.of(others).epoch, "Ab3dE9xZ", "a" * 32, "a" * 33, ""]
+    )
+    position = st.builds("{}.{}".format, epochs, offsets)
+    text = st.one_of(
+        position,
+        st.lists(position, max_size=9).map("~".join),
+        st.text(),
+        st.text("0123456789.~aA+- "),
+        st.just("9" * 10_000),
+        st.just("~" * 10_000),
+    )
+    return st.one_of(text.map(lambda it: it.encode("utf-8", "replace")), st.binary())
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@given(data=st.data())
+def test_any_last_event_id_is_answered_with_a_stream(
+    backend: str, data: st.DataObject
+) -> None:
+    async def main() -> None:
+        async with MemoryStore() as store:
+            await ask(Channels(store, history=3))
+
+    async def ask(channels: Channels) -> None:
+        ids = await publish(channels, "own", *["own"] * 5)
+        others = await publish(channels, "other", *["other"] * 9)
+        app = FastAPI()
+
+        @app.get("/")
+        async def one(last: LastEventID) -> EventSourceResponse:
+            return EventSourceResponse(channels.subscribe("own", last))
+
+        last = data.draw(cursors(ids[0], others[0]))
+        if data.draw(st.booleans()):
+            sent: dict[str, Any] = {"headers": [(b"last-event-id", last)]}
+        else:
+            sent = {"query_string": f"last_event_id={quote(last)}".encode()}
+
+        async def asked(scope: Any, receive: Any, send: Any) -> None:
+            await app({**scope, **sent}, receive, send)
+
+        async with subscribed(asked) as client:
+            await publish(channels, "own", "new")
+            await client.until(lambda: "new" in client.data)
+        assert client.status == 200
+        assert client.error is None
+        assert set(client.data) <= {"own", "new"}
+        assert len(client.gaps) <= 1
+        offsets = [offset(id) for id in client.ids]
+        items = offsets[len(client.gaps) :]
+        assert items == list(range(items[0], 7))
+        if client.gaps:
+            assert items[0] == offsets[0] + 1
+
+    anyio.run(main, backend=backend)
