@@ -561,7 +561,7 @@ class LogReader:
 
     @property
     def mid_event(self) -> bool:
-        """`False`: frames of logs are complete."""
+        """Whether what was taken last ends inside an event: it is sent in parts."""
 
     @property
     def full(self) -> bool:

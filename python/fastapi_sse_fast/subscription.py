@@ -183,6 +183,8 @@ class Subscription(AsyncIterable[EncodedEvent]):
                 waker.event = anyio.Event()
                 is_over = reader.is_over
                 if frame := reader.take():
+                    while reader.mid_event:
+                        frame += reader.take()
                     yield EncodedEvent.from_bytes(frame)
                 elif is_over:
                     return

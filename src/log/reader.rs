@@ -40,6 +40,8 @@ struct State {
     /// By which numbers the logs know the reader.
     numbers: Vec<u64>,
     progress: Progress,
+    /// What was taken last ends inside an event.
+    mid_event: bool,
     /// Nothing follows the parts.
     ends: bool,
     closed: bool,
@@ -73,6 +75,7 @@ impl LogReader {
                 parts: Vec::new(),
                 numbers: Vec::new(),
                 progress: Progress::new(),
+                mid_event: false,
                 ends: false,
                 closed: false,
             }),
@@ -197,11 +200,10 @@ impl LogReader {
         self.lock().progress.seconds_idle()
     }
 
-    /// Frames of logs are whole.
+    /// Whether what was taken last ends inside an event, which is so large that it is sent in parts.
     #[getter]
-    #[expect(clippy::unused_self, reason = "an attribute of every buffer")]
-    const fn mid_event(&self) -> bool {
-        false
+    fn mid_event(&self) -> bool {
+        self.lock().mid_event
     }
 
     /// A reader has no producer that could wait.
@@ -244,6 +246,7 @@ impl LogReader {
         let is_over = part.left() == 0;
         let mut state = self.lock();
         let complete = if is_over { part.events } else { 0 };
+        state.mid_event = !is_over;
         state
             .progress
             .taken(body.as_bytes().len(), part.events, complete);

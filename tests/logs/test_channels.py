@@ -771,6 +771,16 @@ async def test_what_is_iterated_is_event_by_event(store: MemoryStore) -> None:
     assert channels.stats().subscribers == 0
 
 
+async def test_a_large_event_is_iterated_in_one_piece(store: MemoryStore) -> None:
+    channels = Channels(store)
+    start = await channels.position("a")
+    item = "x" * 1_000_000
+    [id] = await publish(channels, "a", item)
+    events = aiter(channels.subscribe("a", start))
+    frames = [bytes(await anext(events)) for _ in range(2)]
+    assert frames[1] == f'id: {id}\ndata: "{item}"\n\n'.encode()
+
+
 async def test_somebody_may_wrap_the_body_of_a_subscription(
     store: MemoryStore,
 ) -> None:
