@@ -8,6 +8,7 @@
 use std::fmt::Write;
 
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 /// Longer epochs are nobody's: a store makes them of eight characters.
 const LONGEST_EPOCH: usize = 32;
@@ -50,8 +51,11 @@ pub(crate) fn write(out: &mut String, epoch: &str, offset: u64) {
 /// Return the epoch and the offset of each position in a `Last-Event-ID`, if it is well-formed.
 #[pyfunction]
 #[pyo3(signature = (text, /))]
-pub(crate) fn parse_last_event_id(text: &str) -> Option<Vec<(&str, u64)>> {
-    let positions = Position::parse_all(text)?;
+pub(crate) fn parse_last_event_id<'a>(
+    text: &'a Bound<'_, PyString>,
+) -> Option<Vec<(&'a str, u64)>> {
+    // A `str` with a surrogate has no UTF-8.
+    let positions = Position::parse_all(text.to_str().ok()?)?;
     Some(positions.iter().map(|it| (it.epoch, it.offset)).collect())
 }
 

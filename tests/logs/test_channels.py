@@ -781,6 +781,14 @@ async def test_a_large_event_is_iterated_in_one_piece(store: MemoryStore) -> Non
     assert frames[1] == f'id: {id}\ndata: "{item}"\n\n'.encode()
 
 
+@pytest.mark.parametrize("last", ["\ud800", "a.1~\udfff", "\0", "\n"])
+async def test_text_of_any_kind_is_asked_for(store: MemoryStore, last: str) -> None:
+    channels = Channels(store)
+    async with subscribed(channels.subscribe("a", last)) as client:
+        await client.has(1)
+    assert gap_of(client)["requested"] == last
+
+
 async def test_somebody_may_wrap_the_body_of_a_subscription(
     store: MemoryStore,
 ) -> None:
