@@ -95,17 +95,29 @@ impl Sender {
         let outlet = self.outlet(py);
         match begun {
             Ok(None) => return Ok(true),
-            Err(error) if is_for_the_loop(py, &error) => return Err(error),
             Ok(Some(waiting)) => {
                 self.send_with(None);
                 outlet.call_method1(intern!(py, "hand_over"), waiting)?;
             }
-            Err(error) => {
-                self.send_with(None);
-                outlet.call_method1(intern!(py, "send_failed"), (error,))?;
-            }
+            Err(error) => self.fail(py, error)?,
         }
         Ok(false)
+    }
+
+    /// Have the outlet raise an error.
+    ///
+    /// # Errors
+    ///
+    /// `KeyboardInterrupt` and `SystemExit`, which are raised here.
+    pub(crate) fn fail(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
+        if is_for_the_loop(py, &error) {
+            return Err(error);
+        }
+        self.send_with(None);
+        let send_failed = intern!(py, "send_failed");
+        self.outlet(py)
+            .call_method1(send_failed, (error,))
+            .map(drop)
     }
 
     pub(crate) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -31,6 +31,7 @@ __all__ = [
     "Pump",
     "__version__",
     "begin_send",
+    "check_no_id",
     "encode_event",
     "fill_event",
     "format_sse_event",
@@ -569,6 +570,13 @@ class LogReader:
 
     def __len__(self) -> int:
         """Return how many bytes wait."""
+
+def check_no_id(frames: bytes, /) -> None:
+    """Raise if an event has an `id`, which only a log gives.
+
+    Raises:
+        ValueError: An event has one.
+    """
 
 def parse_last_event_id(text: str, /) -> list[tuple[str, int]] | None:
     """Return the epoch and the offset of each position in a `Last-Event-ID`.

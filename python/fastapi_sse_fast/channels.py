@@ -60,7 +60,8 @@ class Channels:
         on_gap: What a stream does after it has told its client of a gap: `"resume"`
             with the oldest event that is kept; `"close"`, so that the client comes back
             to that; or a function that is called with the `Gap` and returns an event to
-            send, such as a snapshot. It must not be async.
+            send, such as a snapshot. It must not be async. If it raises an exception,
+            the stream does.
         json: How data is spelled; see `StreamOptions`.
 
     Examples:
@@ -147,6 +148,7 @@ class Channels:
             readings=self._readings,
             from_start=False,
             on_gap=self._on_gap,
+            json=self._json,
         )
 
     async def position(self, name: str) -> str:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import anyio
 
-from ._core import EncodedEvent, LogReader, encode_event, parse_last_event_id
+from ._core import (
+    EncodedEvent,
+    LogReader,
+    check_no_id,
+    encode_event,
+    parse_last_event_id,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from ._core import EventLog
+    from .options import Json
 
 GapReason = Literal["trimmed", "reset", "unknown", "overflow"]
 
@@ -65,6 +71,7 @@ class Subscription(AsyncIterable[EncodedEvent]):
         readings: Readings,
         from_start: bool,
         on_gap: Any = "resume",
+        json: Json = "fastapi",
         with_ids: bool = True,
     ) -> None:
         self.__qualname__ = name
@@ -73,13 +80,29 @@ class Subscription(AsyncIterable[EncodedEvent]):
         self._readings = readings
         self._from_start = from_start
         self._on_gap = on_gap
+        self._json = json
         self._with_ids = with_ids
         self._logs: list[EventLog] | None = None
+        # Where it begins, and what the client is sent first.
+        self._cursors: list[int] = []
+        self._opening = b""
+        self._ends_at_once = False
 
     async def open(self) -> None:
-        """Find the logs. Called by what streams the subscription."""
+        """Find the logs, and where to begin. Called by what streams the subscription.
+
+        Raises:
+            Exception: What `on_gap` raises.
+        """
         if self._logs is None:
-            self._logs = list(await self._open_logs())
+            logs = list(await self._open_logs())
+            self._cursors, gap = self._begin(logs)
+            if gap is not None:
+                self._opening, self._ends_at_once = self._told(gap)
+            elif self._with_ids:
+                # A browser keeps the id, and dispatches nothing.
+                self._opening = bytes(EncodedEvent(id=_position(logs, self._cursors)))
+            self._logs = logs
 
     def reader(self, most_bytes: int, opening: bytes = b"") -> LogReader:
         """Return what reads the logs from the position on.
@@ -89,31 +112,26 @@ class Subscription(AsyncIterable[EncodedEvent]):
             opening: Bytes to send before everything else.
         """
         assert self._logs is not None, "the subscription is not open"
-        logs = self._logs
-        cursors, gap = self._begin(logs)
         reader: LogReader
 
         def overflow(index: int, cursor: int, first: int) -> bytes:
             requested = reader.position_at(index, cursor)
-            return self._told(
-                reader, Gap("overflow", requested, first - 1 - cursor, reader.position)
-            )
+            missed = first - 1 - cursor
+            told, ends = self._told(Gap("overflow", requested, missed, reader.position))
+            if ends:
+                reader.end()
+            return told
 
         reader = LogReader(
-            logs,
-            cursors,
+            self._logs,
+            self._cursors,
             most_bytes=most_bytes,
             with_ids=self._with_ids,
             gap=overflow,
         )
-        if gap is not None:
-            told = self._told(reader, gap._replace(position=reader.position))
-        elif self._with_ids:
-            # A browser keeps the id, and dispatches nothing.
-            told = bytes(EncodedEvent(id=reader.position))
-        else:
-            told = b""
-        reader.open_with(opening + told)
+        reader.open_with(opening + self._opening)
+        if self._ends_at_once:
+            reader.end()
         return reader
 
     def _begin(self, logs: Sequence[EventLog]) -> tuple[list[int], Gap | None]:
@@ -126,7 +144,7 @@ class Subscription(AsyncIterable[EncodedEvent]):
         requested = self._last
         positions = parse_last_event_id(requested)
         if positions is None or len(positions) != len(logs):
-            return start, Gap("unknown", requested, None, "")
+            return start, Gap("unknown", requested, None, _position(logs, start))
         cursors = []
         reasons: list[GapReason] = []
         missed: int | None = 0
@@ -147,13 +165,13 @@ class Subscription(AsyncIterable[EncodedEvent]):
             cursors.append(offset)
         if not reasons:
             return cursors, None
-        return cursors, Gap(reasons[0], requested, missed, "")
+        return cursors, Gap(reasons[0], requested, missed, _position(logs, cursors))
 
-    def _told(self, reader: LogReader, gap: Gap) -> bytes:
-        """Return what tells the client of a gap, and do what `on_gap` says."""
+    def _told(self, gap: Gap) -> tuple[bytes, bool]:
+        """Return what tells the client of a gap, and whether the stream then ends."""
         self._readings.gaps[gap.reason] += 1
         if not self._with_ids:
-            return b""
+            return b"", False
         event = EncodedEvent(
             event="gap",
             id=gap.position,
@@ -165,35 +183,66 @@ class Subscription(AsyncIterable[EncodedEvent]):
         )
         told = bytes(event)
         if self._on_gap == "close":
-            reader.end()
-        elif callable(self._on_gap):
+            return told, True
+        if callable(self._on_gap):
             snapshot = self._on_gap(gap)
             if snapshot is not None:
-                told += bytes(encode_event(snapshot))
-        return told
+                frames = bytes(encode_event(snapshot, json=self._json))
+                check_no_id(frames)
+                told += frames
+        return told, False
 
-    async def __aiter__(self) -> AsyncIterator[EncodedEvent]:
-        """Yield the events one by one."""
-        await self.open()
-        reader = self.reader(0)
-        waker = _Waker()
-        with contextlib.closing(reader):
-            reader.attach(waker)
-            while True:
-                waker.event = anyio.Event()
-                is_over = reader.is_over
-                if frame := reader.take():
-                    while reader.mid_event:
-                        frame += reader.take()
-                    yield EncodedEvent.from_bytes(frame)
-                elif is_over:
-                    return
-                else:
-                    await waker.event.wait()
+    def __aiter__(self) -> AsyncIterator[EncodedEvent]:
+        """Return the events one by one."""
+        return _Events(self)
 
 
 MOST_REQUESTED = 200
 """Characters of a client's `Last-Event-ID` that a gap repeats."""
+
+
+def _position(logs: Sequence[EventLog], cursors: Sequence[int]) -> str:
+    pairs = zip(logs, cursors, strict=True)
+    return "~".join(log.position(cursor) for log, cursor in pairs)
+
+
+class _Events(AsyncIterator[EncodedEvent]):
+    """The events of a subscription one by one.
+
+    No generator: one that a `break` leaves would keep its reader until it is collected,
+    and trio warns of that.
+    """
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._reader: LogReader | None = None
+        self._waker = _Waker()
+
+    async def __anext__(self) -> EncodedEvent:
+        reader, waker = self._reader, self._waker
+        if reader is None:
+            await self._subscription.open()
+            reader = self._reader = self._subscription.reader(0)
+            reader.attach(waker)
+        while True:
+            waker.event = anyio.Event()
+            is_over = reader.is_over
+            if frame := reader.take():
+                while reader.mid_event:
+                    frame += reader.take()
+                return EncodedEvent.from_bytes(frame)
+            if is_over:
+                reader.close()
+                raise StopAsyncIteration
+            await waker.event.wait()
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        self.__del__()
+
+    def __del__(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
 
 
 class _Waker:

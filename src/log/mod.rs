@@ -1,6 +1,7 @@
 //! Logs: frames with positions, and readers that take them, each at its own cursor.
 //!
-//! A channel and a run are logs. `ring.rs`, `position.rs` and `split.rs` know no Python.
+//! A channel and a run are logs. What `ring.rs`, `position.rs` and `split.rs` are about needs no
+//! Python.
 
 mod event_log;
 pub mod position;
@@ -11,3 +12,4 @@ pub mod split;
 pub(crate) use event_log::EventLog;
 pub(crate) use position::parse_last_event_id;
 pub(crate) use reader::LogReader;
+pub(crate) use split::check_no_id;

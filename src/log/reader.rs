@@ -234,7 +234,10 @@ impl LogReader {
         let Some(sender) = self.sender.get() else {
             return Ok(());
         };
-        sender.flush(py, self)?;
+        // What the application does about a gap fails: that concerns this stream alone.
+        if let Err(error) = sender.flush(py, self) {
+            return sender.fail(py, error);
+        }
         if self.is_over() {
             sender.wake(py)?;
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use memchr::memchr2;
+use pyo3::prelude::*;
 
 /// An event has an `id` already: in a log, ids are positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,13 @@ pub fn events(frames: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), HasId> {
         }
     }
     Ok((events, &frames[start..]))
+}
+
+/// Raise if an event in `frames` has an `id`.
+#[pyfunction]
+#[pyo3(signature = (frames, /))]
+pub(crate) fn check_no_id(frames: &[u8]) -> PyResult<()> {
+    Ok(events(frames).map(drop)?)
 }
 
 #[cfg(test)]

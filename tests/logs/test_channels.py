@@ -677,6 +677,87 @@ async def test_a_function_may_have_no_snapshot(store: MemoryStore) -> None:
     assert client.data == [3, 4, 5]
 
 
+async def test_a_snapshot_is_spelled_as_the_channels_say(store: MemoryStore) -> None:
+    channels = Channels(
+        store, json="compact", on_gap=lambda gap: ServerSentEvent(data={"so": "far"})
+    )
+    async with subscribed(channels.subscribe("a", "7")) as client:
+        await client.has(2)
+    assert client.events[1].data == '{"so":"far"}'
+
+
+def failing(gap: Gap) -> ServerSentEvent:
+    raise LookupError(gap.reason)
+
+
+@pytest.mark.parametrize(
+    ("on_gap", "error"),
+    [
+        (failing, LookupError),
+        (lambda gap: ServerSentEvent(data=1, id="7"), ValueError),
+        (lambda gap: EncodedEvent.from_bytes(b"data: 1\r\nid\r\n\r\n"), ValueError),
+        (lambda gap: object(), ValueError),
+    ],
+    ids=["raises", "id", "id in bytes", "not encodable"],
+)
+async def test_a_snapshot_that_fails_fails_its_stream_alone(
+    store: MemoryStore, on_gap: Any, error: type[Exception]
+) -> None:
+    channels = Channels(store, history=3, on_gap=on_gap)
+    summaries = Summaries()
+
+    def response(last: str | None = None) -> EventSourceResponse:
+        subscription = channels.subscribe("a", last)
+        return EventSourceResponse(subscription, on_close=summaries)
+
+    # Before anything is sent, it can still become a response.
+    async with subscribed(response("7")) as client:
+        await client.to_end()
+    assert isinstance(client.error, error)
+    assert client.status is None
+
+    async with subscribed(response(), response(), response()) as clients:
+        slow = clients[1]
+        await publish(channels, "a", 1)
+        await slow.has(1)
+        slow.freeze()
+        await publish(channels, "a", 2)
+        await anyio.wait_all_tasks_blocked()
+        for number in range(3, 9):
+            await publish(channels, "a", number)
+            await clients[0].has(number)
+            await clients[2].has(number)
+        slow.thaw()
+        await slow.to_end()
+        assert isinstance(slow.error, error)
+        assert not slow.complete
+        assert slow.data == [1, 2]
+        assert summaries.reasons == ["error"]
+        for client in (clients[0], clients[2]):
+            await publish(channels, "a", "more")
+            await client.until(lambda it=client: "more" in it.data)
+
+
+async def test_a_snapshot_that_fails_in_a_delivery_fails_its_stream_alone(
+    store: MemoryStore,
+) -> None:
+    """Several events at once overtake a subscriber that reads."""
+    channels = Channels(store, history=3, on_gap=failing)
+    others = Channels(store, history=3)
+    async with subscribed(
+        others.subscribe("a"), channels.subscribe("a"), others.subscribe("a")
+    ) as clients:
+        failed = clients.pop(1)
+        await publish(channels, "a", *range(5))
+        await failed.to_end()
+        assert isinstance(failed.error, LookupError)
+        assert not failed.complete
+        await publish(channels, "a", 5)
+        for client in clients:
+            await client.until(lambda it=client: 5 in it.data)
+            assert client.data == [2, 3, 4, 5]
+
+
 async def test_a_gap_repeats_no_more_than_a_little_of_a_cursor(
     store: MemoryStore,
 ) -> None:
@@ -779,6 +860,25 @@ async def test_a_large_event_is_iterated_in_one_piece(store: MemoryStore) -> Non
     events = aiter(channels.subscribe("a", start))
     frames = [bytes(await anext(events)) for _ in range(2)]
     assert frames[1] == f'id: {id}\ndata: "{item}"\n\n'.encode()
+
+
+async def test_what_stops_to_iterate_does_not_read(store: MemoryStore) -> None:
+    channels = Channels(store)
+    async for _ in channels.subscribe("a"):
+        assert channels.stats().subscribers == 1
+        break
+    assert channels.stats().subscribers == 0
+
+
+async def test_who_iterates_gets_what_a_snapshot_raises(store: MemoryStore) -> None:
+    channels = Channels(store, history=3, on_gap=failing)
+    events = aiter(channels.subscribe("a"))
+    await anext(events)
+    await publish(channels, "a", *range(5))
+    with pytest.raises(LookupError, match="overflow"):
+        await anext(events)
+    with pytest.raises(LookupError, match="unknown"):
+        await anext(aiter(channels.subscribe("a", "7")))
 
 
 @pytest.mark.parametrize("last", ["\ud800", "a.1~\udfff", "\0", "\n"])
