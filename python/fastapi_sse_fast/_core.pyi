@@ -480,6 +480,10 @@ class EventLog:
     def readers(self) -> int:
         """The number of readers that are attached."""
 
+    @property
+    def seconds_unread(self) -> float:
+        """Seconds for which there has been no reader."""
+
 @final
 class LogReader:
     """Takes the frames of logs for one stream, from a cursor on.
@@ -491,8 +495,9 @@ class LogReader:
         cursors: For each log, the offset of the last event that the client has.
         most_bytes: The bytes of one send, unless a single event is larger.
         with_ids: Whether the client is sent positions.
-        gap: Called where events are missing, with the index of the log, the cursor,
-            and the offset of the oldest event that is kept. Returns bytes to send.
+        gap: Called where events are missing, with the position before them, their
+            number and the position behind them. Returns bytes to send, and whether the
+            stream ends with them.
     """
 
     def __new__(
@@ -503,7 +508,7 @@ class LogReader:
         *,
         most_bytes: int,
         with_ids: bool,
-        gap: Callable[[int, int, int], bytes],
+        gap: Callable[[str, int, str], tuple[bytes, bool]],
     ) -> LogReader: ...
     def open_with(self, opening: bytes, /) -> None:
         """Send bytes before everything else."""
@@ -532,9 +537,6 @@ class LogReader:
     @property
     def position(self) -> str:
         """The position of the last event that was taken."""
-
-    def position_at(self, index: int, cursor: int, /) -> str:
-        """Return the position with another cursor for one of the logs."""
 
     @property
     def is_over(self) -> bool:

@@ -56,7 +56,7 @@ class Channels:
     Args:
         store: Where the events are kept.
         history: How many events of each channel to keep.
-        ttl: Seconds to keep a channel after its last event, while nobody reads it.
+        ttl: Seconds to keep a channel after its last event and its last subscriber.
         on_gap: What a stream does after it has told its client of a gap: `"resume"`
             with the oldest event that is kept; `"close"`, so that the client comes back
             to that; or a function that is called with the `Gap` and returns an event to

@@ -112,22 +112,12 @@ class Subscription(AsyncIterable[EncodedEvent]):
             opening: Bytes to send before everything else.
         """
         assert self._logs is not None, "the subscription is not open"
-        reader: LogReader
-
-        def overflow(index: int, cursor: int, first: int) -> bytes:
-            requested = reader.position_at(index, cursor)
-            missed = first - 1 - cursor
-            told, ends = self._told(Gap("overflow", requested, missed, reader.position))
-            if ends:
-                reader.end()
-            return told
-
         reader = LogReader(
             self._logs,
             self._cursors,
             most_bytes=most_bytes,
             with_ids=self._with_ids,
-            gap=overflow,
+            gap=self._overflow,
         )
         reader.open_with(opening + self._opening)
         if self._ends_at_once:
@@ -166,6 +156,11 @@ class Subscription(AsyncIterable[EncodedEvent]):
         if not reasons:
             return cursors, None
         return cursors, Gap(reasons[0], requested, missed, _position(logs, cursors))
+
+    def _overflow(
+        self, requested: str, missed: int, position: str
+    ) -> tuple[bytes, bool]:
+        return self._told(Gap("overflow", requested, missed, position))
 
     def _told(self, gap: Gap) -> tuple[bytes, bool]:
         """Return what tells the client of a gap, and whether the stream then ends."""

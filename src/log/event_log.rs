@@ -36,6 +36,8 @@ struct State {
     is_over: bool,
     readers: BTreeMap<u64, Py<LogReader>>,
     next_reader: u64,
+    /// When the last reader was detached, or since when there has been none.
+    unread_since: Instant,
     delivery: Delivery,
     /// What a reader has taken last: the next one is most often at the same cursor.
     last_read: Option<LastRead>,
@@ -109,6 +111,7 @@ impl EventLog {
                 is_over: false,
                 readers: BTreeMap::new(),
                 next_reader: 0,
+                unread_since: Instant::now(),
                 delivery: Delivery::Idle,
                 last_read: None,
             }),
@@ -236,6 +239,16 @@ impl EventLog {
         self.lock().readers.len()
     }
 
+    #[getter]
+    fn seconds_unread(&self) -> f64 {
+        let state = self.lock();
+        if state.readers.is_empty() {
+            state.unread_since.elapsed().as_secs_f64()
+        } else {
+            0.0
+        }
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Ok(state) = self.state.try_lock() {
             for reader in state.readers.values() {
@@ -319,7 +332,11 @@ impl EventLog {
     }
 
     pub(super) fn detach(&self, number: u64) {
-        let reader = self.lock().readers.remove(&number);
+        let reader = {
+            let mut state = self.lock();
+            state.unread_since = Instant::now();
+            state.readers.remove(&number)
+        };
         drop(reader);
     }
 

@@ -1,7 +1,7 @@
 //! `LogReader`: what one stream takes from logs. To the outlet it is what an `EventBuffer` is.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -22,15 +22,16 @@ pub(crate) struct LogReader {
     logs: Vec<Py<EventLog>>,
     most_bytes: usize,
     with_ids: bool,
-    /// Called where frames are missing, with the index of the log and the offsets of the cursor
-    /// and of the first frame that is kept. Returns what tells the client.
+    /// Called where frames are missing, with the position before them, their number and the
+    /// position behind them. Returns what tells the client, and whether the stream ends then.
+    /// It does not know the reader: the two would keep each other.
     gap: Py<PyAny>,
-    /// Known as soon as the reader is attached.
-    sender: OnceLock<Sender>,
     state: Mutex<State>,
 }
 
 struct State {
+    /// Known while the reader is attached.
+    sender: Option<Arc<Sender>>,
     /// The offset of the last frame of each log that was taken.
     cursors: Vec<u64>,
     /// The log that is looked at first the next time.
@@ -68,8 +69,8 @@ impl LogReader {
             most_bytes,
             with_ids,
             gap,
-            sender: OnceLock::new(),
             state: Mutex::new(State {
+                sender: None,
                 cursors,
                 turn: 0,
                 parts: Vec::new(),
@@ -94,15 +95,16 @@ impl LogReader {
     #[pyo3(signature = (outlet, /))]
     fn attach(slf: &Bound<'_, Self>, outlet: Py<PyAny>) {
         let reader = slf.get();
-        if reader.sender.set(Sender::new(outlet)).is_ok() {
-            let attach = |log: &Py<EventLog>| log.get().attach(slf.clone().unbind());
-            reader.lock().numbers = reader.logs.iter().map(attach).collect();
-        }
+        reader.lock().sender = Some(Arc::new(Sender::new(outlet)));
+        let attach = |log: &Py<EventLog>| log.get().attach(slf.clone().unbind());
+        let numbers = reader.logs.iter().map(attach).collect();
+        reader.lock().numbers = numbers;
     }
 
     #[pyo3(signature = (direct, /))]
     fn send_with(&self, direct: Option<Py<DirectSend>>) {
-        if let Some(sender) = self.sender.get() {
+        let sender = self.lock().sender.clone();
+        if let Some(sender) = sender {
             sender.send_with(direct);
         }
     }
@@ -125,16 +127,16 @@ impl LogReader {
 
     /// Take nothing more, and let the logs forget this reader.
     fn close(&self) {
-        let (parts, numbers) = {
+        let (parts, numbers, sender) = {
             let mut state = self.lock();
             state.closed = true;
-            (mem::take(&mut state.parts), mem::take(&mut state.numbers))
+            let parts = mem::take(&mut state.parts);
+            (parts, mem::take(&mut state.numbers), state.sender.take())
         };
         for (log, number) in self.logs.iter().zip(numbers) {
             log.get().detach(number);
         }
-        self.send_with(None);
-        drop(parts);
+        drop((parts, sender));
     }
 
     /// End the stream behind what is sent next.
@@ -149,16 +151,6 @@ impl LogReader {
     #[getter]
     fn position(&self) -> String {
         let cursors = self.lock().cursors.clone();
-        self.text_of(&cursors)
-    }
-
-    /// The position where one of the cursors is elsewhere.
-    #[pyo3(signature = (index, cursor, /))]
-    fn position_at(&self, index: usize, cursor: u64) -> String {
-        let mut cursors = self.lock().cursors.clone();
-        if let Some(at) = cursors.get_mut(index) {
-            *at = cursor;
-        }
         self.text_of(&cursors)
     }
 
@@ -222,16 +214,21 @@ impl LogReader {
             visit.call(log)?;
         }
         visit.call(&self.gap)?;
-        self.sender
-            .get()
-            .map_or(Ok(()), |sender| sender.traverse(&visit))
+        match self.state.try_lock() {
+            Ok(state) => state
+                .sender
+                .as_ref()
+                .map_or(Ok(()), |sender| sender.traverse(&visit)),
+            Err(_) => Ok(()),
+        }
     }
 }
 
 impl LogReader {
     /// Send what there is, or have it sent; called by the logs.
     pub(super) fn flush(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(sender) = self.sender.get() else {
+        let sender = self.lock().sender.clone();
+        let Some(sender) = sender else {
             return Ok(());
         };
         // What the application does about a gap fails: that concerns this stream alone.
@@ -280,10 +277,18 @@ impl LogReader {
                     return Ok(true);
                 }
                 Read::Dropped(first) => {
-                    self.lock().cursors[index] = first - 1;
-                    let told: Vec<u8> = self.gap.call1(py, (index, cursor, first))?.extract(py)?;
+                    let requested = self.text_of(&cursors);
+                    let position = {
+                        let mut state = self.lock();
+                        state.cursors[index] = first - 1;
+                        state.cursors.clone()
+                    };
+                    let gap = (requested, first - 1 - cursor, self.text_of(&position));
+                    let (told, ends): (Vec<u8>, bool) = self.gap.call1(py, gap)?.extract(py)?;
+                    let mut state = self.lock();
+                    state.ends |= ends;
                     if !told.is_empty() {
-                        self.lock().parts.push(Part::run(told, 0));
+                        state.parts.push(Part::run(told, 0));
                     }
                     return Ok(true);
                 }
