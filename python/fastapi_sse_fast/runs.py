@@ -8,12 +8,14 @@ from collections.abc import AsyncIterable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import anyio
+import anyio.lowlevel
 from starlette.responses import Response
 
-from ._core import EncodedEvent, ItemEncoder, encode_event, parse_last_event_id
+from ._core import EncodedEvent, ItemEncoder, parse_last_event_id
 from ._stream import Head, Limits, Stream
 from ._stream.client import Client
 from ._stream.hooks import log_errors, logger, maybe_await
+from .errors import RunExists
 from .options import StreamOptions
 from .response import EventSourceResponse
 from .stores.store import History
@@ -84,13 +86,13 @@ class Run:
         is_new: Whether `start` has started it, rather than found it running.
     """
 
-    __slots__ = ("_info", "_readings", "is_new", "name")
+    __slots__ = ("_info", "_runs", "is_new", "name")
 
-    def __init__(self, name: str, info: RunInfo, readings: Readings) -> None:
+    def __init__(self, runs: Runs, name: str, info: RunInfo) -> None:
         self.name = name
         self.is_new = info.is_new
         self._info = info
-        self._readings = readings
+        self._runs = runs
 
     def subscribe(
         self, last: str | None = None, *, wire: Wire = "events"
@@ -102,7 +104,7 @@ class Run:
             wire: `"openai"` sends what OpenAI's clients expect: no positions, no events
                 about gaps and the end, and errors as `data: {"error": {...}}`.
         """
-        return _subscription(self.name, self._info.log, last, wire, self._readings)
+        return self._runs._subscription(self.name, self._info.log, last, wire)
 
 
 class Runs:
@@ -213,14 +215,17 @@ class Runs:
             )
         items = _called(function, args, kwargs)
         key = _key_of(name)
-        info = await self._store.start_run(key, self._history, if_running)
-        run = Run(name, info, self._readings)
-        self._logs = {log for log in self._logs if log.readers} | {info.log}
+        try:
+            info = await self._store.start_run(key, self._history, if_running)
+        except RunExists:
+            raise RunExists(name) from None
         if info.is_new:
             self._running[name] = info.log
-            task = _Running(self, self._store, key, name, info, items)
-            self._store.start_task(task.run)
-        return run
+            running = _Running(self, self._store, key, name, info, items)
+            # At once: it can be cancelled before its task has begun.
+            self._store.own_run(key, info, running.cancel)
+            self._store.start_task(running.run)
+        return Run(self, name, info)
 
     async def response(
         self,
@@ -245,9 +250,7 @@ class Runs:
         info = await self._store.run(_key_of(name))
         if info is None or _has_all(info.log, last):
             return Response(status_code=204)
-        self._logs.add(info.log)
-        subscription = _subscription(name, info.log, last, wire, self._readings)
-        return response_class(subscription)
+        return response_class(self._subscription(name, info.log, last, wire))
 
     async def cancel(self, name: str) -> bool:
         """Cancel a run, from any process. Return whether it was running."""
@@ -260,7 +263,7 @@ class Runs:
 
     def stats(self) -> RunStats:
         """Return what happens in the runs of this process."""
-        self._logs = {log for log in self._logs if log.readers}
+        self._forget_logs()
         return RunStats(
             running=len(self._running),
             subscribers=sum(log.readers for log in self._logs),
@@ -268,6 +271,28 @@ class Runs:
             reconnects=self._readings.reconnects,
             gaps=dict(self._readings.gaps),
         )
+
+    def _subscription(
+        self, name: str, log: EventLog, last: str | None, wire: Wire
+    ) -> Subscription:
+        if wire not in ("events", "openai"):
+            raise ValueError(f"wire must be 'events' or 'openai', not {wire!r}")
+        return Subscription(
+            functools.partial(self._open, log),
+            last,
+            name=f"subscription to {name}",
+            readings=self._readings,
+            from_start=True,
+            with_ids=wire == "events",
+        )
+
+    async def _open(self, log: EventLog) -> list[EventLog]:
+        self._forget_logs()
+        self._logs.add(log)
+        return [log]
+
+    def _forget_logs(self) -> None:
+        self._logs = {log for log in self._logs if log.readers}
 
 
 class _Running:
@@ -287,11 +312,19 @@ class _Running:
         self._key = key
         self._name = name
         self._info = info
-        self._is_late = False
+        self._items = items
+        # While it is open. It knows `_send`, and so this.
+        self._stream: Stream | None = None
+        # Why it is ended before its generator.
+        self._ends_for: RunStatus | None = None
+
+    async def run(self) -> None:
+        """Run the generator, and end the log in one of its ways."""
+        runs = self._runs
         # A POST is not asked for again, so it has as long as the server waits.
-        scope: Scope = {"type": "http", "method": "POST", "path": name}
-        self._stream = Stream(
-            items,
+        scope: Scope = {"type": "http", "method": "POST", "path": self._name}
+        stream = Stream(
+            self._items,
             ItemEncoder(json=runs._options.json),
             Head.of(scope, 200, []),
             runs._options,
@@ -299,68 +332,94 @@ class _Running:
             None,
             scope,
         )
-
-    async def run(self) -> None:
-        """Run the generator, and end the log in one of its ways."""
-        runs, stream = self._runs, self._stream
-        self._store.own_run(self._key, self._info, stream.end)
         error: Exception | None = None
         status: RunStatus = "shutdown"  # unless the stream comes to its end
         try:
             async with anyio.create_task_group() as tasks:
-                if runs._timeout is not None:
-                    tasks.start_soon(self._time_out, runs._timeout)
+                tasks.start_soon(self._watch, stream)
                 try:
                     await stream.run(Client(_never), self._send)
-                    status = self._status()
+                    status = self._status(stream)
                 except Exception as raised:
                     error = raised
                     status = "failed"
                     logger.exception("the run %r failed", self._name)
                 tasks.cancel_scope.cancel()
         finally:
-            events = self._info.log.top
-            with anyio.CancelScope(shield=True):
-                await self._end(status, error)
-            runs._running.pop(self._name, None)
-        if runs._on_end is not None:
-            with log_errors("on_end", runs._options.close_timeout):
-                await maybe_await(
-                    runs._on_end(RunResult(self._name, status, error, events))
-                )
+            self._stream = None
+            try:
+                # Also where the store cancels it.
+                with anyio.CancelScope(shield=True):
+                    await self._end(status, error)
+            finally:
+                del error  # which has this frame in its traceback: a cycle
 
-    def _status(self) -> RunStatus:
-        if self._is_late and self._stream.reason == "ended":
-            return "timeout"
-        reason = self._stream.reason
-        return _ENDS.get(reason, reason)  # type: ignore[return-value]
+    def cancel(self) -> None:
+        """End the run, now or as soon as it has begun."""
+        self._end_for("cancelled")
 
-    async def _time_out(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
-        self._is_late = True
-        self._stream.end()
+    def _end_for(self, status: RunStatus) -> None:
+        self._ends_for = self._ends_for or status
+        if self._stream is not None:
+            self._stream.end()
+
+    async def _watch(self, stream: Stream) -> None:
+        await anyio.lowlevel.checkpoint()  # the stream opens meanwhile
+        self._stream = stream
+        if self._ends_for is not None:
+            stream.end()
+        if self._runs._timeout is not None:
+            await anyio.sleep(self._runs._timeout)
+            self._end_for("timeout")
+
+    def _status(self, stream: Stream) -> RunStatus:
+        if stream.reason == "ended" and self._ends_for is not None:
+            return self._ends_for
+        return _ENDS.get(stream.reason, stream.reason)  # type: ignore[return-value]
 
     async def _send(self, message: Message) -> None:
         if body := message.get("body"):
             self._info.log.append(body)
 
     async def _end(self, status: RunStatus, error: Exception | None) -> None:
+        """Append the last event, and tell the application."""
+        runs = self._runs
+        events = self._info.log.top
+        frame, without_id = self._last_frames(status, error)
+        try:
+            await self._store.end_run(self._key, self._info, status, frame, without_id)
+        except Exception:  # is not to end the other runs of the store
+            logger.exception("the end of the run %r was not stored", self._name)
+        if runs._running.get(self._name) is self._info.log:
+            del runs._running[self._name]
+        if runs._on_end is not None:
+            with log_errors("on_end", runs._options.close_timeout):
+                await maybe_await(
+                    runs._on_end(RunResult(self._name, status, error, events))
+                )
+
+    def _last_frames(
+        self, status: RunStatus, error: Exception | None
+    ) -> tuple[bytes, bytes]:
+        """Return the last event, and what readers without positions get instead."""
+        json, on_error = self._runs._options.json, self._runs._on_error
         if status in ("done", "cancelled"):
-            frame = EncodedEvent(event="end", data={"status": status})
-            without_id = b""
-        else:
-            data: dict[str, str] = {"code": status}
-            on_error = self._runs._on_error
-            if error is not None and on_error is not None:
-                with log_errors("on_error", self._runs._options.close_timeout):
-                    message = on_error(error)
-                    if message is not None:
-                        data["message"] = message
-            frame = EncodedEvent(event="error", data=data)
-            without_id = bytes(encode_event({"error": {"message": status, **data}}))
-        await self._store.end_run(
-            self._key, self._info, status, bytes(frame), without_id
-        )
+            end = EncodedEvent(event="end", data={"status": status}, json=json)
+            return bytes(end), b""
+
+        def frames(data: Mapping[str, Any]) -> tuple[bytes, bytes]:
+            without_id = {"error": {"message": status, **data}}
+            return (
+                bytes(EncodedEvent(event="error", data=data, json=json)),
+                bytes(EncodedEvent(data=without_id, json=json)),
+            )
+
+        if error is not None and on_error is not None:
+            with log_errors("on_error", self._runs._options.close_timeout):
+                message = on_error(error)
+                if message is not None:
+                    return frames({"code": status, "message": message})
+        return frames({"code": status})
 
 
 async def _never() -> Message:
@@ -393,25 +452,6 @@ def _called(
         f"{name}() must be a generator function, which yields events, but it returned "
         f"{type(items).__name__!r}"
     )
-
-
-def _subscription(
-    name: str, log: EventLog, last: str | None, wire: Wire, readings: Readings
-) -> Subscription:
-    if wire not in ("events", "openai"):
-        raise ValueError(f"wire must be 'events' or 'openai', not {wire!r}")
-    return Subscription(
-        functools.partial(_opened, log),
-        last,
-        name=f"subscription to {name}",
-        readings=readings,
-        from_start=True,
-        with_ids=wire == "events",
-    )
-
-
-async def _opened(log: EventLog) -> list[EventLog]:
-    return [log]
 
 
 def _has_all(log: EventLog, last: str | None) -> bool:

@@ -36,7 +36,16 @@ def new_epoch() -> str:
 class _Kept:
     """A log, and what the store knows of it."""
 
-    __slots__ = ("cancel", "dedupe", "ended", "history", "log", "status", "used_at")
+    __slots__ = (
+        "cancel_with",
+        "dedupe",
+        "ended",
+        "history",
+        "is_cancelled",
+        "log",
+        "status",
+        "used_at",
+    )
 
     def __init__(self, log: EventLog, history: History, status: str) -> None:
         self.log = log
@@ -46,13 +55,18 @@ class _Kept:
         self.dedupe: OrderedDict[str, str] = OrderedDict()
         # Of a run.
         self.status = status
-        self.cancel: Callable[[], None] | None = None
+        self.cancel_with: Callable[[], None] | None = None
+        self.is_cancelled = False
         self.ended = anyio.Event()
 
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        if self.cancel_with is not None:
+            self.cancel_with()
+
     def is_expired(self, now: float) -> bool:
-        if self.log.readers or self.status == "running":
-            self.used_at = now
-        return now - self.used_at > self.history.ttl
+        unused = min(now - self.used_at, self.log.seconds_unread)
+        return self.status != "running" and unused > self.history.ttl
 
 
 class MemoryStore:
@@ -181,8 +195,7 @@ class MemoryStore:
                 raise RunExists(name)
             if if_running == "attach":
                 return RunInfo(kept.log, kept.status, is_new=False)
-            if kept.cancel is not None:
-                kept.cancel()
+            kept.cancel()
             await kept.ended.wait()
         kept = self._new(name, history, "running")
         return RunInfo(kept.log, kept.status, is_new=True)
@@ -195,7 +208,7 @@ class MemoryStore:
     async def cancel_run(self, name: str) -> bool:
         """Ask the owner of a run to end it. Return whether it is running."""
         kept = self._find(name)
-        if kept is None or kept.status != "running" or kept.cancel is None:
+        if kept is None or kept.status != "running":
             return False
         kept.cancel()
         return True
@@ -204,7 +217,9 @@ class MemoryStore:
         """Have a run that was started here cancelled by `cancel`."""
         kept = self._kept.get(name)
         if kept is not None and kept.log is info.log:
-            kept.cancel = cancel
+            kept.cancel_with = cancel
+            if kept.is_cancelled:
+                cancel()
 
     async def end_run(
         self, name: str, info: RunInfo, status: str, frame: bytes, without_id: bytes
@@ -214,7 +229,7 @@ class MemoryStore:
         kept = self._kept.get(name)
         if kept is not None and kept.log is info.log:
             kept.status = status
-            kept.cancel = None
+            kept.cancel_with = None
             kept.used_at = time.monotonic()
             kept.ended.set()
 

@@ -22,7 +22,7 @@ class History(NamedTuple):
 
     Attributes:
         events: The most events.
-        ttl: Seconds after the last event; a log that is being read is kept.
+        ttl: Seconds after its last event or its last reader.
     """
 
     events: int
@@ -96,7 +96,10 @@ class Store(Protocol):
         """Ask the owner of a run to end it. Return whether it is running."""
 
     def own_run(self, name: str, info: RunInfo, cancel: Callable[[], None]) -> None:
-        """Have a run that was started here cancelled by `cancel`."""
+        """Have a run that was started here cancelled by `cancel`.
+
+        It is called at once if the run has been cancelled since it was started.
+        """
 
     async def end_run(
         self, name: str, info: RunInfo, status: str, frame: bytes, without_id: bytes
