@@ -25,13 +25,14 @@ from fastapi_sse_fast import (
     StreamOptions,
     Subscription,
 )
-from fastapi_sse_fast.stores import MemoryStore
+from fastapi_sse_fast.stores import MemoryStore, Store
 
 from ..support.apps import MS, Summaries
 from ..support.asgi import call
 from ..support.eventsource import Event, parse
 from ..support.internals import nothing_for_the_collector
 from ..support.logs import Id, Subscriber, moved, offset, subscribed, until
+from ..support.stores import STORES
 
 pytestmark = pytest.mark.anyio
 
@@ -44,7 +45,7 @@ async def publish(channels: Channels, name: str, *items: Any) -> list[str]:
 # Order and positions
 
 
-async def test_events_arrive_in_the_order_of_publishing(store: MemoryStore) -> None:
+async def test_events_arrive_in_the_order_of_publishing(store: Store) -> None:
     channels = Channels(store)
     published: list[tuple[str, int]] = []
 
@@ -65,7 +66,7 @@ async def test_events_arrive_in_the_order_of_publishing(store: MemoryStore) -> N
     assert len({id.epoch for id in ids}) == 1
 
 
-async def test_a_frame_is_its_id_and_what_was_published(store: MemoryStore) -> None:
+async def test_a_frame_is_its_id_and_what_was_published(store: Store) -> None:
     class Mention(BaseModel):
         by: str
 
@@ -93,7 +94,7 @@ async def test_a_frame_is_its_id_and_what_was_published(store: MemoryStore) -> N
     )
 
 
-async def test_json_is_spelled_as_the_channels_say(store: MemoryStore) -> None:
+async def test_json_is_spelled_as_the_channels_say(store: Store) -> None:
     channels = Channels(store, json="compact")
     async with subscribed(channels.subscribe("a")) as client:
         await publish(channels, "a", {"n": [1, 2]})
@@ -101,7 +102,7 @@ async def test_json_is_spelled_as_the_channels_say(store: MemoryStore) -> None:
     assert event.data == '{"n":[1,2]}'
 
 
-async def test_a_subscription_begins_with_its_position(store: MemoryStore) -> None:
+async def test_a_subscription_begins_with_its_position(store: Store) -> None:
     channels = Channels(store)
     await publish(channels, "a", 1, 2)
     position = await channels.position("a")
@@ -111,7 +112,7 @@ async def test_a_subscription_begins_with_its_position(store: MemoryStore) -> No
         assert client.last_event_id == position
 
 
-async def test_a_subscriber_begins_with_the_next_event(store: MemoryStore) -> None:
+async def test_a_subscriber_begins_with_the_next_event(store: Store) -> None:
     channels = Channels(store)
     await publish(channels, "a", 1, 2)
     async with subscribed(channels.subscribe("a")) as client:
@@ -121,7 +122,7 @@ async def test_a_subscriber_begins_with_the_next_event(store: MemoryStore) -> No
 
 
 async def test_a_line_that_drops_before_the_first_event_resumes(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     channels = Channels(store)
     await publish(channels, "a", 1)
@@ -135,7 +136,7 @@ async def test_a_line_that_drops_before_the_first_event_resumes(
 
 @pytest.mark.parametrize("seen", range(6))
 async def test_a_subscriber_resumes_behind_its_last_event(
-    store: MemoryStore, seen: int
+    store: Store, seen: int
 ) -> None:
     channels = Channels(store)
     ids = await publish(channels, "a", 1, 2, 3, 4, 5)
@@ -149,7 +150,7 @@ async def test_a_subscriber_resumes_behind_its_last_event(
 
 
 async def test_a_subscription_from_the_position_of_a_page_misses_nothing(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     channels = Channels(store)
     position = await channels.position("a")
@@ -162,7 +163,7 @@ async def test_a_subscription_from_the_position_of_a_page_misses_nothing(
     assert client.data == [1, 2]
 
 
-async def test_channels_do_not_hear_of_each_other(store: MemoryStore) -> None:
+async def test_channels_do_not_hear_of_each_other(store: Store) -> None:
     channels = Channels(store)
     async with subscribed(channels.subscribe("a"), channels.subscribe("b")) as clients:
         await publish(channels, "a", 1)
@@ -174,7 +175,7 @@ async def test_channels_do_not_hear_of_each_other(store: MemoryStore) -> None:
 
 
 async def test_several_channels_on_one_store_share_the_names(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     async with subscribed(Channels(store).subscribe("a")) as client:
         await publish(Channels(store), "a", 1)
@@ -189,7 +190,7 @@ def parts(id: str) -> list[Id]:
     return [Id.of(part) for part in id.split("~")]
 
 
-async def test_a_stream_of_several_channels_has_ids_of_all(store: MemoryStore) -> None:
+async def test_a_stream_of_several_channels_has_ids_of_all(store: Store) -> None:
     channels = Channels(store)
     epochs = [Id.of(await channels.position(name)).epoch for name in "abc"]
     async with subscribed(channels.subscribe(["c", "a", "b"])) as client:
@@ -209,7 +210,7 @@ async def test_a_stream_of_several_channels_has_ids_of_all(store: MemoryStore) -
 
 
 async def test_a_stream_of_several_channels_resumes_anywhere(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     channels = Channels(store)
     async with subscribed(channels.subscribe("ab")) as client:
@@ -233,7 +234,7 @@ async def test_a_stream_of_several_channels_resumes_anywhere(
 
 
 async def test_a_busy_channel_does_not_keep_another_one_waiting(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     channels = Channels(store)
     a, b = await channels.position("a"), await channels.position("b")
@@ -246,7 +247,7 @@ async def test_a_busy_channel_does_not_keep_another_one_waiting(
     assert client.data.index("b") < 100
 
 
-async def test_up_to_eight_channels_are_one_stream(store: MemoryStore) -> None:
+async def test_up_to_eight_channels_are_one_stream(store: Store) -> None:
     channels = Channels(store)
     names = [str(number) for number in range(8)]
     async with subscribed(channels.subscribe(names)) as client:
@@ -261,7 +262,7 @@ async def test_up_to_eight_channels_are_one_stream(store: MemoryStore) -> None:
 # Publishing
 
 
-async def test_a_retry_with_the_same_key_publishes_nothing(store: MemoryStore) -> None:
+async def test_a_retry_with_the_same_key_publishes_nothing(store: Store) -> None:
     channels = Channels(store)
     async with subscribed(channels.subscribe("a")) as client:
         first = await channels.publish("a", 1, dedupe="k")
@@ -273,14 +274,14 @@ async def test_a_retry_with_the_same_key_publishes_nothing(store: MemoryStore) -
     assert client.data == [1, 2, 1]
 
 
-async def test_keys_are_those_of_a_channel(store: MemoryStore) -> None:
+async def test_keys_are_those_of_a_channel(store: Store) -> None:
     channels = Channels(store)
     ids = [await channels.publish(name, 1, dedupe="k") for name in "ab"]
     assert Id.of(ids[0]).epoch != Id.of(ids[1]).epoch
     assert [offset(id) for id in ids] == [1, 1]
 
 
-async def test_as_many_keys_as_events_are_known(store: MemoryStore) -> None:
+async def test_as_many_keys_as_events_are_known(store: Store) -> None:
     channels = Channels(store, history=3)
     ids = [await channels.publish("a", n, dedupe=str(n)) for n in range(4)]
     for number in (3, 2, 1):
@@ -288,7 +289,7 @@ async def test_as_many_keys_as_events_are_known(store: MemoryStore) -> None:
     assert await channels.publish("a", 0, dedupe="0") == moved(ids[3], 1)
 
 
-async def test_a_key_of_what_cannot_be_published_is_free(store: MemoryStore) -> None:
+async def test_a_key_of_what_cannot_be_published_is_free(store: Store) -> None:
     channels = Channels(store)
     with pytest.raises(ValueError, match="id"):
         await channels.publish("a", ServerSentEvent(data=1, id="1"), dedupe="k")
@@ -318,7 +319,7 @@ WITH_ID: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("make", WITH_ID.values(), ids=WITH_ID.keys())
 async def test_an_event_that_has_an_id_is_refused(
-    store: MemoryStore, make: Callable[[], Any]
+    store: Store, make: Callable[[], Any]
 ) -> None:
     channels = Channels(store)
     async with subscribed(channels.subscribe("a")) as client:
@@ -337,7 +338,7 @@ async def test_an_event_that_has_an_id_is_refused(
     "frame",
     [b"idle: 7\n\n", b"data: id: 7\n\n", b": id\n\n", b" id: 7\n\n", b"ID: 7\n\n"],
 )
-async def test_what_is_no_id_is_published(store: MemoryStore, frame: bytes) -> None:
+async def test_what_is_no_id_is_published(store: Store, frame: bytes) -> None:
     channels = Channels(store)
     async with subscribed(channels.subscribe("a")) as client:
         await publish(channels, "a", EncodedEvent.from_bytes(frame))
@@ -353,9 +354,7 @@ def circle() -> Any:
 @pytest.mark.parametrize(
     "item", [object(), [1, object()], circle()], ids=["object", "list", "circle"]
 )
-async def test_what_cannot_be_encoded_is_not_published(
-    store: MemoryStore, item: Any
-) -> None:
+async def test_what_cannot_be_encoded_is_not_published(store: Store, item: Any) -> None:
     channels = Channels(store)
     async with subscribed(channels.subscribe("a")) as client:
         before = await channels.position("a")
@@ -368,7 +367,7 @@ async def test_what_cannot_be_encoded_is_not_published(
 
 
 @pytest.mark.parametrize("name", [None, 7, b"a", ("a",)])
-async def test_the_name_of_a_channel_is_a_str(store: MemoryStore, name: Any) -> None:
+async def test_the_name_of_a_channel_is_a_str(store: Store, name: Any) -> None:
     channels = Channels(store)
     with pytest.raises(TypeError, match="must be a str"):
         await channels.publish(name, 1)
@@ -377,23 +376,21 @@ async def test_the_name_of_a_channel_is_a_str(store: MemoryStore, name: Any) -> 
 
 
 @pytest.mark.parametrize("names", [None, 7, [7], ["a", 7], [None, "a"]])
-async def test_the_names_of_a_subscription_are_strs(
-    store: MemoryStore, names: Any
-) -> None:
+async def test_the_names_of_a_subscription_are_strs(store: Store, names: Any) -> None:
     with pytest.raises(TypeError):
         Channels(store).subscribe(names)
 
 
 @pytest.mark.parametrize("names", [[], ["a", "a"], ["b", "a", "b"]])
 async def test_a_subscription_is_of_different_channels(
-    store: MemoryStore, names: Any
+    store: Store, names: Any
 ) -> None:
     with pytest.raises(ValueError, match="different channels"):
         Channels(store).subscribe(names)
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\nb", "ä", "a" * 10_000, "{}", "a~b.1"])
-async def test_any_text_is_a_name(store: MemoryStore, name: str) -> None:
+async def test_any_text_is_a_name(store: Store, name: str) -> None:
     channels = Channels(store)
     async with subscribed(channels.subscribe(name)) as client:
         await publish(channels, name, 1)
@@ -402,7 +399,7 @@ async def test_any_text_is_a_name(store: MemoryStore, name: str) -> None:
 
 
 async def test_each_of_several_events_at_once_has_its_position(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     channels = Channels(store)
     start = await channels.position("a")
@@ -427,7 +424,7 @@ async def test_each_of_several_events_at_once_has_its_position(
 
 
 @pytest.mark.parametrize("names", ["a", ["a", "b"]])
-async def test_large_events_arrive_whole(store: MemoryStore, names: Any) -> None:
+async def test_large_events_arrive_whole(store: Store, names: Any) -> None:
     channels = Channels(store)
     items = ["x" * 400_000, "small", "ä" * 230_000]
     async with subscribed(channels.subscribe(names)) as client:
@@ -437,7 +434,7 @@ async def test_large_events_arrive_whole(store: MemoryStore, names: Any) -> None
     assert max(map(len, client.chunks)) <= 400_000
 
 
-async def test_a_publisher_does_not_wait_for_a_subscriber(store: MemoryStore) -> None:
+async def test_a_publisher_does_not_wait_for_a_subscriber(store: Store) -> None:
     channels = Channels(store)
     async with subscribed(channels.subscribe("a"), channels.subscribe("a")) as clients:
         frozen, quick = clients
@@ -460,7 +457,7 @@ def gap_of(client: Subscriber) -> dict[str, Any]:
     return gap
 
 
-async def test_a_cursor_that_the_history_does_not_reach(store: MemoryStore) -> None:
+async def test_a_cursor_that_the_history_does_not_reach(store: Store) -> None:
     channels = Channels(store, history=3)
     ids = await publish(channels, "a", 1, 2, 3, 4, 5)
     async with subscribed(channels.subscribe("a", ids[0])) as client:
@@ -479,7 +476,7 @@ async def test_a_cursor_that_the_history_does_not_reach(store: MemoryStore) -> N
     assert client.gaps == []
 
 
-async def test_a_cursor_of_another_life_of_the_channel(store: MemoryStore) -> None:
+async def test_a_cursor_of_another_life_of_the_channel(store: Store) -> None:
     channels = Channels(store)
     ids = await publish(channels, "a", 1, 2)
     async with subscribed(channels.subscribe("a", "Ab3dE9xZ.1")) as client:
@@ -497,9 +494,7 @@ async def test_a_cursor_of_another_life_of_the_channel(store: MemoryStore) -> No
     "text",
     ["7", "", "a.01", "a.-1", "a.1.2", "a.1~a.1", "a" * 33 + ".1", "ä.1", "{}.99"],
 )
-async def test_a_cursor_that_is_none_of_the_channel(
-    store: MemoryStore, text: str
-) -> None:
+async def test_a_cursor_that_is_none_of_the_channel(store: Store, text: str) -> None:
     channels = Channels(store)
     ids = await publish(channels, "a", 1, 2)
     last = text.format(Id.of(ids[0]).epoch)
@@ -516,7 +511,7 @@ async def test_a_cursor_that_is_none_of_the_channel(
 
 
 async def test_a_client_that_does_not_read_is_told_what_it_has_missed(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     channels = Channels(store, history=3)
     ids: list[str] = []
@@ -541,7 +536,7 @@ async def test_a_client_that_does_not_read_is_told_what_it_has_missed(
     assert channels.stats().gaps == {"overflow": 1}
 
 
-async def test_a_gap_in_one_of_several_channels(store: MemoryStore) -> None:
+async def test_a_gap_in_one_of_several_channels(store: Store) -> None:
     channels = Channels(store, history=3)
     [a] = await publish(channels, "a", "a")
     ids = await publish(channels, "b", 1, 2, 3, 4, 5)
@@ -557,7 +552,7 @@ async def test_a_gap_in_one_of_several_channels(store: MemoryStore) -> None:
     assert sorted(map(str, client.data)) == ["3", "4", "5", "a"]
 
 
-async def test_an_overflow_of_one_of_several_channels(store: MemoryStore) -> None:
+async def test_an_overflow_of_one_of_several_channels(store: Store) -> None:
     channels = Channels(store, history=3)
     async with subscribed(channels.subscribe(["a", "b"])) as client:
         a, b = client.last_event_id.split("~")
@@ -576,7 +571,7 @@ async def test_an_overflow_of_one_of_several_channels(store: MemoryStore) -> Non
     assert client.data == ["a", 5, 6, 7]
 
 
-async def test_a_cursor_of_another_number_of_channels(store: MemoryStore) -> None:
+async def test_a_cursor_of_another_number_of_channels(store: Store) -> None:
     channels = Channels(store)
     [a] = await publish(channels, "a", 1)
     [b] = await publish(channels, "b", 2)
@@ -588,7 +583,7 @@ async def test_a_cursor_of_another_number_of_channels(store: MemoryStore) -> Non
         assert client.data == []
 
 
-async def test_of_two_gaps_the_sum_is_told_if_it_is_known(store: MemoryStore) -> None:
+async def test_of_two_gaps_the_sum_is_told_if_it_is_known(store: Store) -> None:
     channels = Channels(store, history=2)
     a = await publish(channels, "a", *range(5))
     b = await publish(channels, "b", *range(9))
@@ -609,7 +604,7 @@ async def test_of_two_gaps_the_sum_is_told_if_it_is_known(store: MemoryStore) ->
 @pytest.mark.parametrize("on_gap", ["resume", "close"])
 @pytest.mark.parametrize("last", ["trimmed", "Ab3dE9xZ.1", "7", "ahead"])
 async def test_reconnecting_with_the_id_of_a_gap_does_not_loop(
-    store: MemoryStore, last: str, on_gap: Any
+    store: Store, last: str, on_gap: Any
 ) -> None:
     channels = Channels(store, history=3, on_gap=on_gap)
     ids = await publish(channels, "a", *range(1, 6))
@@ -625,7 +620,7 @@ async def test_reconnecting_with_the_id_of_a_gap_does_not_loop(
     assert client.gaps == []
 
 
-async def test_a_stream_can_be_closed_at_a_gap(store: MemoryStore) -> None:
+async def test_a_stream_can_be_closed_at_a_gap(store: Store) -> None:
     channels = Channels(store, history=3, on_gap="close")
     ids = await publish(channels, "a", 1, 2, 3, 4, 5)
     async with subscribed(channels.subscribe("a", ids[0])) as client:
@@ -635,7 +630,7 @@ async def test_a_stream_can_be_closed_at_a_gap(store: MemoryStore) -> None:
     assert client.last_event_id == ids[1]
 
 
-async def test_a_stream_can_be_closed_at_an_overflow(store: MemoryStore) -> None:
+async def test_a_stream_can_be_closed_at_an_overflow(store: Store) -> None:
     channels = Channels(store, history=3, on_gap="close")
     async with subscribed(channels.subscribe("a")) as client:
         client.freeze()
@@ -650,7 +645,7 @@ async def test_a_stream_can_be_closed_at_an_overflow(store: MemoryStore) -> None
 
 
 async def test_a_function_makes_a_snapshot_for_who_has_missed_something(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     gaps: list[Gap] = []
 
@@ -671,7 +666,7 @@ async def test_a_function_makes_a_snapshot_for_who_has_missed_something(
     assert gaps == [Gap("trimmed", ids[0], 1, ids[1])]
 
 
-async def test_a_function_may_have_no_snapshot(store: MemoryStore) -> None:
+async def test_a_function_may_have_no_snapshot(store: Store) -> None:
     channels = Channels(store, history=3, on_gap=lambda gap: None)
     ids = await publish(channels, "a", 1, 2, 3, 4, 5)
     async with subscribed(channels.subscribe("a", ids[0])) as client:
@@ -679,7 +674,7 @@ async def test_a_function_may_have_no_snapshot(store: MemoryStore) -> None:
     assert client.data == [3, 4, 5]
 
 
-async def test_a_snapshot_is_spelled_as_the_channels_say(store: MemoryStore) -> None:
+async def test_a_snapshot_is_spelled_as_the_channels_say(store: Store) -> None:
     channels = Channels(
         store, json="compact", on_gap=lambda gap: ServerSentEvent(data={"so": "far"})
     )
@@ -703,7 +698,7 @@ def failing(gap: Gap) -> ServerSentEvent:
     ids=["raises", "id", "id in bytes", "not encodable"],
 )
 async def test_a_snapshot_that_fails_fails_its_stream_alone(
-    store: MemoryStore, on_gap: Any, error: type[Exception]
+    store: Store, on_gap: Any, error: type[Exception]
 ) -> None:
     channels = Channels(store, history=3, on_gap=on_gap)
     summaries = Summaries()
@@ -741,7 +736,7 @@ async def test_a_snapshot_that_fails_fails_its_stream_alone(
 
 
 async def test_a_snapshot_that_fails_in_a_delivery_fails_its_stream_alone(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     """Several events at once overtake a subscriber that reads."""
     channels = Channels(store, history=3, on_gap=failing)
@@ -761,7 +756,7 @@ async def test_a_snapshot_that_fails_in_a_delivery_fails_its_stream_alone(
 
 
 async def test_a_gap_repeats_no_more_than_a_little_of_a_cursor(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     channels = Channels(store)
     async with subscribed(channels.subscribe("a", "x" * 100_000)) as client:
@@ -772,7 +767,7 @@ async def test_a_gap_repeats_no_more_than_a_little_of_a_cursor(
 # The stream
 
 
-async def test_a_subscription_has_the_options_of_a_stream(store: MemoryStore) -> None:
+async def test_a_subscription_has_the_options_of_a_stream(store: Store) -> None:
     channels = Channels(store)
     summaries = Summaries()
     options = StreamOptions(
@@ -797,7 +792,7 @@ async def test_a_subscription_has_the_options_of_a_stream(store: MemoryStore) ->
     assert summary.seconds_to_first_event is not None
 
 
-async def test_a_gap_behind_the_line_of_retry(store: MemoryStore) -> None:
+async def test_a_gap_behind_the_line_of_retry(store: Store) -> None:
     channels = Channels(store)
     response = EventSourceResponse(channels.subscribe("a", "7"), retry=3000)
     async with subscribed(response) as client:
@@ -807,7 +802,7 @@ async def test_a_gap_behind_the_line_of_retry(store: MemoryStore) -> None:
 
 
 async def test_a_client_that_takes_nothing_is_dropped_in_the_end(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     channels = Channels(store)
     summaries = Summaries()
@@ -822,7 +817,7 @@ async def test_a_client_that_takes_nothing_is_dropped_in_the_end(
     assert summaries.reasons == ["send_timeout"]
 
 
-async def test_a_subscription_is_iterated_in_a_generator(store: MemoryStore) -> None:
+async def test_a_subscription_is_iterated_in_a_generator(store: Store) -> None:
     channels = Channels(store)
     app = FastAPI()
 
@@ -840,7 +835,7 @@ async def test_a_subscription_is_iterated_in_a_generator(store: MemoryStore) -> 
     await until(lambda: channels.stats().subscribers == 0)
 
 
-async def test_what_is_iterated_is_event_by_event(store: MemoryStore) -> None:
+async def test_what_is_iterated_is_event_by_event(store: Store) -> None:
     channels = Channels(store)
     ids = await publish(channels, "a", 1, 2)
     events = aiter(channels.subscribe("a", moved(ids[0], -1)))
@@ -854,7 +849,7 @@ async def test_what_is_iterated_is_event_by_event(store: MemoryStore) -> None:
     assert channels.stats().subscribers == 0
 
 
-async def test_a_large_event_is_iterated_in_one_piece(store: MemoryStore) -> None:
+async def test_a_large_event_is_iterated_in_one_piece(store: Store) -> None:
     channels = Channels(store)
     start = await channels.position("a")
     item = "x" * 1_000_000
@@ -864,7 +859,7 @@ async def test_a_large_event_is_iterated_in_one_piece(store: MemoryStore) -> Non
     assert frames[1] == f'id: {id}\ndata: "{item}"\n\n'.encode()
 
 
-async def test_what_stops_to_iterate_does_not_read(store: MemoryStore) -> None:
+async def test_what_stops_to_iterate_does_not_read(store: Store) -> None:
     channels = Channels(store)
     async for _ in channels.subscribe("a"):
         assert channels.stats().subscribers == 1
@@ -872,7 +867,7 @@ async def test_what_stops_to_iterate_does_not_read(store: MemoryStore) -> None:
     assert channels.stats().subscribers == 0
 
 
-async def test_who_iterates_gets_what_a_snapshot_raises(store: MemoryStore) -> None:
+async def test_who_iterates_gets_what_a_snapshot_raises(store: Store) -> None:
     channels = Channels(store, history=3, on_gap=failing)
     events = aiter(channels.subscribe("a"))
     await anext(events)
@@ -884,7 +879,7 @@ async def test_who_iterates_gets_what_a_snapshot_raises(store: MemoryStore) -> N
 
 
 @pytest.mark.parametrize("last", ["\ud800", "a.1~\udfff", "\0", "\n"])
-async def test_text_of_any_kind_is_asked_for(store: MemoryStore, last: str) -> None:
+async def test_text_of_any_kind_is_asked_for(store: Store, last: str) -> None:
     channels = Channels(store)
     async with subscribed(channels.subscribe("a", last)) as client:
         await client.has(1)
@@ -929,7 +924,7 @@ def test_a_subscription_leaves_nothing_to_the_collector(ending: str, way: str) -
 
 
 async def test_somebody_may_wrap_the_body_of_a_subscription(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     channels = Channels(store)
 
@@ -945,7 +940,7 @@ async def test_somebody_may_wrap_the_body_of_a_subscription(
     await until(lambda: channels.stats().subscribers == 0)
 
 
-async def test_stats(store: MemoryStore) -> None:
+async def test_stats(store: Store) -> None:
     channels = Channels(store, history=3)
     assert channels.stats() == (0, 0, 0, 0, {})
     ids = await publish(channels, "a", *range(5))
@@ -969,35 +964,37 @@ async def test_stats(store: MemoryStore) -> None:
 # Stores
 
 
-async def test_a_channel_without_readers_expires() -> None:
-    async with MemoryStore() as store:
-        channels = Channels(store, ttl=200 * MS)
-        [first] = await publish(channels, "a", 1)
-        async with subscribed(channels.subscribe("a")) as client:
-            await anyio.sleep(250 * MS)
-        # It has its time from then on.
-        [second] = await publish(channels, "a", 2)
-        assert second == moved(first, 1)
+async def test_a_channel_without_readers_expires(store: Store) -> None:
+    channels = Channels(store, ttl=200 * MS)
+    [first] = await publish(channels, "a", 1)
+    async with subscribed(channels.subscribe("a")) as client:
         await anyio.sleep(250 * MS)
-        async with subscribed(channels.subscribe("a", second)) as client:
-            await client.has(1)
-        gap = gap_of(client)
-        assert (gap["reason"], offset(gap["id"])) == ("reset", 0)
+    # It has its time from then on.
+    [second] = await publish(channels, "a", 2)
+    assert second == moved(first, 1)
+    await anyio.sleep(250 * MS)
+    async with subscribed(channels.subscribe("a", second)) as client:
+        await client.has(1)
+    gap = gap_of(client)
+    assert (gap["reason"], offset(gap["id"])) == ("reset", 0)
 
 
-async def test_an_expired_channel_starts_again_with_another_epoch() -> None:
-    async with MemoryStore() as store:
-        channels = Channels(store, ttl=20 * MS)
-        [first] = await publish(channels, "a", 1)
-        await anyio.sleep(40 * MS)
-        [second] = await publish(channels, "a", 1)
+async def test_an_expired_channel_starts_again_with_another_epoch(
+    store: Store,
+) -> None:
+    channels = Channels(store, ttl=20 * MS)
+    [first] = await publish(channels, "a", 1)
+    await anyio.sleep(40 * MS)
+    [second] = await publish(channels, "a", 1)
     assert Id.of(first).epoch != Id.of(second).epoch
     assert offset(second) == 1
 
 
 @pytest.mark.parametrize("last", [None, "Ab3dE9xZ.1"])
-async def test_a_store_has_to_be_open(anyio_backend: str, last: str | None) -> None:
-    store = MemoryStore()
+async def test_a_store_has_to_be_open(
+    anyio_backend: str, new_store: Callable[[], Store], last: str | None
+) -> None:
+    store = new_store()
     channels = Channels(store)
     for opened in (False, True):
         with pytest.raises(RuntimeError, match=r"lifespan=store\.lifespan"):
@@ -1012,14 +1009,14 @@ async def test_a_store_has_to_be_open(anyio_backend: str, last: str | None) -> N
                 await channels.publish("a", 1)
 
 
-async def test_a_store_is_opened_once_at_a_time(store: MemoryStore) -> None:
+async def test_a_store_is_opened_once_at_a_time(store: Store) -> None:
     with pytest.raises(RuntimeError, match="open already"):
         async with store:
             pass
     assert await Channels(store).publish("a", 1)
 
 
-async def test_a_store_that_is_opened_again_is_empty(anyio_backend: str) -> None:
+async def test_a_memory_that_is_opened_again_is_empty(anyio_backend: str) -> None:
     store = MemoryStore()
     channels = Channels(store)
     async with store:
@@ -1032,8 +1029,10 @@ async def test_a_store_that_is_opened_again_is_empty(anyio_backend: str) -> None
     assert client.data == [2]
 
 
-async def test_a_store_that_closes_completes_its_streams(anyio_backend: str) -> None:
-    store = MemoryStore()
+async def test_a_store_that_closes_completes_its_streams(
+    anyio_backend: str, new_store: Callable[[], Store]
+) -> None:
+    store = new_store()
     channels = Channels(store)
     client = Subscriber(EventSourceResponse(channels.subscribe("a")))
     async with anyio.create_task_group() as tasks:
@@ -1046,9 +1045,9 @@ async def test_a_store_that_closes_completes_its_streams(anyio_backend: str) -> 
 
 
 async def test_the_lifespan_of_an_application_opens_the_store(
-    anyio_backend: str,
+    anyio_backend: str, new_store: Callable[[], Store]
 ) -> None:
-    store = MemoryStore()
+    store = new_store()
     channels = Channels(store)
     app = FastAPI(lifespan=store.lifespan)
     async with app.router.lifespan_context(app):
@@ -1143,13 +1142,14 @@ def cursors(own: str, others: str) -> st.SearchStrategy[bytes]:
     return st.one_of(text.map(lambda it: it.encode("utf-8", "replace")), st.binary())
 
 
+@pytest.mark.parametrize("make_store", STORES.values(), ids=STORES)
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @given(data=st.data())
 def test_any_last_event_id_is_answered_with_a_stream(
-    backend: str, data: st.DataObject
+    backend: str, make_store: Callable[[], Store], data: st.DataObject
 ) -> None:
     async def main() -> None:
-        async with MemoryStore() as store:
+        async with make_store() as store:
             await ask(Channels(store, history=3))
 
     async def ask(channels: Channels) -> None:

@@ -28,12 +28,12 @@ from fastapi_sse_fast import (
     shutdown,
 )
 from fastapi_sse_fast.runs import RunResult
-from fastapi_sse_fast.stores import MemoryStore
+from fastapi_sse_fast.stores import MemoryStore, Store
 
 from ..support.apps import KINDS, MS, OddError, logged
 from ..support.asgi import call
 from ..support.internals import nothing_for_the_collector
-from ..support.logs import Id, Subscriber, moved, offset, subscribed, until
+from ..support.logs import Id, Subscriber, Work, moved, offset, subscribed, until
 
 pytestmark = pytest.mark.anyio
 
@@ -47,44 +47,6 @@ def end_of(client: Subscriber) -> tuple[str, Any]:
     ends = [it for it in client.events if it.type in ("end", "error")]
     assert ends == [client.events[-1]]
     return ends[0].type, json.loads(ends[0].data)
-
-
-class Work:
-    """A generator function whose calls go step by step, as the test says."""
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self._steps: list[Any] = []
-        self._news = anyio.Event()
-
-    def step(self, *items: Any) -> None:
-        """Have it yield items."""
-        self._steps += items
-        self._news.set()
-
-    def finish(self) -> None:
-        self.step(StopAsyncIteration)
-
-    def fail(self, error: BaseException) -> None:
-        self.step(error)
-
-    async def __call__(self) -> AsyncIterator[Any]:
-        self.log.append("begun")
-        try:
-            while True:
-                await self._news.wait()
-                self._news = anyio.Event()
-                while self._steps:
-                    item = self._steps.pop(0)
-                    if item is StopAsyncIteration:
-                        return
-                    if isinstance(item, BaseException):
-                        raise item
-                    yield item
-        finally:
-            with anyio.CancelScope(shield=True):  # for trio
-                await anyio.sleep(MS)
-            self.log.append("closed")
 
 
 @pytest.fixture
@@ -116,7 +78,7 @@ async def ended(runs: Runs, name: str) -> str:
 
 
 async def test_a_run_is_read_from_its_first_event_to_its_end(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     class Token(BaseModel):
         text: str
@@ -145,7 +107,7 @@ async def test_a_run_is_read_from_its_first_event_to_its_end(
     assert client.complete
 
 
-async def test_json_is_spelled_as_the_runs_say(store: MemoryStore) -> None:
+async def test_json_is_spelled_as_the_runs_say(store: Store) -> None:
     async def items() -> AsyncIterator[Any]:
         yield {"n": [1, 2]}
 
@@ -155,7 +117,7 @@ async def test_json_is_spelled_as_the_runs_say(store: MemoryStore) -> None:
     assert [event.data for event in events] == ['{"n":[1,2]}', '{"status":"done"}']
 
 
-async def test_a_run_goes_on_without_its_client(store: MemoryStore, work: Work) -> None:
+async def test_a_run_goes_on_without_its_client(store: Store, work: Work) -> None:
     runs = Runs(store)
     run = await runs.start("a", work)
     async with subscribed(run.subscribe()) as client:
@@ -171,7 +133,7 @@ async def test_a_run_goes_on_without_its_client(store: MemoryStore, work: Work) 
     assert later.gaps == []
 
 
-async def test_a_run_needs_no_client(store: MemoryStore) -> None:
+async def test_a_run_needs_no_client(store: Store) -> None:
     runs = Runs(store)
     await runs.start("a", count, 1000)
     assert await ended(runs, "a") == "done"
@@ -180,7 +142,7 @@ async def test_a_run_needs_no_client(store: MemoryStore) -> None:
     assert client.data == list(range(1000))
 
 
-async def test_all_clients_get_the_same_bytes(store: MemoryStore, work: Work) -> None:
+async def test_all_clients_get_the_same_bytes(store: Store, work: Work) -> None:
     runs = Runs(store)
     run = await runs.start("a", work)
     async with subscribed(run.subscribe(), run.subscribe()) as first:
@@ -197,7 +159,7 @@ async def test_all_clients_get_the_same_bytes(store: MemoryStore, work: Work) ->
     assert end_of(last) == DONE
 
 
-async def test_a_run_is_resumed_anywhere(store: MemoryStore, work: Work) -> None:
+async def test_a_run_is_resumed_anywhere(store: Store, work: Work) -> None:
     runs = Runs(store)
     run = await runs.start("a", work)
     work.step(*range(10))
@@ -216,7 +178,7 @@ async def test_a_run_is_resumed_anywhere(store: MemoryStore, work: Work) -> None
         assert each.events == client.events[seen + 1 :]
 
 
-async def test_who_has_all_of_a_run_is_told_to_stop(store: MemoryStore) -> None:
+async def test_who_has_all_of_a_run_is_told_to_stop(store: Store) -> None:
     runs = Runs(store)
     assert (await runs.response("a")).status_code == 204
     assert (await runs.response("a", "Ab3dE9xZ.1")).status_code == 204
@@ -236,7 +198,7 @@ async def test_who_has_all_of_a_run_is_told_to_stop(store: MemoryStore) -> None:
     [("Ab3dE9xZ.1", "reset"), ("7", "unknown"), ("ahead", "unknown")],
 )
 async def test_a_cursor_that_is_none_of_the_run_gets_all_of_it(
-    store: MemoryStore, last: str, reason: str
+    store: Store, last: str, reason: str
 ) -> None:
     runs = Runs(store)
     run = await runs.start("a", count, 3)
@@ -251,7 +213,7 @@ async def test_a_cursor_that_is_none_of_the_run_gets_all_of_it(
     assert again.events[1:] == client.events
 
 
-async def test_the_next_run_of_a_name_is_another_one(store: MemoryStore) -> None:
+async def test_the_next_run_of_a_name_is_another_one(store: Store) -> None:
     runs = Runs(store)
     first = await runs.start("a", count, 1)
     async with subscribed(first.subscribe()) as client:
@@ -267,7 +229,7 @@ async def test_the_next_run_of_a_name_is_another_one(store: MemoryStore) -> None
     assert again.body == client.body
 
 
-async def test_a_run_of_large_events(store: MemoryStore) -> None:
+async def test_a_run_of_large_events(store: Store) -> None:
     items = ["x" * 400_000, "small", "ä" * 230_000]
 
     async def large() -> AsyncIterator[str]:
@@ -281,7 +243,7 @@ async def test_a_run_of_large_events(store: MemoryStore) -> None:
     assert [offset(id) for id in client.ids] == [1, 2, 3, 4]
 
 
-async def test_the_response_of_a_run_is_of_any_class(store: MemoryStore) -> None:
+async def test_the_response_of_a_run_is_of_any_class(store: Store) -> None:
     runs = Runs(store)
     await runs.start("a", count, 1)
     quick = EventSourceResponse.with_options(retry=7)
@@ -291,7 +253,7 @@ async def test_the_response_of_a_run_is_of_any_class(store: MemoryStore) -> None
     assert client.body.startswith(b"retry: 7\n")
 
 
-async def test_a_chat_of_three_routes(store: MemoryStore, work: Work) -> None:
+async def test_a_chat_of_three_routes(store: Store, work: Work) -> None:
     app = FastAPI()
     runs = Runs(store)
 
@@ -333,7 +295,7 @@ async def test_a_chat_of_three_routes(store: MemoryStore, work: Work) -> None:
 # OpenAI's wire
 
 
-async def test_openais_clients_see_no_ids_and_no_end(store: MemoryStore) -> None:
+async def test_openais_clients_see_no_ids_and_no_end(store: Store) -> None:
     runs = Runs(store)
     run = await runs.start("a", count, 2)
     async with subscribed(run.subscribe(wire="openai")) as client:
@@ -346,7 +308,7 @@ async def test_openais_clients_see_no_ids_and_no_end(store: MemoryStore) -> None
 
 
 async def test_openais_clients_see_no_end_of_a_run_that_is_cancelled(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     runs = Runs(store)
     run = await runs.start("a", forever)
@@ -360,9 +322,7 @@ async def test_openais_clients_see_no_end_of_a_run_that_is_cancelled(
     assert end_of(clients[1]) == CANCELLED
 
 
-async def test_openais_clients_see_errors_as_data(
-    store: MemoryStore, work: Work
-) -> None:
+async def test_openais_clients_see_errors_as_data(store: Store, work: Work) -> None:
     runs = Runs(store, on_error=lambda error: f"sorry: {error}")
     run = await runs.start("a", work)
     work.step("x")
@@ -379,7 +339,7 @@ async def test_openais_clients_see_errors_as_data(
 
 
 async def test_openais_clients_see_an_error_without_a_message_too(
-    store: MemoryStore, work: Work
+    store: Store, work: Work
 ) -> None:
     run = await Runs(store).start("a", work)
     work.fail(LookupError("secret"))
@@ -388,7 +348,7 @@ async def test_openais_clients_see_an_error_without_a_message_too(
     assert json.loads(event.data) == {"error": {"message": "failed", "code": "failed"}}
 
 
-async def test_a_cursor_of_openais_clients_is_no_gap(store: MemoryStore) -> None:
+async def test_a_cursor_of_openais_clients_is_no_gap(store: Store) -> None:
     runs = Runs(store)
     run = await runs.start("a", count, 2)
     async with subscribed(run.subscribe("7", wire="openai")) as client:
@@ -396,7 +356,7 @@ async def test_a_cursor_of_openais_clients_is_no_gap(store: MemoryStore) -> None
     assert client.body == b"data: 0\n\ndata: 1\n\n"
 
 
-async def test_an_unknown_wire(store: MemoryStore) -> None:
+async def test_an_unknown_wire(store: Store) -> None:
     runs = Runs(store)
     run = await runs.start("a", forever)
     with pytest.raises(ValueError, match="wire must be"):
@@ -408,7 +368,7 @@ async def test_an_unknown_wire(store: MemoryStore) -> None:
 # Cancelling
 
 
-async def test_a_run_is_cancelled(store: MemoryStore, work: Work) -> None:
+async def test_a_run_is_cancelled(store: Store, work: Work) -> None:
     runs = Runs(store)
     run = await runs.start("a", work)
     async with subscribed(run.subscribe(), run.subscribe()) as clients:
@@ -427,7 +387,7 @@ async def test_a_run_is_cancelled(store: MemoryStore, work: Work) -> None:
     assert await runs.status("a") == "cancelled"
 
 
-async def test_a_run_may_take_its_time_to_be_cancelled(store: MemoryStore) -> None:
+async def test_a_run_may_take_its_time_to_be_cancelled(store: Store) -> None:
     closing, close = anyio.Event(), anyio.Event()
 
     async def slow() -> AsyncIterator[int]:
@@ -454,7 +414,7 @@ async def test_a_run_may_take_its_time_to_be_cancelled(store: MemoryStore) -> No
     assert end_of(client) == CANCELLED
 
 
-async def test_a_run_is_cancelled_before_it_has_begun(store: MemoryStore) -> None:
+async def test_a_run_is_cancelled_before_it_has_begun(store: Store) -> None:
     runs = Runs(store)
     run = await runs.start("a", forever)
     assert await runs.cancel("a") is True
@@ -464,7 +424,7 @@ async def test_a_run_is_cancelled_before_it_has_begun(store: MemoryStore) -> Non
 
 
 async def test_a_run_that_goes_on_when_cancelled_is_given_up(
-    store: MemoryStore, caplog: pytest.LogCaptureFixture
+    store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     given_up = anyio.Event()
 
@@ -497,7 +457,7 @@ def store_waits_for_the_generator() -> bool:
 # A run of the same name
 
 
-async def test_a_run_exists_already(store: MemoryStore) -> None:
+async def test_a_run_exists_already(store: Store) -> None:
     runs = Runs(store)
     await runs.start("a", forever)
     with pytest.raises(RunExists, match="the run 'a' is running already") as raised:
@@ -510,7 +470,7 @@ async def test_a_run_exists_already(store: MemoryStore) -> None:
 
 
 async def test_who_attaches_gets_the_run_that_is_running(
-    store: MemoryStore, work: Work
+    store: Store, work: Work
 ) -> None:
     runs = Runs(store)
     first = await runs.start("a", work, if_running="attach")
@@ -526,7 +486,7 @@ async def test_who_attaches_gets_the_run_that_is_running(
 
 
 async def test_a_run_that_is_replaced_is_cancelled_first(
-    store: MemoryStore, work: Work
+    store: Store, work: Work
 ) -> None:
     runs = Runs(store)
     first = await runs.start("a", work, if_running="replace")
@@ -550,7 +510,7 @@ async def test_a_run_that_is_replaced_is_cancelled_first(
     assert log == [["begun", "closed"]]
 
 
-async def test_a_run_is_replaced_before_it_has_begun(store: MemoryStore) -> None:
+async def test_a_run_is_replaced_before_it_has_begun(store: Store) -> None:
     runs = Runs(store)
     first = await runs.start("a", forever)
     with anyio.fail_after(5):
@@ -561,7 +521,7 @@ async def test_a_run_is_replaced_before_it_has_begun(store: MemoryStore) -> None
     assert [end_of(client) for client in clients] == [CANCELLED, DONE]
 
 
-async def test_of_many_replacements_one_is_left(store: MemoryStore) -> None:
+async def test_of_many_replacements_one_is_left(store: Store) -> None:
     runs = Runs(store)
     made: list[Any] = []
 
@@ -581,13 +541,13 @@ async def test_of_many_replacements_one_is_left(store: MemoryStore) -> None:
     assert len({Id.of(client.last_event_id).epoch for client in clients}) == 10
 
 
-async def test_a_run_is_rejected_attached_or_replaced(store: MemoryStore) -> None:
+async def test_a_run_is_rejected_attached_or_replaced(store: Store) -> None:
     with pytest.raises(ValueError, match="if_running must be"):
         await Runs(store).start("a", forever, if_running="ignore")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [None, 7, b"a"])
-async def test_the_name_of_a_run_is_a_str(store: MemoryStore, name: Any) -> None:
+async def test_the_name_of_a_run_is_a_str(store: Store, name: Any) -> None:
     with pytest.raises(TypeError, match="must be a str"):
         await Runs(store).start(name, forever)
 
@@ -595,7 +555,7 @@ async def test_the_name_of_a_run_is_a_str(store: MemoryStore, name: Any) -> None
 # How it ends
 
 
-async def test_a_run_has_its_time(store: MemoryStore, work: Work) -> None:
+async def test_a_run_has_its_time(store: Store, work: Work) -> None:
     runs = Runs(store, timeout=100 * MS)
     run = await runs.start("a", work)
     async with subscribed(run.subscribe()) as client:
@@ -607,7 +567,7 @@ async def test_a_run_has_its_time(store: MemoryStore, work: Work) -> None:
     assert await runs.status("a") == "timeout"
 
 
-async def test_a_run_that_ends_in_time(store: MemoryStore) -> None:
+async def test_a_run_that_ends_in_time(store: Store) -> None:
     runs = Runs(store, timeout=60)
     run = await runs.start("a", count, 3)
     async with subscribed(run.subscribe()) as client:
@@ -615,7 +575,7 @@ async def test_a_run_that_ends_in_time(store: MemoryStore) -> None:
     assert end_of(client) == DONE
 
 
-async def test_what_ends_a_run_first_is_how_it_ends(store: MemoryStore) -> None:
+async def test_what_ends_a_run_first_is_how_it_ends(store: Store) -> None:
     """Cancelled in its time, it takes longer to close."""
 
     async def slow() -> AsyncIterator[int]:
@@ -637,7 +597,7 @@ async def test_what_ends_a_run_first_is_how_it_ends(store: MemoryStore) -> None:
 
 @pytest.mark.parametrize("error", [LookupError("secret"), OddError("secret")], ids=type)
 async def test_a_run_that_fails_says_no_more_to_clients(
-    store: MemoryStore,
+    store: Store,
     work: Work,
     caplog: pytest.LogCaptureFixture,
     error: BaseException,
@@ -661,7 +621,7 @@ async def test_a_run_that_fails_says_no_more_to_clients(
 
 
 async def test_what_cannot_be_encoded_fails_a_run(
-    store: MemoryStore, work: Work, caplog: pytest.LogCaptureFixture
+    store: Store, work: Work, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = await Runs(store).start("a", work)
     work.step(1, object())
@@ -682,7 +642,7 @@ async def test_what_cannot_be_encoded_fails_a_run(
 )
 @pytest.mark.parametrize("kind", KINDS)
 async def test_an_event_that_has_an_id_fails_a_run(
-    store: MemoryStore, caplog: pytest.LogCaptureFixture, kind: str, event: Any
+    store: Store, caplog: pytest.LogCaptureFixture, kind: str, event: Any
 ) -> None:
     async def items() -> AsyncIterator[Any]:
         yield 1
@@ -705,7 +665,7 @@ async def test_an_event_that_has_an_id_fails_a_run(
 
 
 async def test_the_application_chooses_what_clients_are_told_of_an_error(
-    store: MemoryStore, work: Work
+    store: Store, work: Work
 ) -> None:
     runs = Runs(store, on_error=lambda error: f"sorry: {error}")
     run = await runs.start("a", work)
@@ -725,7 +685,7 @@ def failing(error: Exception) -> str:
     ids=["None", "fails", "not encodable"],
 )
 async def test_without_a_message_clients_are_told_the_code(
-    store: MemoryStore,
+    store: Store,
     work: Work,
     caplog: pytest.LogCaptureFixture,
     on_error: Any,
@@ -744,7 +704,7 @@ async def test_without_a_message_clients_are_told_the_code(
 
 
 async def test_an_error_while_it_is_cancelled_fails_a_run(
-    store: MemoryStore, caplog: pytest.LogCaptureFixture
+    store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def items() -> AsyncIterator[int]:
         try:
@@ -765,7 +725,7 @@ async def test_an_error_while_it_is_cancelled_fails_a_run(
 
 @pytest.mark.parametrize("kind", ["async hook", "hook"])
 async def test_the_application_is_told_of_every_end(
-    store: MemoryStore, work: Work, kind: str
+    store: Store, work: Work, kind: str
 ) -> None:
     results: list[RunResult] = []
 
@@ -795,7 +755,7 @@ async def test_the_application_is_told_of_every_end(
 
 
 async def test_a_hook_that_fails_is_logged(
-    store: MemoryStore, caplog: pytest.LogCaptureFixture
+    store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     def hook(result: RunResult) -> None:
         raise ZeroDivisionError
@@ -812,9 +772,7 @@ async def test_a_hook_that_fails_is_logged(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_shutdown_ends_a_run_after_its_grace(
-    store: MemoryStore, kind: str
-) -> None:
+async def test_shutdown_ends_a_run_after_its_grace(store: Store, kind: str) -> None:
     closed: list[bool] = []
 
     async def items() -> AsyncIterator[int]:
@@ -846,7 +804,7 @@ async def test_shutdown_ends_a_run_after_its_grace(
     assert closed == [True]
 
 
-async def test_a_run_can_end_within_its_grace(store: MemoryStore, work: Work) -> None:
+async def test_a_run_can_end_within_its_grace(store: Store, work: Work) -> None:
     runs = Runs(store, shutdown_grace=5.0)
     run = await runs.start("a", work)
     async with (
@@ -869,7 +827,7 @@ async def test_a_run_can_end_within_its_grace(store: MemoryStore, work: Work) ->
 
 
 async def test_a_run_goes_on_for_as_long_as_the_server_waits(
-    store: MemoryStore, work: Work
+    store: Store, work: Work
 ) -> None:
     runs = Runs(store)
     run = await runs.start("a", work)
@@ -885,7 +843,9 @@ async def test_a_run_goes_on_for_as_long_as_the_server_waits(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_store_that_closes_ends_its_runs(anyio_backend: str, kind: str) -> None:
+async def test_a_store_that_closes_ends_its_runs(
+    anyio_backend: str, new_store: Callable[[], Store], kind: str
+) -> None:
     log: list[Any] = []
 
     async def items() -> AsyncIterator[int]:
@@ -906,7 +866,7 @@ async def test_a_store_that_closes_ends_its_runs(anyio_backend: str, kind: str) 
         finally:
             log.extend(["closing", "closed"])
 
-    store = MemoryStore()
+    store = new_store()
     runs = Runs(store, on_end=log.append)
     async with anyio.create_task_group() as tasks:
         async with store:
@@ -922,10 +882,10 @@ async def test_a_store_that_closes_ends_its_runs(anyio_backend: str, kind: str) 
 
 
 async def test_a_run_that_has_just_been_started_when_the_store_closes(
-    anyio_backend: str,
+    anyio_backend: str, new_store: Callable[[], Store]
 ) -> None:
     results: list[RunResult] = []
-    store = MemoryStore()
+    store = new_store()
     runs = Runs(store, on_end=results.append)
     async with store:
         run = await runs.start("a", forever)
@@ -935,8 +895,10 @@ async def test_a_run_that_has_just_been_started_when_the_store_closes(
     assert end_of(client) == ("error", {"code": "shutdown"})
 
 
-async def test_runs_need_an_open_store(anyio_backend: str) -> None:
-    runs = Runs(MemoryStore())
+async def test_runs_need_an_open_store(
+    anyio_backend: str, new_store: Callable[[], Store]
+) -> None:
+    runs = Runs(new_store())
     for ask in (
         lambda: runs.start("a", forever),
         lambda: runs.response("a"),
@@ -951,7 +913,7 @@ async def test_runs_need_an_open_store(anyio_backend: str) -> None:
 # What is run
 
 
-async def test_a_sync_generator_runs_in_threads(store: MemoryStore) -> None:
+async def test_a_sync_generator_runs_in_threads(store: Store) -> None:
     threads: set[int] = set()
 
     def items(most: int) -> Iterator[int]:
@@ -971,7 +933,7 @@ async def test_a_sync_generator_runs_in_threads(store: MemoryStore) -> None:
     assert threading.get_ident() not in threads
 
 
-async def test_a_sync_generator_is_cancelled(store: MemoryStore) -> None:
+async def test_a_sync_generator_is_cancelled(store: Store) -> None:
     closed: list[bool] = []
 
     def items() -> Iterator[int]:
@@ -992,7 +954,7 @@ async def test_a_sync_generator_is_cancelled(store: MemoryStore) -> None:
     assert closed == [True]
 
 
-async def test_a_method_and_a_bound_function_are_run(store: MemoryStore) -> None:
+async def test_a_method_and_a_bound_function_are_run(store: Store) -> None:
     class Model:
         async def answer(self, text: str, *, suffix: str = "") -> AsyncIterator[str]:
             yield text + suffix
@@ -1033,7 +995,7 @@ async def returns_a_generator() -> AsyncIterator[int]:
     ],
 )
 async def test_what_is_no_generator_function(
-    store: MemoryStore, make: Callable[[], Any], message: str
+    store: Store, make: Callable[[], Any], message: str
 ) -> None:
     runs = Runs(store)
     with pytest.raises(TypeError, match=message):
@@ -1042,7 +1004,7 @@ async def test_what_is_no_generator_function(
     assert (await runs.start("a", forever)).is_new
 
 
-async def test_wrong_arguments_start_nothing(store: MemoryStore) -> None:
+async def test_wrong_arguments_start_nothing(store: Store) -> None:
     runs = Runs(store)
     with pytest.raises(TypeError, match="count"):
         await runs.start("a", count)
@@ -1050,7 +1012,7 @@ async def test_wrong_arguments_start_nothing(store: MemoryStore) -> None:
 
 
 async def test_a_run_has_the_context_of_who_has_started_it(
-    store: MemoryStore,
+    store: Store,
 ) -> None:
     user = contextvars.ContextVar("user", default="nobody")
 
@@ -1074,7 +1036,7 @@ async def test_a_run_has_the_context_of_who_has_started_it(
     assert user.get() == "another"
 
 
-async def test_a_run_may_start_another_one_and_publish(store: MemoryStore) -> None:
+async def test_a_run_may_start_another_one_and_publish(store: Store) -> None:
     runs = Runs(store)
 
     async def outer() -> AsyncIterator[Any]:
@@ -1090,7 +1052,7 @@ async def test_a_run_may_start_another_one_and_publish(store: MemoryStore) -> No
 
 
 async def test_the_events_of_another_log_have_ids_that_are_refused(
-    store: MemoryStore, caplog: pytest.LogCaptureFixture
+    store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     runs = Runs(store)
 
@@ -1109,7 +1071,7 @@ async def test_the_events_of_another_log_have_ids_that_are_refused(
 # What is kept
 
 
-async def test_a_run_expires_after_its_end(store: MemoryStore, work: Work) -> None:
+async def test_a_run_expires_after_its_end(store: Store, work: Work) -> None:
     runs = Runs(store, ttl=200 * MS)
     run = await runs.start("a", work)
     await anyio.sleep(250 * MS)
@@ -1125,7 +1087,7 @@ async def test_a_run_expires_after_its_end(store: MemoryStore, work: Work) -> No
     assert await runs.cancel("a") is False
 
 
-async def test_a_run_that_is_being_read_does_not_expire(store: MemoryStore) -> None:
+async def test_a_run_that_is_being_read_does_not_expire(store: Store) -> None:
     runs = Runs(store, ttl=200 * MS)
     run = await runs.start("a", forever)
     async with subscribed(run.subscribe(), run.subscribe()) as clients:
@@ -1140,13 +1102,13 @@ async def test_a_run_that_is_being_read_does_not_expire(store: MemoryStore) -> N
     assert await runs.status("a") is None
 
 
-async def test_runs_and_channels_of_a_name_are_different(store: MemoryStore) -> None:
+async def test_runs_and_channels_of_a_name_are_different(store: Store) -> None:
     runs = Runs(store)
     await runs.start("a", forever)
     assert offset(await Channels(store).position("a")) == 0
 
 
-async def test_stats_of_runs(store: MemoryStore, work: Work) -> None:
+async def test_stats_of_runs(store: Store, work: Work) -> None:
     runs = Runs(store)
     assert runs.stats() == (0, 0, 0, 0, {})
     first = await runs.start("a", work)

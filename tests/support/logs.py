@@ -213,3 +213,41 @@ async def until(condition: Callable[[], object]) -> None:
     with anyio.fail_after(TIMEOUT):
         while not condition():
             await anyio.sleep(0.001)
+
+
+class Work:
+    """A generator function whose calls go step by step, as the test says."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self._steps: list[Any] = []
+        self._news = anyio.Event()
+
+    def step(self, *items: Any) -> None:
+        """Have it yield items."""
+        self._steps += items
+        self._news.set()
+
+    def finish(self) -> None:
+        self.step(StopAsyncIteration)
+
+    def fail(self, error: BaseException) -> None:
+        self.step(error)
+
+    async def __call__(self) -> AsyncIterator[Any]:
+        self.log.append("begun")
+        try:
+            while True:
+                await self._news.wait()
+                self._news = anyio.Event()
+                while self._steps:
+                    item = self._steps.pop(0)
+                    if item is StopAsyncIteration:
+                        return
+                    if isinstance(item, BaseException):
+                        raise item
+                    yield item
+        finally:
+            with anyio.CancelScope(shield=True):  # for trio
+                await anyio.sleep(0.001)
+            self.log.append("closed")

@@ -227,7 +227,7 @@ class MemoryStore:
         """End a run with its last event."""
         info.log.end(frame, without_id=without_id)
         kept = self._kept.get(name)
-        if kept is not None and kept.log is info.log:
+        if kept is not None and kept.log is info.log and kept.status == "running":
             kept.status = status
             kept.cancel_with = None
             kept.used_at = time.monotonic()
