@@ -241,7 +241,7 @@ async def test_the_error_of_a_task_is_raised_by_the_store(
             store.start_task(task)
             await anyio.sleep(1)
 
-    with pytest.raises(Exception, match="TaskGroup|nursery") as raised:
+    with pytest.raises(Exception, match=r"TaskGroup|nursery") as raised:
         await main()
     [error] = getattr(raised.value, "exceptions", [])
     assert isinstance(error, LookupError)
