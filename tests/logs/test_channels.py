@@ -31,7 +31,7 @@ from ..support.apps import MS, Summaries
 from ..support.asgi import call
 from ..support.eventsource import Event, parse
 from ..support.internals import nothing_for_the_collector
-from ..support.logs import Id, Subscriber, moved, offset, subscribed, until
+from ..support.logs import Id, Subscriber, cursors, moved, offset, subscribed, until
 from ..support.stores import STORES
 
 pytestmark = pytest.mark.anyio
@@ -792,6 +792,13 @@ async def test_a_subscription_has_the_options_of_a_stream(store: Store) -> None:
     assert summary.seconds_to_first_event is not None
 
 
+async def test_head_is_answered_without_a_subscription(store: Store) -> None:
+    channels = Channels(store)
+    reply = await call(EventSourceResponse(channels.subscribe("a")), method="HEAD")
+    assert (reply.status, reply.body, reply.complete) == (200, b"", True)
+    assert channels.stats() == (0, 0, 0, 0, {})
+
+
 async def test_a_gap_behind_the_line_of_retry(store: Store) -> None:
     channels = Channels(store)
     response = EventSourceResponse(channels.subscribe("a", "7"), retry=3000)
@@ -1119,27 +1126,6 @@ def test_the_last_event_id_is_in_the_schema() -> None:
         "last_event_id": "query",
     }
     assert not any(each["required"] for each in parameters)
-
-
-def cursors(own: str, others: str) -> st.SearchStrategy[bytes]:
-    """Return what clients may send, with real positions among it."""
-    offsets = st.one_of(
-        st.integers(min_value=0, max_value=12),
-        st.sampled_from([2**31, 2**32, 2**53, 2**63, 2**64 - 1, 2**64, 10**40]),
-    )
-    epochs = st.sampled_from(
-        [Id.of(own).epoch, Id.of(others).epoch, "Ab3dE9xZ", "a" * 32, "a" * 33, ""]
-    )
-    position = st.builds("{}.{}".format, epochs, offsets)
-    text = st.one_of(
-        position,
-        st.lists(position, max_size=9).map("~".join),
-        st.text(),
-        st.text("0123456789.~aA+- "),
-        st.just("9" * 10_000),
-        st.just("~" * 10_000),
-    )
-    return st.one_of(text.map(lambda it: it.encode("utf-8", "replace")), st.binary())
 
 
 @pytest.mark.parametrize("make_store", STORES.values(), ids=STORES)

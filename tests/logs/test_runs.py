@@ -15,6 +15,8 @@ import anyio.from_thread
 import anyio.lowlevel
 import pytest
 from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from fastapi_sse_fast import (
@@ -33,7 +35,17 @@ from fastapi_sse_fast.stores import MemoryStore, Store
 from ..support.apps import KINDS, MS, OddError, logged
 from ..support.asgi import call
 from ..support.internals import nothing_for_the_collector
-from ..support.logs import Id, Subscriber, Work, moved, offset, subscribed, until
+from ..support.logs import (
+    Id,
+    Subscriber,
+    Work,
+    cursors,
+    moved,
+    offset,
+    subscribed,
+    until,
+)
+from ..support.stores import STORES
 
 pytestmark = pytest.mark.anyio
 
@@ -211,6 +223,48 @@ async def test_a_cursor_that_is_none_of_the_run_gets_all_of_it(
     [gap] = again.gaps
     assert (gap["reason"], gap["missed"], offset(gap["id"])) == (reason, None, 0)
     assert again.events[1:] == client.events
+
+
+@pytest.mark.parametrize("make_store", STORES.values(), ids=STORES)
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@given(data=st.data())
+def test_any_last_event_id_is_answered_with_the_run_alone(
+    backend: str, make_store: Callable[[], Store], data: st.DataObject
+) -> None:
+    async def main() -> None:
+        async with make_store() as store:
+            await ask(Runs(store))
+
+    async def ask(runs: Runs) -> None:
+        ids = []
+        for name in ("own", "other"):
+            run = await runs.start(name, repeat, name, 3)
+            async with subscribed(run.subscribe()) as client:
+                await client.to_end()
+            ids.append(client.last_event_id)
+        last = data.draw(cursors(*ids)).decode("latin-1")
+        response = await runs.response("own", last)
+        if response.status_code == 204:
+            assert last == ids[0]
+            return
+        async with subscribed(response) as client:
+            await client.to_end()
+        assert (client.status, client.error) == (200, None)
+        assert end_of(client) == DONE
+        assert set(client.data) <= {"own"}
+        assert len(client.gaps) <= 1
+        offsets = [offset(id) for id in client.ids[len(client.gaps) :]]
+        assert offsets == list(range(offsets[0], 5))
+        if client.gaps:
+            assert offset(client.gaps[0]["id"]) == 0
+            assert offsets[0] == 1
+
+    anyio.run(main, backend=backend)
+
+
+async def repeat(item: str, times: int) -> AsyncIterator[str]:
+    for _ in range(times):
+        yield item
 
 
 async def test_the_next_run_of_a_name_is_another_one(store: Store) -> None:
@@ -424,7 +478,7 @@ async def test_a_run_is_cancelled_before_it_has_begun(store: Store) -> None:
 
 
 async def test_a_run_that_goes_on_when_cancelled_is_given_up(
-    store: Store, caplog: pytest.LogCaptureFixture
+    store: Store, anyio_backend: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     given_up = anyio.Event()
 
@@ -438,20 +492,13 @@ async def test_a_run_that_goes_on_when_cancelled_is_given_up(
     async with subscribed(run.subscribe()) as client:
         await client.has(1)
         await runs.cancel("a")
-        if store_waits_for_the_generator():
+        if anyio_backend == "trio":  # a nursery waits for its tasks
             await anyio.sleep(40 * MS)
             given_up.set()
         await client.to_end()
     given_up.set()
     assert end_of(client) == CANCELLED
     assert "did not close within 0.02 seconds" in logged(caplog)[0][0]
-
-
-def store_waits_for_the_generator() -> bool:
-    """A nursery of trio waits for its tasks, whatever they do."""
-    import sniffio
-
-    return sniffio.current_async_library() == "trio"
 
 
 # A run of the same name

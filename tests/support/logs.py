@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 import anyio
+from hypothesis import strategies as st
 
 from fastapi_sse_fast import EventSourceResponse, Subscription
 
@@ -251,3 +252,24 @@ class Work:
             with anyio.CancelScope(shield=True):  # for trio
                 await anyio.sleep(0.001)
             self.log.append("closed")
+
+
+def cursors(own: str, others: str) -> st.SearchStrategy[bytes]:
+    """Return what clients may send, with real positions among it."""
+    offsets = st.one_of(
+        st.integers(min_value=0, max_value=12),
+        st.sampled_from([2**31, 2**32, 2**53, 2**63, 2**64 - 1, 2**64, 10**40]),
+    )
+    epochs = st.sampled_from(
+        [Id.of(own).epoch, Id.of(others).epoch, "Ab3dE9xZ", "a" * 32, "a" * 33, ""]
+    )
+    position = st.builds("{}.{}".format, epochs, offsets)
+    text = st.one_of(
+        position,
+        st.lists(position, max_size=9).map("~".join),
+        st.text(),
+        st.text("0123456789.~aA+- "),
+        st.just("9" * 10_000),
+        st.just("~" * 10_000),
+    )
+    return st.one_of(text.map(lambda it: it.encode("utf-8", "replace")), st.binary())
