@@ -104,11 +104,11 @@ impl Sender {
         Ok(false)
     }
 
-    /// Have the outlet raise an error.
+    /// Hand an error to the outlet, which raises it.
     ///
     /// # Errors
     ///
-    /// `KeyboardInterrupt` and `SystemExit`, which are raised here.
+    /// `KeyboardInterrupt` and `SystemExit`, which are for the event loop.
     pub(crate) fn fail(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
         if is_for_the_loop(py, &error) {
             return Err(error);

@@ -222,7 +222,7 @@ class Runs:
         if info.is_new:
             self._running[name] = info.log
             running = _Running(self, self._store, key, name, info, items)
-            # At once: it can be cancelled before its task has begun.
+            # Before its task starts, because the run can be cancelled from now on.
             self._store.own_run(key, info, running.cancel)
             self._store.start_task(running.run)
         return Run(self, name, info)
@@ -313,9 +313,9 @@ class _Running:
         self._name = name
         self._info = info
         self._items = items
-        # While it is open. It knows `_send`, and so this.
+        # Set only while the stream is open, because the stream refers to `_send`.
         self._stream: Stream | None = None
-        # Why it is ended before its generator.
+        # How the run ends if something ends it before its generator returns.
         self._ends_for: RunStatus | None = None
 
     async def run(self) -> None:
@@ -348,14 +348,14 @@ class _Running:
         finally:
             self._stream = None
             try:
-                # Also where the store cancels it.
+                # The store may have cancelled this task.
                 with anyio.CancelScope(shield=True):
                     await self._end(status, error)
             finally:
                 del error  # which has this frame in its traceback: a cycle
 
     def cancel(self) -> None:
-        """End the run, now or as soon as it has begun."""
+        """End the run now, or as soon as its stream is open."""
         self._end_for("cancelled")
 
     def _end_for(self, status: RunStatus) -> None:
@@ -364,7 +364,7 @@ class _Running:
             self._stream.end()
 
     async def _watch(self, stream: Stream) -> None:
-        await anyio.lowlevel.checkpoint()  # the stream opens meanwhile
+        await anyio.lowlevel.checkpoint()  # the stream opens in the meantime
         self._stream = stream
         if self._ends_for is not None:
             stream.end()
@@ -388,7 +388,7 @@ class _Running:
         frame, without_id = self._last_frames(status, error)
         try:
             await self._store.end_run(self._key, self._info, status, frame, without_id)
-        except Exception:  # is not to end the other runs of the store
+        except Exception:  # must not end the other runs of the store
             logger.exception("the end of the run %r was not stored", self._name)
         if runs._running.get(self._name) is self._info.log:
             del runs._running[self._name]
@@ -401,7 +401,7 @@ class _Running:
     def _last_frames(
         self, status: RunStatus, error: Exception | None
     ) -> tuple[bytes, bytes]:
-        """Return the last event, and what readers without positions get instead."""
+        """Return the last event, and what readers without ids get instead of it."""
         json, on_error = self._runs._options.json, self._runs._on_error
         if status in ("done", "cancelled"):
             end = EncodedEvent(event="end", data={"status": status}, json=json)

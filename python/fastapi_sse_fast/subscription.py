@@ -83,13 +83,15 @@ class Subscription(AsyncIterable[EncodedEvent]):
         self._json = json
         self._with_ids = with_ids
         self._logs: list[EventLog] | None = None
-        # Where it begins, and what the client is sent first.
+        # Where the subscription begins, and what it sends first. Known once it is open.
         self._cursors: list[int] = []
         self._opening = b""
         self._ends_at_once = False
 
     async def open(self) -> None:
-        """Find the logs, and where to begin. Called by what streams the subscription.
+        """Find the logs, and decide where to begin.
+
+        Called before the first event is asked for.
 
         Raises:
             Exception: What `on_gap` raises.
@@ -163,7 +165,7 @@ class Subscription(AsyncIterable[EncodedEvent]):
         return self._told(Gap("overflow", requested, missed, position))
 
     def _told(self, gap: Gap) -> tuple[bytes, bool]:
-        """Return what tells the client of a gap, and whether the stream then ends."""
+        """Return the frames that report a gap, and whether the stream then ends."""
         self._readings.gaps[gap.reason] += 1
         if not self._with_ids:
             return b"", False
@@ -204,8 +206,9 @@ def _position(logs: Sequence[EventLog], cursors: Sequence[int]) -> str:
 class _Events(AsyncIterator[EncodedEvent]):
     """The events of a subscription one by one.
 
-    No generator: one that a `break` leaves would keep its reader until it is collected,
-    and trio warns of that.
+    This is a class and not an async generator. A `break` in a loop over a generator
+    leaves the generator to the garbage collector, together with its reader, and trio
+    warns about that.
     """
 
     def __init__(self, subscription: Subscription) -> None:

@@ -36,7 +36,7 @@ struct State {
     is_over: bool,
     readers: BTreeMap<u64, Py<LogReader>>,
     next_reader: u64,
-    /// When the last reader was detached, or since when there has been none.
+    /// When the last reader was detached, or when the log was made.
     unread_since: Instant,
     delivery: Delivery,
     /// What a reader has taken last: the next one is most often at the same cursor.

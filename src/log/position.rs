@@ -54,7 +54,7 @@ pub(crate) fn write(out: &mut String, epoch: &str, offset: u64) {
 pub(crate) fn parse_last_event_id<'a>(
     text: &'a Bound<'_, PyString>,
 ) -> Option<Vec<(&'a str, u64)>> {
-    // A `str` with a surrogate has no UTF-8.
+    // A `str` with a lone surrogate cannot be encoded as UTF-8.
     let positions = Position::parse_all(text.to_str().ok()?)?;
     Some(positions.iter().map(|it| (it.epoch, it.offset)).collect())
 }

@@ -23,8 +23,8 @@ pub(crate) struct LogReader {
     most_bytes: usize,
     with_ids: bool,
     /// Called where frames are missing, with the position before them, their number and the
-    /// position behind them. Returns what tells the client, and whether the stream ends then.
-    /// It does not know the reader: the two would keep each other.
+    /// position after them. Returns the frames that report the gap, and whether the stream ends
+    /// after them. It must not refer to the reader, which would be a reference cycle.
     gap: Py<PyAny>,
     state: Mutex<State>,
 }
@@ -41,7 +41,7 @@ struct State {
     /// By which numbers the logs know the reader.
     numbers: Vec<u64>,
     progress: Progress,
-    /// What was taken last ends inside an event.
+    /// The bytes that were taken last end inside an event.
     mid_event: bool,
     /// Nothing follows the parts.
     ends: bool,
@@ -192,7 +192,7 @@ impl LogReader {
         self.lock().progress.seconds_idle()
     }
 
-    /// Whether what was taken last ends inside an event, which is so large that it is sent in parts.
+    /// Whether the bytes that were taken last end inside an event, which is sent in parts.
     #[getter]
     fn mid_event(&self) -> bool {
         self.lock().mid_event
@@ -231,7 +231,7 @@ impl LogReader {
         let Some(sender) = sender else {
             return Ok(());
         };
-        // What the application does about a gap fails: that concerns this stream alone.
+        // If `on_gap` fails, this stream fails, and no other one.
         if let Err(error) = sender.flush(py, self) {
             return sender.fail(py, error);
         }

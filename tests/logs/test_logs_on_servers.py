@@ -65,6 +65,26 @@ def test_200_subscribers_get_everything_in_order(config: dict[str, Any]) -> None
         wait_until(lambda: logs.channels.stats().subscribers == 0)
 
 
+@pytest.mark.parametrize("name", ["hypercorn-trio", "gunicorn-uvloop", "granian"])
+def test_a_channel_and_a_run_on_other_servers(name: str) -> None:
+    with serve_process(name, "tests.support.logs_app:app", "/ready") as server:
+        port = server.port
+        with Client(port, "/events") as client:
+            client.read_until(b"id: ")
+            ids = publish(port, 1, 20)
+            events = parse(client.read_until(end_of(20))).events
+        assert [event.last_event_id for event in events] == ids
+        with Client(port, f"/events?last_event_id={ids[9]}") as client:
+            events = parse(client.read_until(end_of(20))).events
+        assert [event.last_event_id for event in events] == ids[10:]
+        post(port, "/run")
+        with Client(port, "/run") as client:
+            client.read_until(b"begun")
+        wait_until(lambda: server.said.count("closed disconnected") == 4)
+        assert "run" not in "".join(server.said)
+        assert "Traceback" not in "".join(server.log)
+
+
 def test_a_client_that_does_not_read_costs_nobody_anything() -> None:
     logs = Logs(history=20)
     with (

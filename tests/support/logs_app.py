@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 from fastapi import FastAPI
 from starlette.responses import Response
 
@@ -55,7 +56,7 @@ class Logs:
         for number in range(first, first + count):
             event = EncodedEvent(data=number, comment="x" * size if size else None)
             ids.append(await self.channels.publish("a", event))
-            await asyncio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         return ids
 
     async def tasks(self) -> int:
