@@ -31,7 +31,16 @@ from ..support.apps import MS, Summaries
 from ..support.asgi import call
 from ..support.eventsource import Event, parse
 from ..support.internals import nothing_for_the_collector
-from ..support.logs import Id, Subscriber, cursors, moved, offset, subscribed, until
+from ..support.logs import (
+    TIMEOUT,
+    Id,
+    Subscriber,
+    cursors,
+    moved,
+    offset,
+    subscribed,
+    until,
+)
 from ..support.stores import STORES
 
 pytestmark = pytest.mark.anyio
@@ -440,7 +449,7 @@ async def test_a_publisher_does_not_wait_for_a_subscriber(store: Store) -> None:
         frozen, quick = clients
         frozen.freeze()
         for number in range(100):
-            with anyio.fail_after(5):
+            with anyio.fail_after(TIMEOUT):
                 await channels.publish("a", [number, "x" * 100])
             await quick.has(number + 1)
         assert len(frozen.events) == 0

@@ -36,6 +36,7 @@ from ..support.apps import KINDS, MS, OddError, logged
 from ..support.asgi import call
 from ..support.internals import nothing_for_the_collector
 from ..support.logs import (
+    TIMEOUT,
     Id,
     Subscriber,
     Work,
@@ -79,7 +80,7 @@ async def forever() -> AsyncIterator[int]:
 
 async def ended(runs: Runs, name: str) -> str:
     """Wait for the end of a run, and return how it has ended."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(TIMEOUT):
         while (status := await runs.status(name)) == "running":
             await anyio.sleep(MS)
     assert status is not None
@@ -560,7 +561,7 @@ async def test_a_run_that_is_replaced_is_cancelled_first(
 async def test_a_run_is_replaced_before_it_has_begun(store: Store) -> None:
     runs = Runs(store)
     first = await runs.start("a", forever)
-    with anyio.fail_after(5):
+    with anyio.fail_after(TIMEOUT):
         second = await runs.start("a", count, 1, if_running="replace")
     async with subscribed(first.subscribe(), second.subscribe()) as clients:
         for client in clients:
@@ -575,7 +576,7 @@ async def test_of_many_replacements_one_is_left(store: Store) -> None:
     async def replace() -> None:
         made.append(await runs.start("a", forever, if_running="replace"))
 
-    with anyio.fail_after(10):
+    with anyio.fail_after(TIMEOUT):
         async with anyio.create_task_group() as tasks:
             for _ in range(10):
                 tasks.start_soon(replace)
@@ -914,7 +915,12 @@ async def test_a_store_that_closes_ends_its_runs(
             log.extend(["closing", "closed"])
 
     store = new_store()
-    runs = Runs(store, on_end=log.append)
+
+    async def on_end(result: RunResult) -> None:
+        await anyio.lowlevel.checkpoint()
+        log.append(result)
+
+    runs = Runs(store, on_end=on_end)
     async with anyio.create_task_group() as tasks:
         async with store:
             run = await runs.start("a", items if kind == "async" else sync_items)
@@ -1220,8 +1226,9 @@ def test_a_run_leaves_nothing_to_the_collector(
                 await runs.cancel("a")
             await client.to_end()
         assert end_of(client)[1].popitem()[1] == ending
-        while await runs.status("a") is not None:
-            await anyio.sleep(MS)
+        with anyio.fail_after(TIMEOUT):
+            while await runs.status("a") is not None:
+                await anyio.sleep(MS)
         assert runs.stats().subscribers == 0
 
     anyio.run(main)

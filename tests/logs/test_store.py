@@ -43,7 +43,7 @@ from fastapi_sse_fast.stores import History, Store
 from ..support.apps import MS
 from ..support.eventsource import parse
 from ..support.interleavings import Gates, walk
-from ..support.logs import ID, Id, Subscriber, Work, offset
+from ..support.logs import ID, TIMEOUT, Id, Subscriber, Work, offset
 from ..support.stores import STORES, GatedStore
 
 pytestmark = pytest.mark.anyio
@@ -267,7 +267,7 @@ async def test_a_run_whose_end_is_not_stored_ends_no_other_run(
     await other.start("b", endless)
     runs = Runs(FailingStore(store, nothing))
     await runs.start("a", items)
-    with anyio.fail_after(5):
+    with anyio.fail_after(TIMEOUT):
         while runs.stats().running:
             await anyio.sleep(MS)
     assert "the end of the run 'a' was not stored" in caplog.text
@@ -425,7 +425,7 @@ class Logs(RuleBasedStateMachine):
 
     def call(self, function: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         async def called() -> Any:
-            with anyio.fail_after(10):
+            with anyio.fail_after(TIMEOUT):
                 return await function(*args)
 
         return self.portal.call(called)

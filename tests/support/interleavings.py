@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 import anyio
 import anyio.lowlevel
 
+from .logs import TIMEOUT
+
 TURNS = 12
 """Turns of the event loop until nothing moves any more, but for what is at a gate."""
 
@@ -107,7 +109,7 @@ def _run(
     backend: str,
 ) -> None:
     async def main() -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(TIMEOUT):
             await scenario(gates)
 
     try:
