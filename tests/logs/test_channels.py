@@ -285,6 +285,8 @@ async def test_a_retry_with_the_same_key_publishes_nothing(store: Store) -> None
 
 async def test_keys_are_those_of_a_channel(store: Store) -> None:
     channels = Channels(store)
+    for name in "ab":
+        await channels.position(name)
     ids = [await channels.publish(name, 1, dedupe="k") for name in "ab"]
     assert Id.of(ids[0]).epoch != Id.of(ids[1]).epoch
     assert [offset(id) for id in ids] == [1, 1]

@@ -298,6 +298,15 @@ async def test_a_run_of_large_events(store: Store) -> None:
     assert [offset(id) for id in client.ids] == [1, 2, 3, 4]
 
 
+async def test_a_stream_that_is_over_at_once_does_not_read(store: Store) -> None:
+    runs = Runs(store)
+    await runs.start("a", count, 1)
+    await ended(runs, "a")
+    reply = await call(await runs.response("a"))
+    assert reply.complete
+    assert runs.stats().subscribers == 0
+
+
 async def test_the_response_of_a_run_is_of_any_class(store: Store) -> None:
     runs = Runs(store)
     await runs.start("a", count, 1)

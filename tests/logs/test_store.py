@@ -103,6 +103,7 @@ async def test_frames_with_an_id_are_refused_as_a_whole(store: Store) -> None:
 
 
 async def test_frames_of_a_known_key_are_not_appended_again(store: Store) -> None:
+    await store.log("b", HISTORY)
     first = await store.append("a", frame(1) + frame(2), HISTORY, "k")
     assert offset(first) == 2
     assert await store.append("a", frame(1) + frame(2), HISTORY, "k") == first
