@@ -54,7 +54,10 @@ async def publish(channels: Channels, name: str, *items: Any) -> list[str]:
 # Order and positions
 
 
-async def test_events_arrive_in_the_order_of_publishing(store: Store) -> None:
+@pytest.mark.parametrize("waits", [False, True], ids=["sends at once", "sends wait"])
+async def test_events_arrive_in_the_order_of_publishing(
+    store: Store, waits: bool
+) -> None:
     channels = Channels(store)
     published: list[tuple[str, int]] = []
 
@@ -64,6 +67,7 @@ async def test_events_arrive_in_the_order_of_publishing(store: Store) -> None:
             await anyio.lowlevel.checkpoint()
 
     async with subscribed(*(channels.subscribe("a") for _ in range(3))) as clients:
+        clients[1].waits = waits
         async with anyio.create_task_group() as tasks:
             for first in (0, 100, 200):
                 tasks.start_soon(publish_from, first)
@@ -73,6 +77,19 @@ async def test_events_arrive_in_the_order_of_publishing(store: Store) -> None:
     ids = [Id.of(id) for id, _ in published]
     assert [id.offset for id in ids] == list(range(1, 61))
     assert len({id.epoch for id in ids}) == 1
+
+
+async def test_so_many_subscribers_that_they_are_served_in_several_turns(
+    store: Store,
+) -> None:
+    channels = Channels(store)
+    subscriptions = [channels.subscribe("a") for _ in range(300)]
+    async with subscribed(*subscriptions) as clients:
+        for number in range(3):
+            await publish(channels, "a", number)
+        for client in clients:
+            await client.has(3)
+            assert client.data == [0, 1, 2]
 
 
 async def test_a_frame_is_its_id_and_what_was_published(store: Store) -> None:

@@ -63,6 +63,8 @@ class Subscriber:
         chunks: What has been sent, piece by piece.
         complete: Whether the response is complete.
         error: What the application has raised.
+        waits: Whether each send waits for a moment. Otherwise, it is over in the step
+            in which it begins, unless the client is frozen.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Subscriber:
         self.complete = False
         self.is_over = False
         self.error: Exception | None = None
+        self.waits = False
 
     # What the browser has
 
@@ -159,7 +162,8 @@ class Subscriber:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: dict[str, Any]) -> None:
-        await self._takes.wait()
+        if self.waits or not self._takes.is_set():
+            await self._takes.wait()
         if message["type"] == "http.response.start":
             self.status = message["status"]
         else:
