@@ -134,12 +134,7 @@ class Channels:
             ValueError: There is no name, or there are too many, or one twice.
             TypeError: A name is not a `str`.
         """
-        chosen = sorted([names] if isinstance(names, str) else names)
-        if not 1 <= len(chosen) <= MOST_NAMES or len({*chosen}) < len(chosen):
-            raise ValueError(
-                f"a subscription is of 1 to {MOST_NAMES} different channels, not "
-                f"{chosen!r}"
-            )
+        chosen = _sorted(names)
         logs = [_log_of(name) for name in chosen]
         return Subscription(
             functools.partial(self._open, logs),
@@ -151,13 +146,22 @@ class Channels:
             json=self._json,
         )
 
-    async def position(self, name: str) -> str:
-        """Return the position of the newest event of a channel.
+    async def position(self, names: str | Sequence[str]) -> str:
+        """Return the position of the newest event of one or several channels.
 
-        Put it into a page together with the state that it belongs to: a subscription
-        from there misses nothing that comes after.
+        Call it before you read the state that a page shows, and send both to the page:
+        a subscription from there misses nothing that is published afterwards.
+
+        Args:
+            names: The channels that the page will subscribe to.
+
+        Raises:
+            ValueError: There is no name, or there are too many, or one twice.
+            TypeError: A name is not a `str`.
         """
-        return (await self._store.log(_log_of(name), self._history)).position()
+        logs = [_log_of(name) for name in _sorted(names)]
+        opened = [await self._store.log(log, self._history) for log in logs]
+        return "~".join(log.position() for log in opened)
 
     def stats(self) -> ChannelStats:
         """Return what happens in the channels of this process."""
@@ -177,6 +181,16 @@ class Channels:
 
     def _read_logs(self) -> dict[str, EventLog]:
         return {name: log for name, log in self._logs.items() if log.readers}
+
+
+def _sorted(names: str | Sequence[str]) -> list[str]:
+    """Return the names of channels in the order that positions have."""
+    chosen = sorted([names] if isinstance(names, str) else names)
+    if not 1 <= len(chosen) <= MOST_NAMES or len({*chosen}) < len(chosen):
+        raise ValueError(
+            f"a subscription is of 1 to {MOST_NAMES} different channels, not {chosen!r}"
+        )
+    return chosen
 
 
 def _log_of(name: str) -> str:

@@ -218,7 +218,7 @@ class Runs:
         try:
             info = await self._store.start_run(key, self._history, if_running)
         except RunExists:
-            raise RunExists(name) from None
+            raise RunExists(name) from None  # the store knows it by its key
         if info.is_new:
             self._running[name] = info.log
             running = _Running(self, self._store, key, name, info, items)
