@@ -2,30 +2,34 @@
 
 The Python blocks under one heading of a page run in order in one namespace. A block
 with prompts runs as a doctest. `console` blocks show the output of curl; here the test
-calls the application of that namespace instead.
+calls the application of that namespace instead, inside its lifespan.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import doctest
 import functools
 import importlib
+import math
 import pkgutil
 import re
 import shlex
-from collections.abc import Iterator
+import string
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from starlette.testclient import TestClient
 
 import fastapi_sse_fast
 from fastapi_sse_fast import StreamOptions
 
-from ..support.asgi import fetch
+from ..support.asgi import Reply, call
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(fastapi_sse_fast.__file__).parent
@@ -113,19 +117,45 @@ def test_the_blocks_of_a_section_run(
         if any(text in block.text for block in section.blocks):
             pytest.importorskip(module, exc_type=ImportError)
     monkeypatch.setenv("OPENAI_API_KEY", "none")  # which its client asks for
+    monkeypatch.setattr("fastapi_sse_fast.stores.memory.new_epoch", epochs().__next__)
     namespace: dict[str, Any] = {"__name__": "main"}
-    for block in section.blocks:
-        if block.language == "console":
-            run_curl(block, namespace)
-        elif block.language != "python":
-            assert block.language in NOT_RUN, f"{section.page}:{block.line}"
-        elif ">>> " in block.text:
-            run_doctest(block, section.page, namespace)
-        else:
-            # Empty lines before the block make errors show the right line of the page.
-            source = "\n" * block.line + block.text
-            code = compile(source, section.page, "exec", dont_inherit=True)
-            exec(code, namespace)
+    callers: dict[Any, Caller] = {}
+    with contextlib.ExitStack() as stack:
+        for block in section.blocks:
+            if block.language == "console":
+                app = namespace["app"]
+                if app not in callers:
+                    callers[app] = start(app, stack)
+                run_curl(block, callers[app])
+            elif block.language != "python":
+                assert block.language in NOT_RUN, f"{section.page}:{block.line}"
+            elif ">>> " in block.text:
+                run_doctest(block, section.page, namespace)
+            else:
+                # Empty lines before the block make errors show its line of the page.
+                source = "\n" * block.line + block.text
+                code = compile(source, section.page, "exec", dont_inherit=True)
+                exec(code, namespace)
+
+
+def epochs() -> Iterator[str]:
+    """Yield what positions begin with: the same for each section."""
+    return (f"{letter}b3dE9xZ" for letter in string.ascii_uppercase)
+
+
+Caller = Callable[..., Reply]
+
+
+def start(app: Any, stack: contextlib.ExitStack) -> Caller:
+    """Run the lifespan of an application, and return what sends requests to it."""
+    portal = stack.enter_context(TestClient(app)).portal
+    assert portal is not None
+
+    def caller(path: str, **more: Any) -> Reply:
+        reply: Reply = portal.call(functools.partial(call, app, path, **more))
+        return reply
+
+    return caller
 
 
 def run_doctest(block: Block, page: Path, namespace: dict[str, Any]) -> None:
@@ -139,12 +169,14 @@ def run_doctest(block: Block, page: Path, namespace: dict[str, Any]) -> None:
 CURL = argparse.ArgumentParser("curl")
 CURL.add_argument("url")
 CURL.add_argument("-N", action="store_true")
+CURL.add_argument("-s", action="store_true")
+CURL.add_argument("--max-time", type=float, default=math.inf)
 CURL.add_argument("-H", dest="headers", action="append", default=[])
 CURL.add_argument("-d", dest="data")
 CURL.add_argument("-w", dest="write_out", default="")
 
 
-def run_curl(block: Block, namespace: dict[str, Any]) -> None:
+def run_curl(block: Block, caller: Caller) -> None:
     """Compare the response of the application with the output in the block."""
     commands = re.split(r"^\$ curl ", block.text, flags=re.M)
     assert commands.pop(0) == ""
@@ -152,18 +184,18 @@ def run_curl(block: Block, namespace: dict[str, Any]) -> None:
         command, _, printed = re.sub(r"\\\n *", "", text).partition("\n")
         options = CURL.parse_args(shlex.split(command))
         pairs = [header.split(": ") for header in options.headers]
-        reply = fetch(
-            namespace["app"],
+        reply = caller(
             options.url.removeprefix("http://127.0.0.1:8000"),
             method="GET" if options.data is None else "POST",
             headers=[(b"host", b"127.0.0.1:8000")]
             + [(name.lower().encode(), value.encode()) for name, value in pairs],
             body=(options.data or "").encode(),
+            max_time=options.max_time,
         )
         expected = reply.body.decode().replace("\r\n", "\n")
         code = options.write_out.replace("%{http_code}", str(reply.status))
         expected += code.replace("\\n", "\n")
-        if not reply.complete:
+        if not reply.complete and not options.s:
             expected += (
                 "curl: (18) transfer closed with outstanding read data remaining"
             )

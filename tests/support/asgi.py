@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,12 +66,13 @@ async def call(
     disconnect_after: int | None = None,
     disconnect_at: anyio.Event | None = None,
     freeze_after: int | None = None,
+    max_time: float = math.inf,
     **more: Any,
 ) -> Reply:
     """Make a request and return its reply.
 
-    The client can disconnect after a number of body messages or when an event is set,
-    and it can stop reading after a number of body messages.
+    The client can disconnect after a number of body messages, when an event is set, or
+    after some seconds, and it can stop reading after a number of body messages.
     """
     reply = Reply()
     leave = disconnect_at or anyio.Event()
@@ -81,7 +83,8 @@ async def call(
         if not requested:
             requested = True
             return {"type": "http.request", "body": body, "more_body": False}
-        await leave.wait()
+        with anyio.move_on_after(max_time):
+            await leave.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
