@@ -171,6 +171,7 @@ CURL.add_argument("url")
 CURL.add_argument("-N", action="store_true")
 CURL.add_argument("-s", action="store_true")
 CURL.add_argument("--max-time", type=float, default=math.inf)
+CURL.add_argument("-X", dest="method")
 CURL.add_argument("-H", dest="headers", action="append", default=[])
 CURL.add_argument("-d", dest="data")
 CURL.add_argument("-w", dest="write_out", default="")
@@ -186,7 +187,7 @@ def run_curl(block: Block, caller: Caller) -> None:
         pairs = [header.split(": ") for header in options.headers]
         reply = caller(
             options.url.removeprefix("http://127.0.0.1:8000"),
-            method="GET" if options.data is None else "POST",
+            method=options.method or ("GET" if options.data is None else "POST"),
             headers=[(b"host", b"127.0.0.1:8000")]
             + [(name.lower().encode(), value.encode()) for name, value in pairs],
             body=(options.data or "").encode(),
