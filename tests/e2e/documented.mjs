@@ -33,6 +33,16 @@ async function visit({ url, steps }) {
 
   const actions = {
     click: (name) => page.getByRole("button", { name }).click(),
+    async clickInAnotherTab(name) {
+      const other = await context.newPage();
+      await other.goto(url);
+      await other.getByRole("button", { name }).click();
+      await other.close();
+    },
+    contains: (text) => page.getByText(text).first().waitFor(),
+    fill: ([name, value]) => page.locator(`[name="${name}"]`).fill(value),
+    post: ([path, data]) => context.request.post(new URL(path, url).href, { data }),
+    reload: () => page.reload(),
     async logs(text) {
       while (!lines.includes(text)) await page.waitForEvent("console");
     },

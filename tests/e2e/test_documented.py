@@ -59,7 +59,7 @@ summaries = Summaries()
 Watched = EventSourceResponse.with_options(on_close=summaries)
 
 
-Step: TypeAlias = tuple[str, "str | int"]
+Step: TypeAlias = tuple[str, Any]
 
 
 class Seen(NamedTuple):
