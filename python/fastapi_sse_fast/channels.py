@@ -29,14 +29,15 @@ MOST_NAMES = 8
 
 
 class ChannelStats(NamedTuple):
-    """What happens in the channels of this process.
+    """The channels of this process, as `Channels.stats` returns them.
 
     Attributes:
-        channels: Channels that this process has subscribers of.
-        subscribers: Streams that read a channel; one that reads two counts twice.
-        lag: How many events the slowest subscriber is behind.
-        reconnects: Subscriptions that have continued from a position.
-        gaps: Gaps that subscribers were told of, by reason.
+        channels: Number of channels that have subscribers.
+        subscribers: Number of streams that read a channel. A stream that reads two
+            channels counts twice.
+        lag: Number of events that the slowest subscriber is behind.
+        reconnects: Number of subscriptions so far that began at a given position.
+        gaps: Number of gaps so far, by reason.
     """
 
     channels: int
@@ -47,24 +48,10 @@ class ChannelStats(NamedTuple):
 
 
 class Channels:
-    """Named channels: what is published to one reaches all its subscribers.
+    """Named channels with any number of publishers and subscribers.
 
-    Every event has a position, which is its `id`. A subscriber that reconnects
-    continues after the last event that it has received, as long as the history reaches
-    back that far. If it does not, an event named `gap` says so.
+    A channel exists as soon as its name is used:
 
-    Args:
-        store: Where the events are kept.
-        history: How many events of each channel to keep.
-        ttl: Seconds to keep a channel after its last event and its last subscriber.
-        on_gap: What a stream does after it has told its client of a gap: `"resume"`
-            with the oldest event that is kept; `"close"`, so that the client comes back
-            to that; or a function that is called with the `Gap` and returns an event to
-            send, such as a snapshot. It must not be async. If it raises an exception,
-            the stream does.
-        json: How data is spelled; see `StreamOptions`.
-
-    Examples:
         store = MemoryStore()
         channels = Channels(store)
         app = FastAPI(lifespan=store.lifespan)
@@ -76,6 +63,21 @@ class Channels:
         @app.post("/news")
         async def publish(item: Item) -> str:
             return await channels.publish("news", item)
+
+    Every event has a position, which is its `id`. A subscriber that reconnects
+    continues after the last event that it received, as long as the history has the
+    next one. Otherwise the stream sends an event named `gap`.
+
+    Args:
+        store: The store that keeps the events.
+        history: Number of events that each channel keeps.
+        ttl: Seconds to keep a channel after its last event, unless somebody reads it.
+        on_gap: What a stream does after an event `gap`: `"resume"` with the oldest
+            event that is kept; `"close"` the response, so that the client reconnects;
+            or call a function with the `Gap`, send the event that it returns, such as
+            a snapshot, and resume. The function must not be async. If it raises an
+            exception, so does the stream.
+        json: Format of JSON that no model writes, as in `StreamOptions`.
     """
 
     def __init__(
@@ -105,13 +107,13 @@ class Channels:
     async def publish(self, name: str, item: Any, *, dedupe: str | None = None) -> str:
         """Publish an event to a channel, and return its `id`.
 
-        It does not wait for subscribers.
+        The event is in the store when this returns. It does not wait for subscribers.
 
         Args:
             name: The channel.
             item: Anything that a stream can yield: an event, a model, data.
-            dedupe: A key of your own. An event with a key that was published before is
-                not published again, so a publisher can retry.
+            dedupe: A key that you choose. If an event with this key is in the channel
+                already, nothing is published, so a publisher can retry.
 
         Raises:
             ValueError: The item cannot be encoded, or is an event that has an `id`.
@@ -123,15 +125,15 @@ class Channels:
     def subscribe(
         self, names: str | Sequence[str], last: str | None = None
     ) -> Subscription:
-        """Return the events of one or several channels.
+        """Subscribe to one or several channels.
 
         Args:
-            names: A channel, or up to eight.
-            last: Where to continue; see `LastEventID`. By default the subscription
-                begins with the next event.
+            names: A channel, or up to eight channels.
+            last: Position to continue from, such as a `LastEventID`. Without one, the
+                subscription begins with the next event.
 
         Raises:
-            ValueError: There is no name, or there are too many, or one twice.
+            ValueError: There is no name, a name is repeated, or there are too many.
             TypeError: A name is not a `str`.
         """
         chosen = _sorted(names)
@@ -156,7 +158,7 @@ class Channels:
             names: The channels that the page will subscribe to.
 
         Raises:
-            ValueError: There is no name, or there are too many, or one twice.
+            ValueError: There is no name, a name is repeated, or there are too many.
             TypeError: A name is not a `str`.
         """
         logs = [_log_of(name) for name in _sorted(names)]
@@ -164,7 +166,7 @@ class Channels:
         return "~".join(log.position() for log in opened)
 
     def stats(self) -> ChannelStats:
-        """Return what happens in the channels of this process."""
+        """Return the numbers of subscribers, gaps and reconnects in this process."""
         logs = self._read_logs().values()
         return ChannelStats(
             channels=len(logs),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 class RunExists(Exception):  # noqa: N818 - as `FileExistsError` would be, of runs
-    """A run of this name is running already.
+    """`Runs.start` was called with the name of a run that is running.
 
     Attributes:
-        name: The name of the run.
+        name: Name of the run.
     """
 
     def __init__(self, name: str) -> None:

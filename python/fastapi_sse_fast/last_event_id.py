@@ -21,9 +21,15 @@ def _last_event_id(
 
 
 LastEventID = Annotated[str | None, Depends(_last_event_id)]
-"""The position that a client continues from, as a parameter of a path operation.
+"""Type of a parameter for the position that a client wants to continue from.
 
-It is the header `Last-Event-ID`, which an `EventSource` sends when it reconnects, or
-the query parameter `last_event_id` or `lastEventId`, for a page that knows where to
-begin. It is `None` if the client sends none of them.
+Declare it in a path operation or in a dependency:
+
+    @app.get("/news")
+    async def news(last: LastEventID) -> EventSourceResponse:
+        return EventSourceResponse(channels.subscribe("news", last))
+
+The value is the header `Last-Event-ID`, which an `EventSource` sends when it reconnects.
+Without the header, it is the query parameter `last_event_id` or `lastEventId`, which a
+page can put into the URL of a new `EventSource`. If there is neither, it is `None`.
 """

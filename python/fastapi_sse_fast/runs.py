@@ -1,4 +1,4 @@
-"""Runs: generators that outlive the request which has started them."""
+"""Runs: generators that outlive the request that started them."""
 
 from __future__ import annotations
 
@@ -44,14 +44,13 @@ _ENDS: Mapping[str, str] = {"finished": "done", "ended": "cancelled"}
 
 
 class RunResult(NamedTuple):
-    """How a run has ended.
+    """How a run ended, as `on_end` of `Runs` receives it.
 
     Attributes:
-        name: The run.
+        name: Name of the run.
         status: `"done"`, `"cancelled"`, `"failed"`, `"timeout"` or `"shutdown"`.
-        error: The exception that it has raised.
-        events: How many events it has sent, without the last one, which says how it
-            ended.
+        error: The exception that the generator raised.
+        events: Number of events, without the last one, which says how the run ended.
     """
 
     name: str
@@ -61,14 +60,14 @@ class RunResult(NamedTuple):
 
 
 class RunStats(NamedTuple):
-    """What happens in the runs of this process.
+    """The runs of this process, as `Runs.stats` returns them.
 
     Attributes:
-        running: Runs that this process has started and that have not ended.
-        subscribers: Streams that read a run.
-        lag: How many events the slowest subscriber is behind.
-        reconnects: Subscriptions that have continued from a position.
-        gaps: Gaps that subscribers were told of, by reason.
+        running: Number of runs that this process has started and that have not ended.
+        subscribers: Number of streams that read a run.
+        lag: Number of events that the slowest subscriber is behind.
+        reconnects: Number of subscriptions so far that began at a given position.
+        gaps: Number of gaps so far, by reason.
     """
 
     running: int
@@ -82,8 +81,8 @@ class Run:
     """A run, as `Runs.start` returns it.
 
     Attributes:
-        name: Its name.
-        is_new: Whether `start` has started it, rather than found it running.
+        name: Name of the run.
+        is_new: Whether `start` has started the run. `False` if it was running already.
     """
 
     __slots__ = ("_info", "_runs", "is_new", "name")
@@ -97,41 +96,26 @@ class Run:
     def subscribe(
         self, last: str | None = None, *, wire: Wire = "events"
     ) -> Subscription:
-        """Return the events of the run, from the first one on.
+        """Subscribe to the run.
 
         Args:
-            last: Where to continue; see `LastEventID`.
-            wire: `"openai"` sends what OpenAI's clients expect: no positions, no events
-                about gaps and the end, and errors as `data: {"error": {...}}`.
+            last: Position to continue from, such as a `LastEventID`. Without one, the
+                subscription begins with the first event.
+            wire: `"openai"` sends what OpenAI's clients expect: no ids, no events named
+                `gap` and `end`, and a failure as `data: {"error": {...}}`.
         """
         return self._runs._subscription(self.name, self._info.log, last, wire)
 
 
 class Runs:
-    """Runs generators that go on when their client disconnects.
+    """Generators that keep running when their client disconnects.
 
-    The events of a run are kept: a client that reconnects, or another one, gets them
-    from the first or from the one behind the last that it has. Every run ends with one
-    event that says how, the same for all: `event: end` with `{"status": "done"}` or
-    `"cancelled"`, or `event: error` with `{"code": "failed"}`, `"timeout"`, `"lost"` or
-    `"shutdown"`.
+    Start a run with a generator function and its arguments:
 
-    Args:
-        store: Where the events are kept.
-        ttl: Seconds to keep a run after its end.
-        lease: Seconds after which a run whose process is gone counts as lost, in a
-            store that several processes share.
-        timeout: Seconds that a run may take.
-        shutdown_grace: Seconds that a run may go on for at server shutdown; by default
-            as long as the server waits.
-        close_timeout: Seconds that its generator may take to close.
-        on_error: Called with the exception of a run that fails; what it returns is the
-            `message` of the event that says so. Without it, clients are not told.
-        on_end: Called with a `RunResult` when a run of this process has ended.
-        on_lost: Called with the name of a run whose process is gone, in one process.
-        json: How data is spelled; see `StreamOptions`.
+        store = MemoryStore()
+        runs = Runs(store)
+        app = FastAPI(lifespan=store.lifespan)
 
-    Examples:
         @app.post("/chats/{id}")
         async def ask(id: int, body: Ask) -> EventSourceResponse:
             run = await runs.start(f"chat:{id}", answer, id, body.prompt)
@@ -140,6 +124,28 @@ class Runs:
         @app.get("/chats/{id}/stream")
         async def resume(id: int, last: LastEventID) -> Response:
             return await runs.response(f"chat:{id}", last)
+
+    All events of a run are kept. Any client can read them, from the first one or from
+    where it stopped reading. The last event says how the run ended, and is the same for
+    every client: `event: end` with `{"status": "done"}` or `"cancelled"`, or
+    `event: error` with `{"code": "failed"}`, `"timeout"`, `"lost"` or `"shutdown"`.
+
+    Args:
+        store: The store that keeps the events.
+        ttl: Seconds to keep a run after its end.
+        lease: Seconds after which a run is lost if its process has died. For stores
+            that several processes share.
+        timeout: Seconds that a run may take. `None` sets no limit.
+        shutdown_grace: Seconds that a run may continue when the server shuts down. By
+            default, it is as long as the server waits.
+        close_timeout: Seconds that a generator has to close.
+        on_error: Called with the exception of a run that failed. Returns a text for the
+            client, the `message` of the last event, or `None`.
+        on_end: Called with a `RunResult` when a run of this process has ended. May be
+            async.
+        on_lost: Called with the name of a run that is lost. May be async. For stores
+            that several processes share.
+        json: Format of JSON that no model writes, as in `StreamOptions`.
     """
 
     def __init__(
@@ -188,23 +194,24 @@ class Runs:
         if_running: IfRunning = "reject",
         **kwargs: Any,
     ) -> Run:
-        """Start a run: call a generator function, and keep what it yields.
+        """Call a generator function in the background, and keep what it yields.
 
-        The generator runs in a task of the store's. It has the context variables of the
-        caller, but none of its dependencies: they are closed when the request ends.
+        The generator runs in a task of the store. It has the context variables of the
+        caller. Do not pass it a dependency with `yield`, which FastAPI closes when the
+        request is over: let the generator open what it needs.
 
         Args:
-            name: The name of the run. One run of a name is running at a time.
-            function: A generator function, async or not.
+            name: Name of the run. Only one run of a name can be running.
+            function: A generator function, `async def` or `def`.
             *args: Arguments of the function.
-            if_running: What to do if the run is running already: `"reject"` raises
-                `RunExists`, `"attach"` returns the one that is running, `"replace"`
-                cancels it first.
+            if_running: What to do if a run of this name is running: `"reject"` raises
+                `RunExists`, `"attach"` returns that run, and `"replace"` cancels it
+                and starts a new one.
             **kwargs: Keyword arguments of the function.
 
         Raises:
-            RunExists: The run is running already.
-            TypeError: The function returns no iterable of items.
+            RunExists: A run of this name is running.
+            TypeError: The function does not return an iterable of items.
         """
         if not isinstance(name, str):
             raise TypeError(f"the name of a run must be a str, not {name!r}")
@@ -235,17 +242,17 @@ class Runs:
         wire: Wire = "events",
         response_class: type[EventSourceResponse] = EventSourceResponse,
     ) -> Response:
-        """Return a response with what a client does not have yet of a run.
+        """Return a response with the events of a run that a client does not have yet.
 
-        It is an empty response with status 204 if there is nothing and nothing will
-        come: there is no such run, or it has ended and the client has all of it. A 204
-        stops an `EventSource` for good.
+        If there is no such run, or if it has ended and the client has all of it, the
+        response is an empty 204, after which an `EventSource` does not reconnect.
 
         Args:
-            name: The run.
-            last: Where to continue; see `LastEventID`.
-            wire: As for `Run.subscribe`.
-            response_class: The class of the response, with its options.
+            name: Name of the run.
+            last: Position to continue from, such as a `LastEventID`. Without one, the
+                response begins with the first event.
+            wire: As in `Run.subscribe`.
+            response_class: Class of the response, with its options.
         """
         info = await self._store.run(_key_of(name))
         if info is None or _has_all(info.log, last):
@@ -253,16 +260,24 @@ class Runs:
         return response_class(self._subscription(name, info.log, last, wire))
 
     async def cancel(self, name: str) -> bool:
-        """Cancel a run, from any process. Return whether it was running."""
+        """Cancel a run, and return whether it was running.
+
+        The generator is closed in the same way as that of a client that disconnects.
+        This does not wait until it has closed.
+        """
         return await self._store.cancel_run(_key_of(name))
 
     async def status(self, name: str) -> RunStatus | None:
-        """Return whether a run is running or how it has ended, or `None`."""
+        """Return the status of a run, or `None` if there is no such run.
+
+        It is `"running"`, or how the run ended: `"done"`, `"cancelled"`, `"failed"`,
+        `"timeout"`, `"lost"` or `"shutdown"`.
+        """
         info = await self._store.run(_key_of(name))
         return None if info is None else info.status  # type: ignore[return-value]
 
     def stats(self) -> RunStats:
-        """Return what happens in the runs of this process."""
+        """Return the numbers of runs, subscribers and reconnects in this process."""
         self._forget_logs()
         return RunStats(
             running=len(self._running),

@@ -26,16 +26,16 @@ GapReason = Literal["trimmed", "reset", "unknown", "overflow"]
 
 
 class Gap(NamedTuple):
-    """Events that a subscriber has missed, and cannot be sent any more.
+    """Events that a subscriber has missed, as `on_gap` of `Channels` receives it.
 
     Attributes:
-        reason: `"trimmed"`: the history does not reach back to the subscriber's
-            position; `"reset"`: the log has begun anew since then; `"unknown"`: the
-            position is not one of this log; `"overflow"`: the client read so slowly
-            that the history has overtaken it.
-        requested: The position from which on events are missing.
-        missed: How many events are missing, if that is known.
-        position: Where the stream continues.
+        reason: `"trimmed"`: the position is older than the history. `"reset"`: the
+            channel or run has begun anew since then. `"unknown"`: the position is not
+            one of this channel or run. `"overflow"`: the client has read so slowly that
+            the history has overtaken it.
+        requested: Position after which events are missing.
+        missed: Number of events that are missing, if it is known.
+        position: Position from which the stream continues.
     """
 
     reason: GapReason
@@ -55,11 +55,13 @@ class Readings:
 class Subscription(AsyncIterable[EncodedEvent]):
     """The events of channels or of a run, from a position on.
 
-    Return it in a response, `EventSourceResponse(subscription)`; the stream then reads
-    the events itself. Or iterate it in a generator of your own, with `async for`, to
-    filter or to add events. It can be used once.
+    `Channels.subscribe` and `Run.subscribe` return subscriptions. Return one in a
+    response:
 
-    `Channels.subscribe` and `Run.subscribe` make subscriptions.
+        return EventSourceResponse(channels.subscribe("news", last))
+
+    Or iterate it in a generator, with `async for`, to filter events or to add some. A
+    subscription can be used once.
     """
 
     def __init__(

@@ -1,13 +1,15 @@
-"""The page on channels shows the examples."""
+"""The page on channels: its examples, and clients that it names."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 
 from ..support.demo import EXAMPLES
+from ..support.server import serve
 from .test_docs import ROOT, sections_of
 
 PAGE = ROOT / "docs" / "channels.md"
@@ -41,3 +43,50 @@ def test_the_page_shows_the_script_of_the_example(name: str) -> None:
     example = (EXAMPLES / name).read_text()
     scripts = [block.text for block in BLOCKS if block.language == "javascript"]
     assert sum(script.strip() in example for script in scripts) == 1
+
+
+def app_of(title: str) -> Any:
+    """Return the application that a section of the page shows."""
+    names: dict[str, Any] = {"__name__": "main"}
+    for section in sections_of(PAGE):
+        if section.title == title:
+            for block in section.blocks:
+                if block.language == "python":
+                    exec(block.text, names)
+    return names["app"]
+
+
+@pytest.fixture
+def openai_url() -> Iterator[str]:
+    with serve(app_of("OpenAI's protocol"), lifespan="on") as port:
+        yield f"http://127.0.0.1:{port}/v1"
+
+
+def ask(url: str) -> str:
+    openai = pytest.importorskip("openai", exc_type=ImportError)
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+        chunks = client.chat.completions.create(
+            model="m", messages=[{"role": "user", "content": "Hi"}], stream=True
+        )
+        return "".join(chunk.choices[0].delta.content for chunk in chunks)
+
+
+def test_openais_client_reads_a_run(openai_url: str) -> None:
+    assert ask(openai_url) == "Hello"
+
+
+def test_openais_client_raises_for_a_run_that_failed() -> None:
+    openai = pytest.importorskip("openai", exc_type=ImportError)
+    app = app_of("OpenAI's protocol")
+
+    async def complete(body: Any) -> AsyncIterator[Any]:
+        yield {"choices": [{"delta": {"content": "Hel"}}]}
+        raise LookupError("gone")
+
+    [chat] = [
+        route.endpoint for route in app.routes if route.path.endswith("/completions")
+    ]
+    chat.__globals__["complete"] = complete
+    with serve(app, lifespan="on") as port:
+        with pytest.raises(openai.APIError, match="failed"):
+            ask(f"http://127.0.0.1:{port}/v1")

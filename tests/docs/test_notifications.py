@@ -59,7 +59,12 @@ def test_what_is_sent_after_the_inbox_was_read_is_in_the_stream(
     assert body.count(b"event: notification") == 3
     assert b"before" not in body
     assert b"to another" not in body
-    assert texts(inbox(client, "bob")) == ["before", "to everybody", "to another", "last"]
+    assert texts(inbox(client, "bob")) == [
+        "before",
+        "to everybody",
+        "to another",
+        "last",
+    ]
 
 
 def test_a_position_of_another_user_shows_nothing_of_theirs(

@@ -70,15 +70,17 @@ class _Kept:
 
 
 class MemoryStore:
-    """Keeps channels and runs in the memory of this process.
+    """A store in the memory of one process.
 
-    Nothing has to be set up, and nothing survives the process. Several workers have
-    nothing in common. Open it with the application:
+    Open it with the application:
 
         store = MemoryStore()
         app = FastAPI(lifespan=store.lifespan)
 
-    or with `async with store:` in a lifespan of your own.
+    If the application has a lifespan already, use `async with store:` in it.
+
+    Several workers share nothing, and closing the store cancels all runs and forgets
+    everything.
     """
 
     def __init__(self) -> None:
@@ -88,7 +90,7 @@ class MemoryStore:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
-        """Open the store for as long as an application runs."""
+        """Open the store while an application runs: the lifespan of an application."""
         async with self:
             yield
 
@@ -111,7 +113,7 @@ class MemoryStore:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Cancel what is running, and forget everything."""
+        """Cancel all runs, and forget everything."""
         tasks, self._tasks = self._tasks, None
         assert tasks is not None
         tasks.cancel_scope.cancel()

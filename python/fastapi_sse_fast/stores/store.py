@@ -1,4 +1,4 @@
-"""What channels and runs ask of a store."""
+"""The interface of stores."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class History(NamedTuple):
-    """How much of a log is kept.
+    """How much of a log to keep.
 
     Attributes:
-        events: The most events.
-        ttl: Seconds after its last event or its last reader.
+        events: Number of events.
+        ttl: Seconds to keep the log after its last event, unless somebody reads it.
     """
 
     events: int
@@ -30,12 +30,12 @@ class History(NamedTuple):
 
 
 class RunInfo(NamedTuple):
-    """What a store knows of a run.
+    """A run in a store.
 
     Attributes:
-        log: Its events.
-        status: `"running"`, or how it ended.
-        is_new: Whether it has just been started.
+        log: Events of the run.
+        status: `"running"`, or how the run ended.
+        is_new: Whether the run has just been started.
     """
 
     log: EventLog
@@ -44,11 +44,10 @@ class RunInfo(NamedTuple):
 
 
 class Store(Protocol):
-    """Keeps logs: bytes of events by position.
+    """The interface of stores, which `Channels` and `Runs` use.
 
-    Names are those of `Channels` and `Runs`, with a prefix of theirs. A store is open
-    inside `async with store:`, or for as long as an application whose lifespan is
-    `store.lifespan`.
+    Use it to annotate code that accepts any store. A store keeps *logs*: the events of
+    a channel or a run, by position. The interface can still change.
     """
 
     async def __aenter__(self) -> Self:
@@ -60,10 +59,10 @@ class Store(Protocol):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Cancel what is running, and close the store."""
+        """Cancel all runs, and close the store."""
 
     def lifespan(self, app: Any) -> AbstractAsyncContextManager[None]:
-        """Open the store for as long as an application runs."""
+        """Open the store while an application runs: the lifespan of an application."""
 
     async def log(self, name: str, history: History) -> EventLog:
         """Return a log, to read it; a new one if there is none."""
