@@ -3,7 +3,7 @@
     python benches/log_memory.py
 
 prints how much the resident memory grows for each of them, on Linux. Subscribers are
-connections to the application of `broadcast.py`; for comparison, the last line is of
+connections to the application of `subscribers.py`; for comparison, the last line is of
 subscribers that are generators.
 """
 
@@ -62,7 +62,7 @@ def bytes_of_a_subscriber(path: str) -> float:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with socket.create_server(("127.0.0.1", 0), backlog=SUBSCRIBERS) as listener:
         command = [
-            *(sys.executable, "-m", "uvicorn", "broadcast:app"),
+            *(sys.executable, "-m", "uvicorn", "subscribers:app"),
             *("--app-dir", str(Path(__file__).parent)),
             *("--fd", str(listener.fileno()), "--log-level", "warning"),
         ]

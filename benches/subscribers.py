@@ -2,11 +2,10 @@
 
     python benches/subscribers.py
 
-compares `Channels` with a channel of twenty lines, whose subscribers are generators that
-wait for an `asyncio.Event`: its events are encoded once for all, once for each
-subscriber, or by `fastapi.sse`. An event is published as soon as everybody has the one
-before. The last lines are of
-ten events that are published in one step.
+compares `Channels` with a channel of twenty lines, whose subscribers are generators
+that wait for an `asyncio.Event`. Its events are encoded once for all subscribers, once
+for each, or by `fastapi.sse`. An event is published when all subscribers have the one
+before. The last lines are for ten events that are published at once.
 """
 
 import argparse
@@ -160,10 +159,8 @@ class Subscribers:
         self._selector.close()
 
 
-def microseconds(
-    address: tuple[str, int], name: str, data: bytes, times: int
-) -> float:
-    """CPU of the server for a subscriber and so many events that are published at once."""
+def microseconds(address: tuple[str, int], name: str, data: bytes, times: int) -> float:
+    """Return the server's CPU time for a subscriber and one or several events."""
     url = f"http://{HOST}:{address[1]}"
     headers = {"content-type": "application/json"}
     subscribers = Subscribers(address, name)

@@ -1,8 +1,8 @@
-"""Notifications that reach every open page of a user, and none is missed.
+"""Notifications in all open pages of a user, without a missed one.
 
 `uvicorn notifications:app --app-dir examples` serves it. Open http://127.0.0.1:8000/ in
-some tabs, and send notifications to everybody or to one user, who is `ada` unless a
-cookie says otherwise:
+several tabs, and send notifications to everybody or to one user. Without a cookie, you
+are the user `ada`.
 
     curl http://127.0.0.1:8000/notifications --json '{"text": "Lunch is ready"}'
     curl http://127.0.0.1:8000/notifications --json '{"text": "Hello", "to": "ada"}'

@@ -1,7 +1,7 @@
-"""A chat whose answer goes on when the page is reloaded, and stops when it is told to.
+"""A chat whose answer continues when the page is reloaded.
 
-`uvicorn resumable_chat:app --app-dir examples` serves it. Ask something on
-http://127.0.0.1:8000/, reload the page in mid-answer, and stop the answer in another tab.
+`uvicorn resumable_chat:app --app-dir examples` serves it. Open http://127.0.0.1:8000/,
+ask, reload the page during the answer, and stop the answer in another tab.
 """
 
 from collections.abc import AsyncIterator

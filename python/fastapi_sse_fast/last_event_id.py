@@ -29,7 +29,8 @@ Declare it in a path operation or in a dependency:
     async def news(last: LastEventID) -> EventSourceResponse:
         return EventSourceResponse(channels.subscribe("news", last))
 
-The value is the header `Last-Event-ID`, which an `EventSource` sends when it reconnects.
-Without the header, it is the query parameter `last_event_id` or `lastEventId`, which a
-page can put into the URL of a new `EventSource`. If there is neither, it is `None`.
+The value is the header `Last-Event-ID`, which an `EventSource` sends when it
+reconnects. Without the header, it is the query parameter `last_event_id` or
+`lastEventId`, which a page can put into the URL of a new `EventSource`. If there is
+neither, it is `None`.
 """
