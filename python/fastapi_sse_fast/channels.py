@@ -112,8 +112,8 @@ class Channels:
         Args:
             name: The channel.
             item: Anything that a stream can yield: an event, a model, data.
-            dedupe: A key that you choose. If an event with this key is in the channel
-                already, nothing is published, so a publisher can retry.
+            dedupe: A key that you choose. If it is among the last `history` keys of
+                the channel, nothing is published, so a publisher can retry.
 
         Raises:
             ValueError: The item cannot be encoded, or is an event that has an `id`.
