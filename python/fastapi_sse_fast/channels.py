@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core import encode_event
@@ -187,7 +188,14 @@ class Channels:
 
 def _sorted(names: str | Sequence[str]) -> list[str]:
     """Return the names of channels in the order that positions have."""
-    chosen = sorted([names] if isinstance(names, str) else names)
+    several = [names] if isinstance(names, str) else names
+    if not isinstance(several, Iterable) or not all(
+        isinstance(n, str) for n in several
+    ):
+        raise TypeError(
+            f"the name of a channel must be a str, or several of them, not {names!r}"
+        )
+    chosen = sorted(several)
     if not 1 <= len(chosen) <= MOST_NAMES or len({*chosen}) < len(chosen):
         raise ValueError(
             f"a subscription is of 1 to {MOST_NAMES} different channels, not {chosen!r}"

@@ -399,14 +399,15 @@ async def test_the_name_of_a_channel_is_a_str(store: Store, name: Any) -> None:
     channels = Channels(store)
     with pytest.raises(TypeError, match="must be a str"):
         await channels.publish(name, 1)
-    with pytest.raises(TypeError, match="must be a str"):
-        await channels.position(name)
 
 
 @pytest.mark.parametrize("names", [None, 7, [7], ["a", 7], [None, "a"]])
 async def test_the_names_of_a_subscription_are_strs(store: Store, names: Any) -> None:
-    with pytest.raises(TypeError):
-        Channels(store).subscribe(names)
+    channels = Channels(store)
+    with pytest.raises(TypeError, match="must be a str"):
+        channels.subscribe(names)
+    with pytest.raises(TypeError, match="must be a str"):
+        await channels.position(names)
 
 
 @pytest.mark.parametrize("names", [[], ["a", "a"], ["b", "a", "b"]])
