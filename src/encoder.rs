@@ -17,6 +17,7 @@ use crate::bytes::{self, LARGE, Large};
 use crate::encoded::EncodedEvent;
 use crate::event::{EventTypes, is_plain};
 use crate::json::{self, Spelling};
+use crate::log::split;
 use crate::output::Output;
 use crate::sse_starlette::{self, Separator};
 use crate::wire::{self, FrameWriter};
@@ -26,6 +27,8 @@ use crate::wire::{self, FrameWriter};
 pub(crate) struct ItemEncoder {
     items: ItemKind,
     json: Spelling,
+    /// Whether events may have an `id`. Those of a log must not.
+    allow_id: bool,
 }
 
 /// What an item is if it is not an event.
@@ -77,11 +80,15 @@ impl Function {
 #[pymethods]
 impl ItemEncoder {
     #[new]
-    #[pyo3(signature = (*, json=Spelling::Fastapi), text_signature = "(*, json='fastapi')")]
-    fn new(json: Spelling) -> Self {
+    #[pyo3(
+        signature = (*, json=Spelling::Fastapi, allow_id=true),
+        text_signature = "(*, json='fastapi', allow_id=True)"
+    )]
+    fn new(json: Spelling, allow_id: bool) -> Self {
         Self {
             items: ItemKind::Plain,
             json,
+            allow_id,
         }
     }
 
@@ -121,6 +128,7 @@ impl ItemEncoder {
                 valid,
             },
             json,
+            allow_id: true,
         })
     }
 
@@ -157,6 +165,7 @@ impl ItemEncoder {
                 first: AtomicBool::new(true),
             },
             json,
+            allow_id: true,
         }
     }
 
@@ -166,6 +175,7 @@ impl ItemEncoder {
         Self {
             items: ItemKind::SseStarlette(sep),
             json: Spelling::Fastapi,
+            allow_id: true,
         }
     }
 }
@@ -182,12 +192,19 @@ impl ItemEncoder {
         item: &Bound<'py, PyAny>,
         out: &mut Vec<u8>,
     ) -> PyResult<Large<'py>> {
+        let start = out.len();
         let mut output = Output::from(mem::take(out));
         let large = self.write(item, &mut output);
         let is_whole = output.check();
         *out = output.into();
         let large = large?;
         is_whole?;
+        if !self.allow_id {
+            let frame = large
+                .as_ref()
+                .map_or(&out[start..], |large| large.as_bytes());
+            split::check_no_id(frame)?;
+        }
         Ok(large)
     }
 
@@ -289,7 +306,7 @@ fn write_json<'py>(json: &Bound<'py, PyAny>, out: &mut Output) -> PyResult<Large
     text_signature = "(item, /, *, json='fastapi')"
 )]
 pub(crate) fn encode_event(item: &Bound<'_, PyAny>, json: Spelling) -> PyResult<EncodedEvent> {
-    let encoder = ItemEncoder::new(json);
+    let encoder = ItemEncoder::new(json, true);
     bytes::build(item.py(), |out| encoder.write(item, out)).map(EncodedEvent::of)
 }
 

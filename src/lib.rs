@@ -69,7 +69,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(event::construct::fill_event, module)?)?;
     module.add_function(wrap_pyfunction!(encoder::encode_event, module)?)?;
     module.add_function(wrap_pyfunction!(format::format_sse_event, module)?)?;
-    module.add_function(wrap_pyfunction!(log::check_no_id, module)?)?;
+    module.add_function(wrap_pyfunction!(log::split_events, module)?)?;
     module.add_function(wrap_pyfunction!(log::parse_last_event_id, module)?)?;
     module.add_function(wrap_pyfunction!(pump::begin_send, module)?)?;
     module.add_function(wrap_pyfunction!(slot::slot_digits, module)?)?;

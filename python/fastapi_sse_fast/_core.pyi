@@ -10,6 +10,7 @@ from collections.abc import (
     Callable,
     Generator,
     MutableMapping,
+    Sequence,
 )
 from types import TracebackType
 from typing import Any, Literal, Protocol, final
@@ -31,7 +32,6 @@ __all__ = [
     "Pump",
     "__version__",
     "begin_send",
-    "check_no_id",
     "encode_event",
     "fill_event",
     "format_sse_event",
@@ -39,6 +39,7 @@ __all__ = [
     "slot_digits",
     "slot_name",
     "slot_text",
+    "split_events",
     "sse_starlette_bytes",
     "sse_starlette_check",
     "sse_starlette_frame",
@@ -277,13 +278,14 @@ class ItemEncoder:
     Args:
         json: Spelling of the JSON of data, except for the data of models; see
             `StreamOptions`.
+        allow_id: Whether events may have an `id`.
 
     Raises:
-        ValueError: There is no such spelling.
+        ValueError: `json` has another value.
     """
 
     def __new__(
-        cls, *, json: Literal["fastapi", "compact"] = "fastapi"
+        cls, *, json: Literal["fastapi", "compact"] = "fastapi", allow_id: bool = True
     ) -> ItemEncoder: ...
     @staticmethod
     def typed(
@@ -425,10 +427,20 @@ class EventLog:
         epoch: The name of this life of the log, which positions begin with.
         most: How many frames to keep.
         call_soon: Schedules a function in the event loop, as `loop.call_soon` does.
+        top: The offset of the newest event, if the log continues another one.
+        earlier: The epochs before this one, each with the last offset whose event is
+            the same in both.
     """
 
     def __new__(
-        cls, epoch: str, /, *, most: int, call_soon: Callable[[Callable[[], None]], Any]
+        cls,
+        epoch: str,
+        /,
+        *,
+        most: int,
+        call_soon: Callable[[Callable[[], None]], Any],
+        top: int = 0,
+        earlier: list[tuple[str, int]] = ...,
     ) -> EventLog: ...
     def append(self, frames: bytes, /) -> int:
         """Append events, and return the offset of the last one that is complete.
@@ -450,6 +462,35 @@ class EventLog:
             without_id: What readers that send no positions get instead of it.
         """
 
+    def prepend(self, frames: list[bytes], /) -> None:
+        """Put older events in front of the others, as far as there is room.
+
+        Args:
+            frames: An event each, in their order, up to the one before `first`.
+        """
+
+    def restart(
+        self, epoch: str, top: int, /, *, earlier: list[tuple[str, int]] = ...
+    ) -> None:
+        """Drop all frames, and continue in another epoch or at another offset.
+
+        Readers continue after `top`. They have a gap, unless `earlier` says that their
+        position is valid in the new epoch, too, and no event is missing.
+        """
+
+    def fail(self, error: BaseException, /) -> None:
+        """Fail the streams of all readers with an exception."""
+
+    def resume(
+        self, epoch: str, offset: int, /
+    ) -> tuple[int, Literal["trimmed", "reset", "unknown"] | None, int | None]:
+        """Return where a reader continues from a position.
+
+        Returns:
+            The offset of the last event that it does not get, why events are missing
+            before the next one, if they are, and how many.
+        """
+
     def deliver(self) -> None:
         """Serve the readers; called by the event loop."""
 
@@ -459,6 +500,14 @@ class EventLog:
     @property
     def epoch(self) -> str:
         """The name of this life of the log."""
+
+    @property
+    def earlier(self) -> list[tuple[str, int]]:
+        """The epochs before this one, each with the last offset that is the same."""
+
+    @property
+    def undelivered(self) -> int:
+        """How many events have been appended since all readers were served."""
 
     @property
     def first(self) -> int:
@@ -492,24 +541,35 @@ class LogReader:
 
     Args:
         logs: The logs.
-        cursors: For each log, the offset of the last event that the client has.
+        positions: For each log, its epoch and the offset of the last event that the
+            client has.
         most_bytes: The bytes of one send, unless a single event is larger.
         with_ids: Whether the client is sent positions.
-        gap: Called where events are missing, with the position before them, their
-            number and the position behind them. Returns bytes to send, and whether the
-            stream ends with them.
+        gap: Called where events are missing, with the reason, the position before them,
+            their number if it is known, and the position behind them. Returns bytes to
+            send, and whether the stream ends with them; or `None`, and nothing is read
+            until these are passed to `report`.
     """
 
     def __new__(
         cls,
-        logs: list[EventLog],
-        cursors: list[int],
+        logs: Sequence[EventLog],
+        positions: Sequence[tuple[str, int]],
         /,
         *,
         most_bytes: int,
         with_ids: bool,
-        gap: Callable[[str, int, str], tuple[bytes, bool]],
+        gap: Callable[
+            [Literal["reset", "overflow"], str, int | None, str],
+            tuple[bytes, bool] | None,
+        ],
     ) -> LogReader: ...
+    def report(self, told: bytes, ends: bool, /) -> None:
+        """Send what reports a gap, and continue or end."""
+
+    def fail(self, error: BaseException, /) -> None:
+        """Fail the stream of this reader."""
+
     def open_with(self, opening: bytes, /) -> None:
         """Send bytes before everything else."""
 
@@ -573,17 +633,17 @@ class LogReader:
     def __len__(self) -> int:
         """Return how many bytes wait."""
 
-def check_no_id(frames: bytes, /) -> None:
-    """Raise if an event has an `id`, which only a log gives.
-
-    Raises:
-        ValueError: An event has one.
-    """
-
 def parse_last_event_id(text: str, /) -> list[tuple[str, int]] | None:
     """Return the epoch and the offset of each position in a `Last-Event-ID`.
 
     It is `None` if the text is not well-formed.
+    """
+
+def split_events(frames: bytes, /) -> tuple[list[bytes], bytes]:
+    """Split bytes into events. Return what follows the last of them, too.
+
+    Raises:
+        ValueError: An event has an `id`, which only a log gives.
     """
 
 class _Outlet(Protocol):

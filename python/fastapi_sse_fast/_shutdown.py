@@ -152,6 +152,12 @@ def server_shutdown_timeout() -> float:
     return DEFAULT_SHUTDOWN_TIMEOUT
 
 
+def server_is_forced_to_exit() -> bool:
+    """Return whether a uvicorn that shuts down has received Ctrl+C again."""
+    servers = (_server_of(handler) for handler in _server_handlers())
+    return any(getattr(server, "force_exit", None) is True for server in servers)
+
+
 class PendingStream:
     """A request whose stream is not open yet, registered for server shutdown.
 

@@ -11,18 +11,18 @@ from .stores.store import History
 from .subscription import Readings, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import Literal
 
-    from ._core import EncodedEvent, EventLog
-    from .event import ServerSentEvent
+    from ._core import EventLog
     from .options import Json
-    from .stores.store import Store
-    from .subscription import Gap, GapReason
+    from .stores.store import Position, Store
+    from .subscription import Gap, GapReason, Snapshot
 
     OnGap = (
         Literal["resume", "close"]
-        | Callable[[Gap], ServerSentEvent | EncodedEvent | None]
+        | Callable[[Gap], Snapshot]
+        | Callable[[Gap], Awaitable[Snapshot]]
     )
 
 MOST_NAMES = 8
@@ -76,7 +76,7 @@ class Channels:
         on_gap: What a stream does after an event `gap`: `"resume"` with the oldest
             event that is kept; `"close"` the response, so that the client reconnects;
             or call a function with the `Gap`, send the event that it returns, such as
-            a snapshot, and resume. The function must not be async. If it raises an
+            a snapshot, and resume. The function may be async. If it raises an
             exception, so does the stream.
         json: Format of JSON that no model writes, as in `StreamOptions`.
     """
@@ -121,7 +121,10 @@ class Channels:
             TypeError: The item cannot be encoded, or the name is not a `str`.
         """
         frames = bytes(encode_event(item, json=self._json))
-        return await self._store.append(_log_of(name), frames, self._history, dedupe)
+        position = await self._store.append(
+            _log_of(name), frames, self._history, dedupe
+        )
+        return f"{position.epoch}.{position.offset}"
 
     def subscribe(
         self, names: str | Sequence[str], last: str | None = None
@@ -144,7 +147,9 @@ class Channels:
             last,
             name=f"subscription to {', '.join(chosen)}",
             readings=self._readings,
+            start_task=self._store.start_task,
             from_start=False,
+            names=tuple(chosen),
             on_gap=self._on_gap,
             json=self._json,
         )
@@ -163,8 +168,8 @@ class Channels:
             TypeError: A name is not a `str`.
         """
         logs = [_log_of(name) for name in _sorted(names)]
-        opened = [await self._store.log(log, self._history) for log in logs]
-        return "~".join(log.position() for log in opened)
+        positions = [await self._store.position(log, self._history) for log in logs]
+        return "~".join(f"{epoch}.{offset}" for epoch, offset in positions)
 
     def stats(self) -> ChannelStats:
         """Return the numbers of subscribers, gaps and reconnects in this process."""
@@ -177,8 +182,15 @@ class Channels:
             gaps=dict(self._readings.gaps),
         )
 
-    async def _open(self, names: Sequence[str]) -> Sequence[EventLog]:
-        logs = [await self._store.log(name, self._history) for name in names]
+    async def _open(
+        self, names: Sequence[str], last: Sequence[Position] | None
+    ) -> Sequence[EventLog]:
+        known = last is not None and len(last) == len(names)
+        positions = last if last is not None and known else [None] * len(names)
+        logs = [
+            await self._store.log(name, self._history, position)
+            for name, position in zip(names, positions, strict=True)
+        ]
         self._logs = self._read_logs() | dict(zip(names, logs, strict=True))
         return logs
 

@@ -13,3 +13,11 @@ class RunExists(Exception):  # noqa: N818 - as `FileExistsError` would be, of ru
     def __init__(self, name: str) -> None:
         super().__init__(f"the run {name!r} is running already")
         self.name = name
+
+
+class StoreError(Exception):
+    """A store could not do what it was asked to.
+
+    The server of the store is not available, refuses the command, or has lost data that
+    is needed.
+    """

@@ -5,20 +5,22 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import anyio
 import anyio.lowlevel
 from starlette.responses import Response
 
-from ._core import EncodedEvent, ItemEncoder, parse_last_event_id
+from ._core import EncodedEvent, EventLog, ItemEncoder, parse_last_event_id
+from ._shutdown import DEFAULT_SHUTDOWN_TIMEOUT, server_shutdown_timeout
 from ._stream import Head, Limits, Stream
 from ._stream.client import Client
 from ._stream.hooks import log_errors, logger, maybe_await
 from .errors import RunExists
 from .options import StreamOptions
 from .response import EventSourceResponse
-from .stores.store import History
+from .stores.store import START, History, LastEvent, Position, RunTerms
 from .subscription import Readings, Subscription
 
 if TYPE_CHECKING:
@@ -26,20 +28,16 @@ if TYPE_CHECKING:
 
     from starlette.types import Message, Scope
 
-    from ._core import EventLog
     from .options import Json
-    from .stores.store import IfRunning, RunInfo, Store
+    from .stores.store import IfRunning, RunInfo, RunStatus, RunWriter, Store
     from .subscription import GapReason
 
 Wire = Literal["events", "openai"]
-RunStatus = Literal[
-    "running", "done", "cancelled", "failed", "lost", "timeout", "shutdown"
-]
 
 MOST_EVENTS = 2**31
 """A run keeps all its events, so that every client can have all of it."""
 
-_ENDS: Mapping[str, str] = {"finished": "done", "ended": "cancelled"}
+_ENDS: Mapping[str, RunStatus] = {"finished": "done", "ended": "cancelled"}
 """How a run has ended, by why its stream has; otherwise it is the same word."""
 
 
@@ -89,7 +87,7 @@ class Run:
 
     def __init__(self, runs: Runs, name: str, info: RunInfo) -> None:
         self.name = name
-        self.is_new = info.is_new
+        self.is_new = info.writer is not None
         self._info = info
         self._runs = runs
 
@@ -104,7 +102,8 @@ class Run:
             wire: `"openai"` sends what OpenAI's clients expect: no ids, no events named
                 `gap` and `end`, and a failure as `data: {"error": {...}}`.
         """
-        return self._runs._subscription(self.name, self._info.log, last, wire)
+        epoch = self._info.position.epoch
+        return self._runs._subscription(self.name, epoch, last, wire)
 
 
 class Runs:
@@ -137,7 +136,7 @@ class Runs:
             that several processes share.
         timeout: Seconds that a run may take. `None` sets no limit.
         shutdown_grace: Seconds that a run may continue when the server shuts down. By
-            default, it is as long as the server waits.
+            default, it is a little less than the server waits, and 27 at most.
         close_timeout: Seconds that a generator has to close.
         on_error: Called with the exception of a run that failed. Returns a text for the
             client, the `message` of the last event, or `None`.
@@ -168,8 +167,9 @@ class Runs:
                     f"{name} must be a positive number of seconds, not {seconds!r}"
                 )
         self._store = store
-        self._history = History(MOST_EVENTS, ttl)
-        self.lease = lease
+        self._terms = RunTerms(
+            History(MOST_EVENTS, ttl), lease, _error_event("lost", None, json)
+        )
         self._timeout = timeout
         self._options = StreamOptions(
             ping_interval=None,
@@ -181,8 +181,9 @@ class Runs:
         )
         self._on_error = on_error
         self._on_end = on_end
-        self._on_lost = on_lost
-        self._running: dict[str, EventLog] = {}
+        if on_lost is not None:
+            store.on_lost(functools.partial(_tell_lost, on_lost, close_timeout))
+        self._running = 0
         self._logs: set[EventLog] = set()
         self._readings = Readings()
 
@@ -223,15 +224,11 @@ class Runs:
         items = _called(function, args, kwargs)
         key = _key_of(name)
         try:
-            info = await self._store.start_run(key, self._history, if_running)
+            info = await self._store.start_run(key, self._terms, if_running)
         except RunExists:
             raise RunExists(name) from None  # the store knows it by its key
-        if info.is_new:
-            self._running[name] = info.log
-            running = _Running(self, self._store, key, name, info, items)
-            # Before its task starts, because the run can be cancelled from now on.
-            self._store.own_run(key, info, running.cancel)
-            self._store.start_task(running.run)
+        if info.writer is not None:
+            self._store.start_run_task(_Running(self, name, info.writer, items))
         return Run(self, name, info)
 
     async def response(
@@ -255,9 +252,10 @@ class Runs:
             response_class: Class of the response, with its options.
         """
         info = await self._store.run(_key_of(name))
-        if info is None or _has_all(info.log, last):
+        if info is None or _has_all(info, last):
             return Response(status_code=204)
-        return response_class(self._subscription(name, info.log, last, wire))
+        epoch = info.position.epoch
+        return response_class(self._subscription(name, epoch, last, wire))
 
     async def cancel(self, name: str) -> bool:
         """Cancel a run, and return whether it was running.
@@ -274,13 +272,13 @@ class Runs:
         `"timeout"`, `"lost"` or `"shutdown"`.
         """
         info = await self._store.run(_key_of(name))
-        return None if info is None else info.status  # type: ignore[return-value]
+        return None if info is None else info.status
 
     def stats(self) -> RunStats:
         """Return the numbers of runs, subscribers and reconnects in this process."""
         self._forget_logs()
         return RunStats(
-            running=len(self._running),
+            running=self._running,
             subscribers=sum(log.readers for log in self._logs),
             lag=max((log.lag for log in self._logs), default=0),
             reconnects=self._readings.reconnects,
@@ -288,23 +286,39 @@ class Runs:
         )
 
     def _subscription(
-        self, name: str, log: EventLog, last: str | None, wire: Wire
+        self, name: str, epoch: str, last: str | None, wire: Wire
     ) -> Subscription:
         if wire not in ("events", "openai"):
             raise ValueError(f"wire must be 'events' or 'openai', not {wire!r}")
         return Subscription(
-            functools.partial(self._open, log),
+            functools.partial(self._open, _key_of(name), epoch),
             last,
             name=f"subscription to {name}",
             readings=self._readings,
+            start_task=self._store.start_task,
             from_start=True,
             with_ids=wire == "events",
         )
 
-    async def _open(self, log: EventLog) -> list[EventLog]:
+    async def _open(
+        self, key: str, epoch: str, last: Sequence[Position] | None
+    ) -> Sequence[EventLog]:
+        after = last[0] if last is not None and len(last) == 1 else START
+        log = await self._store.run_log(key, epoch, after)
         self._forget_logs()
+        if log is None:  # expired meanwhile
+            log = EventLog("0", most=1, call_soon=_call_nothing)
+            log.end()
         self._logs.add(log)
         return [log]
+
+    def _options_now(self) -> StreamOptions:
+        """Return the options of a run that starts now."""
+        if self._options.shutdown_grace is not None:
+            return self._options
+        # A tenth less than responses have, so that they can send the last event.
+        grace = 0.9 * min(server_shutdown_timeout(), DEFAULT_SHUTDOWN_TIMEOUT)
+        return replace(self._options, shutdown_grace=grace)
 
     def _forget_logs(self) -> None:
         self._logs = {log for log in self._logs if log.readers}
@@ -316,17 +330,13 @@ class _Running:
     def __init__(
         self,
         runs: Runs,
-        store: Store,
-        key: str,
         name: str,
-        info: RunInfo,
+        writer: RunWriter,
         items: AsyncIterable[Any] | Iterable[Any],
     ) -> None:
         self._runs = runs
-        self._store = store
-        self._key = key
         self._name = name
-        self._info = info
+        self._writer = writer
         self._items = items
         # Set only while the stream is open, because the stream refers to `_send`.
         self._stream: Stream | None = None
@@ -336,13 +346,15 @@ class _Running:
     async def run(self) -> None:
         """Run the generator, and end the log in one of its ways."""
         runs = self._runs
+        runs._running += 1
+        self._writer.on_end(self._end_for)
         # A POST is not asked for again, so it has as long as the server waits.
         scope: Scope = {"type": "http", "method": "POST", "path": self._name}
         stream = Stream(
             self._items,
-            ItemEncoder(json=runs._options.json),
+            ItemEncoder(json=runs._options.json, allow_id=False),
             Head.of(scope, 200, []),
-            runs._options,
+            runs._options_now(),
             Limits(),
             None,
             scope,
@@ -362,6 +374,7 @@ class _Running:
                 tasks.cancel_scope.cancel()
         finally:
             self._stream = None
+            runs._running -= 1
             try:
                 # The store may have cancelled this task.
                 with anyio.CancelScope(shield=True):
@@ -369,9 +382,10 @@ class _Running:
             finally:
                 del error  # which has this frame in its traceback: a cycle
 
-    def cancel(self) -> None:
-        """End the run now, or as soon as its stream is open."""
-        self._end_for("cancelled")
+    def shut_down(self) -> None:
+        """End the run, unless it is in its time after a server shutdown."""
+        if self._stream is None or not self._stream.is_shutting_down:
+            self._end_for("shutdown")
 
     def _end_for(self, status: RunStatus) -> None:
         self._ends_for = self._ends_for or status
@@ -390,51 +404,59 @@ class _Running:
     def _status(self, stream: Stream) -> RunStatus:
         if stream.reason == "ended" and self._ends_for is not None:
             return self._ends_for
-        return _ENDS.get(stream.reason, stream.reason)  # type: ignore[return-value]
+        return _ENDS.get(stream.reason, stream.reason)  # type: ignore[arg-type]
 
     async def _send(self, message: Message) -> None:
         if body := message.get("body"):
-            self._info.log.append(body)
+            self._writer.append(body)
 
     async def _end(self, status: RunStatus, error: Exception | None) -> None:
         """Append the last event, and tell the application."""
         runs = self._runs
-        events = self._info.log.top
-        frame, without_id = self._last_frames(status, error)
+        events = self._writer.events
+        last = self._last_event(status, error)
         try:
-            await self._store.end_run(self._key, self._info, status, frame, without_id)
+            status = await self._writer.end(status, last)
         except Exception:  # must not end the other runs of the store
             logger.exception("the end of the run %r was not stored", self._name)
-        if runs._running.get(self._name) is self._info.log:
-            del runs._running[self._name]
         if runs._on_end is not None:
             with log_errors("on_end", runs._options.close_timeout):
                 await maybe_await(
                     runs._on_end(RunResult(self._name, status, error, events))
                 )
 
-    def _last_frames(
-        self, status: RunStatus, error: Exception | None
-    ) -> tuple[bytes, bytes]:
-        """Return the last event, and what readers without ids get instead of it."""
+    def _last_event(self, status: RunStatus, error: Exception | None) -> LastEvent:
         json, on_error = self._runs._options.json, self._runs._on_error
         if status in ("done", "cancelled"):
             end = EncodedEvent(event="end", data={"status": status}, json=json)
-            return bytes(end), b""
-
-        def frames(data: Mapping[str, Any]) -> tuple[bytes, bytes]:
-            without_id = {"error": {"message": status, **data}}
-            return (
-                bytes(EncodedEvent(event="error", data=data, json=json)),
-                bytes(EncodedEvent(data=without_id, json=json)),
-            )
-
+            return LastEvent(bytes(end), b"")
+        message = None
         if error is not None and on_error is not None:
             with log_errors("on_error", self._runs._options.close_timeout):
                 message = on_error(error)
-                if message is not None:
-                    return frames({"code": status, "message": message})
-        return frames({"code": status})
+                return _error_event(status, message, json)
+        return _error_event(status, None, json)
+
+
+def _error_event(code: RunStatus, message: str | None, json: Json) -> LastEvent:
+    """Return the last event of a run that has not come to its end."""
+    data = {"code": code} if message is None else {"code": code, "message": message}
+    without_id = {"error": {"message": code, **data}}
+    return LastEvent(
+        bytes(EncodedEvent(event="error", data=data, json=json)),
+        bytes(EncodedEvent(data=without_id, json=json)),
+    )
+
+
+async def _tell_lost(
+    on_lost: Callable[[str], Awaitable[object] | object], seconds: float, key: str
+) -> None:
+    with log_errors("on_lost", seconds):
+        await maybe_await(on_lost(_name_of(key)))
+
+
+def _call_nothing(function: Callable[[], None]) -> None:
+    """Do nothing: a log that has ended has no news for readers."""
 
 
 async def _never() -> Message:
@@ -469,11 +491,16 @@ def _called(
     )
 
 
-def _has_all(log: EventLog, last: str | None) -> bool:
-    """Return whether a client has all of a run that has ended."""
-    positions = parse_last_event_id(last) if log.is_over and last else None
-    return positions == [(log.epoch, log.top)]
+def _has_all(info: RunInfo, last: str | None) -> bool:
+    """Return whether a run has ended and a client has all of its events."""
+    if info.status == "running" or not last:
+        return False
+    return parse_last_event_id(last) == [info.position]
 
 
 def _key_of(name: str) -> str:
     return f"run:{name}"
+
+
+def _name_of(key: str) -> str:
+    return key.removeprefix("run:")

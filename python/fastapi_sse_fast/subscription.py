@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -11,16 +13,21 @@ import anyio
 from ._core import (
     EncodedEvent,
     LogReader,
-    check_no_id,
     encode_event,
     parse_last_event_id,
+    split_events,
 )
+from .stores.store import Position
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from typing import TypeAlias
 
     from ._core import EventLog
+    from .event import ServerSentEvent
     from .options import Json
+
+    Snapshot: TypeAlias = ServerSentEvent | EncodedEvent | None
 
 GapReason = Literal["trimmed", "reset", "unknown", "overflow"]
 
@@ -36,12 +43,14 @@ class Gap(NamedTuple):
         requested: Position after which events are missing.
         missed: Number of events that are missing, if it is known.
         position: Position from which the stream continues.
+        names: The channels, in the order of the positions.
     """
 
     reason: GapReason
     requested: str
     missed: int | None
     position: str
+    names: Sequence[str]
 
 
 class Readings:
@@ -66,12 +75,14 @@ class Subscription(AsyncIterable[EncodedEvent]):
 
     def __init__(
         self,
-        open_logs: Callable[[], Awaitable[Sequence[EventLog]]],
+        open_logs: Callable[[Sequence[Position] | None], Awaitable[Sequence[EventLog]]],
         last: str | None,
         *,
         name: str,
         readings: Readings,
+        start_task: Callable[..., None],
         from_start: bool,
+        names: Sequence[str] = (),
         on_gap: Any = "resume",
         json: Json = "fastapi",
         with_ids: bool = True,
@@ -80,15 +91,19 @@ class Subscription(AsyncIterable[EncodedEvent]):
         self._open_logs = open_logs
         self._last = last
         self._readings = readings
+        self._start_task = start_task
         self._from_start = from_start
+        self._names = names
         self._on_gap = on_gap
         self._json = json
         self._with_ids = with_ids
         self._logs: list[EventLog] | None = None
         # Where the subscription begins, and what it sends first. Known once it is open.
-        self._cursors: list[int] = []
+        self._positions: list[Position] = []
         self._opening = b""
         self._ends_at_once = False
+        # Not a reference, because the reader refers to this.
+        self._reader: Callable[[], LogReader | None] = lambda: None
 
     async def open(self) -> None:
         """Find the logs, and decide where to begin.
@@ -96,17 +111,23 @@ class Subscription(AsyncIterable[EncodedEvent]):
         Called before the first event is asked for.
 
         Raises:
-            Exception: What `on_gap` raises.
+            Exception: The store or `on_gap` raised it.
         """
-        if self._logs is None:
-            logs = list(await self._open_logs())
-            self._cursors, gap = self._begin(logs)
-            if gap is not None:
-                self._opening, self._ends_at_once = self._told(gap)
-            elif self._with_ids:
-                # A browser keeps the id, and dispatches nothing.
-                self._opening = bytes(EncodedEvent(id=_position(logs, self._cursors)))
-            self._logs = logs
+        if self._logs is not None:
+            return
+        last = None if self._last is None else parse_last_event_id(self._last)
+        positions = None if last is None else [Position(*one) for one in last]
+        logs = list(await self._open_logs(positions))
+        gap = self._begin(logs, positions)
+        if gap is not None:
+            told = self._told(gap)
+            if inspect.isawaitable(told):
+                told = await told
+            self._opening, self._ends_at_once = told
+        elif self._with_ids and logs:
+            # A browser keeps the id, and dispatches nothing.
+            self._opening = bytes(EncodedEvent(id=_text(self._positions)))
+        self._logs = logs
 
     def reader(self, most_bytes: int, opening: bytes = b"") -> LogReader:
         """Return what reads the logs from the position on.
@@ -118,55 +139,60 @@ class Subscription(AsyncIterable[EncodedEvent]):
         assert self._logs is not None, "the subscription is not open"
         reader = LogReader(
             self._logs,
-            self._cursors,
+            self._positions,
             most_bytes=most_bytes,
             with_ids=self._with_ids,
-            gap=self._overflow,
+            gap=self._meet_gap,
         )
+        self._reader = weakref.ref(reader)
         reader.open_with(opening + self._opening)
         if self._ends_at_once:
             reader.end()
         return reader
 
-    def _begin(self, logs: Sequence[EventLog]) -> tuple[list[int], Gap | None]:
-        """Return the cursors to begin at, and the gap before them, if there is one."""
-        start = [0 if self._from_start else log.top for log in logs]
+    def _begin(
+        self, logs: Sequence[EventLog], requested: Sequence[Position] | None
+    ) -> Gap | None:
+        """Set the positions to begin at, and return the gap before them."""
         # A run whose first events are gone begins with those that are left.
+        self._positions = [
+            Position(log.epoch, 0 if self._from_start else log.top) for log in logs
+        ]
         if self._last is None:
-            return start, None
+            return None
         self._readings.reconnects += 1
-        requested = self._last
-        positions = parse_last_event_id(requested)
-        if positions is None or len(positions) != len(logs):
-            return start, Gap("unknown", requested, None, _position(logs, start))
-        cursors = []
+        if requested is None or len(requested) != len(logs):
+            return self._gap("unknown", self._last, None, _text(self._positions))
         reasons: list[GapReason] = []
         missed: int | None = 0
-        for log, (epoch, offset) in zip(logs, positions, strict=True):
-            oldest = log.first - 1
-            if epoch != log.epoch:
-                reasons.append("reset")
-                missed = None
-                offset = oldest
-            elif offset > log.top:
-                reasons.append("unknown")
-                missed = None
-                offset = oldest if self._from_start else log.top
-            elif offset < oldest:
-                reasons.append("trimmed")
-                missed = None if missed is None else missed + oldest - offset
-                offset = oldest
-            cursors.append(offset)
+        for index, (log, position) in enumerate(zip(logs, requested, strict=True)):
+            offset, reason, count = log.resume(*position)
+            if reason is not None:
+                if reason == "unknown" and self._from_start:
+                    offset = log.first - 1
+                reasons.append(reason)
+                missed = None if missed is None or count is None else missed + count
+            self._positions[index] = Position(log.epoch, offset)
         if not reasons:
-            return cursors, None
-        return cursors, Gap(reasons[0], requested, missed, _position(logs, cursors))
+            return None
+        return self._gap(reasons[0], self._last, missed, _text(self._positions))
 
-    def _overflow(
-        self, requested: str, missed: int, position: str
-    ) -> tuple[bytes, bool]:
-        return self._told(Gap("overflow", requested, missed, position))
+    def _gap(
+        self, reason: GapReason, requested: str, missed: int | None, position: str
+    ) -> Gap:
+        return Gap(reason, requested, missed, position, self._names)
 
-    def _told(self, gap: Gap) -> tuple[bytes, bool]:
+    def _meet_gap(
+        self, reason: GapReason, requested: str, missed: int | None, position: str
+    ) -> tuple[bytes, bool] | None:
+        """Return the frames that report a gap, or report it later."""
+        told = self._told(self._gap(reason, requested, missed, position))
+        if inspect.isawaitable(told):
+            self._start_task(_report_later, told, self._reader)
+            return None
+        return told
+
+    def _told(self, gap: Gap) -> tuple[bytes, bool] | Awaitable[tuple[bytes, bool]]:
         """Return the frames that report a gap, and whether the stream then ends."""
         self._readings.gaps[gap.reason] += 1
         if not self._with_ids:
@@ -185,11 +211,22 @@ class Subscription(AsyncIterable[EncodedEvent]):
             return told, True
         if callable(self._on_gap):
             snapshot = self._on_gap(gap)
-            if snapshot is not None:
-                frames = bytes(encode_event(snapshot, json=self._json))
-                check_no_id(frames)
-                told += frames
+            if inspect.isawaitable(snapshot):
+                return self._told_with(told, snapshot)
+            told += self._frames_of(snapshot)
         return told, False
+
+    async def _told_with(
+        self, told: bytes, snapshot: Awaitable[Snapshot]
+    ) -> tuple[bytes, bool]:
+        return told + self._frames_of(await snapshot), False
+
+    def _frames_of(self, snapshot: Snapshot) -> bytes:
+        if snapshot is None:
+            return b""
+        frames = bytes(encode_event(snapshot, json=self._json))
+        split_events(frames)  # raises an error for an `id`
+        return frames
 
     def __aiter__(self) -> AsyncIterator[EncodedEvent]:
         """Return the events one by one."""
@@ -200,9 +237,22 @@ MOST_REQUESTED = 200
 """Characters of a client's `Last-Event-ID` that a gap repeats."""
 
 
-def _position(logs: Sequence[EventLog], cursors: Sequence[int]) -> str:
-    pairs = zip(logs, cursors, strict=True)
-    return "~".join(log.position(cursor) for log, cursor in pairs)
+def _text(positions: Sequence[Position]) -> str:
+    return "~".join(f"{epoch}.{offset}" for epoch, offset in positions)
+
+
+async def _report_later(
+    told: Awaitable[tuple[bytes, bool]], reader: Callable[[], LogReader | None]
+) -> None:
+    """Report a gap when `on_gap` has returned."""
+    try:
+        frames, ends = await told
+    except Exception as error:
+        if (waiting := reader()) is not None:
+            waiting.fail(error)
+    else:
+        if (waiting := reader()) is not None:
+            waiting.report(frames, ends)
 
 
 class _Events(AsyncIterator[EncodedEvent]):
@@ -261,7 +311,7 @@ class _Waker:
         raise NotImplementedError
 
     def send_failed(self, error: BaseException) -> None:
-        raise NotImplementedError
+        self.event.set()  # `take` raises the error
 
     def interrupt_source(self) -> None:
         raise NotImplementedError

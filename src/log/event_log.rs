@@ -24,21 +24,29 @@ const SLICE: Duration = Duration::from_millis(1);
 /// The frames of a channel or a run, from the oldest that is kept to the newest.
 #[pyclass(frozen, module = "fastapi_sse_fast._core")]
 pub(crate) struct EventLog {
-    epoch: String,
     call_soon: Py<PyAny>,
     state: Mutex<State>,
 }
 
 struct State {
+    epoch: String,
+    /// The epochs before this one, each with the last offset that is the same event in both.
+    earlier: Vec<(String, u64)>,
     ring: Ring<Frame>,
     /// The beginning of an event that is appended in parts.
     rest: Vec<u8>,
     is_over: bool,
+    /// Why nothing more can be read.
+    failure: Option<PyErr>,
     readers: BTreeMap<u64, Py<LogReader>>,
     next_reader: u64,
     /// When the last reader was detached, or when the log was made.
     unread_since: Instant,
     delivery: Delivery,
+    /// All readers have been served up to this event. Known while a delivery is due.
+    delivered: u64,
+    /// The newest event when the current pass over the readers was begun.
+    pass_top: u64,
     /// What a reader has taken last: the next one is most often at the same cursor.
     last_read: Option<LastRead>,
 }
@@ -64,6 +72,13 @@ pub(super) struct Run {
     pub(super) bytes: Py<PyBytes>,
     /// The offset of the last frame.
     pub(super) last: u64,
+}
+
+/// Where a reader continues from a position.
+pub(super) struct Resumed {
+    pub(super) offset: u64,
+    /// Why events are missing before the next one, if they are, and how many.
+    pub(super) gap: Option<(&'static str, Option<u64>)>,
 }
 
 /// What a reader gets for its cursor.
@@ -97,22 +112,32 @@ enum Delivery {
 #[pymethods]
 impl EventLog {
     #[new]
-    #[pyo3(signature = (epoch, /, *, most, call_soon))]
-    fn new(epoch: String, most: usize, call_soon: Py<PyAny>) -> PyResult<Self> {
+    #[pyo3(signature = (epoch, /, *, most, call_soon, top=0, earlier=Vec::new()))]
+    fn new(
+        epoch: String,
+        most: usize,
+        call_soon: Py<PyAny>,
+        top: u64,
+        earlier: Vec<(String, u64)>,
+    ) -> PyResult<Self> {
         if most == 0 {
             return Err(PyValueError::new_err("a log must keep one frame at least"));
         }
         Ok(Self {
-            epoch,
             call_soon,
             state: Mutex::new(State {
-                ring: Ring::new(most),
+                epoch,
+                earlier,
+                ring: Ring::new(most, top),
                 rest: Vec::new(),
                 is_over: false,
+                failure: None,
                 readers: BTreeMap::new(),
                 next_reader: 0,
                 unread_since: Instant::now(),
                 delivery: Delivery::Idle,
+                delivered: top,
+                pass_top: top,
                 last_read: None,
             }),
         })
@@ -126,11 +151,11 @@ impl EventLog {
         let joined = [&rest, frames].concat();
         // No other thread appends meanwhile: the owner of a log is one event loop.
         let (events, rest) = split::events(if rest.is_empty() { frames } else { &joined })?;
-        let mut offset = log.top();
+        let (epoch, mut offset) = log.newest();
         let mut made = Vec::with_capacity(events.len());
         for event in events {
             offset += 1;
-            made.push(log.frame(py, offset, event)?);
+            made.push(Frame::new(py, &epoch, offset, event, None)?);
         }
         let dropped = {
             let mut state = log.lock();
@@ -153,11 +178,9 @@ impl EventLog {
     ) -> PyResult<()> {
         let py = slf.py();
         let log = slf.get();
+        let (epoch, top) = log.newest();
         let last = match frame {
-            Some(frame) => Some(Frame {
-                without_id,
-                ..log.frame(py, log.top() + 1, frame)?
-            }),
+            Some(frame) => Some(Frame::new(py, &epoch, top + 1, frame, without_id)?),
             None => None,
         };
         let dropped = {
@@ -170,6 +193,65 @@ impl EventLog {
         };
         drop(dropped);
         Self::deliver_soon(slf)
+    }
+
+    #[pyo3(signature = (frames, /))]
+    fn prepend(&self, py: Python<'_>, frames: Vec<Py<PyBytes>>) -> PyResult<()> {
+        let (epoch, mut offset) = {
+            let state = self.lock();
+            (state.epoch.clone(), state.ring.first())
+        };
+        let mut made = Vec::with_capacity(frames.len());
+        for frame in frames.iter().rev() {
+            offset -= 1;
+            made.push(Frame::new(py, &epoch, offset, frame.as_bytes(py), None)?);
+        }
+        let unused: Vec<_> = {
+            let mut state = self.lock();
+            made.into_iter()
+                .filter_map(|frame| {
+                    let size = frame.bytes.as_bytes(py).len();
+                    state.ring.push_front(frame, size)
+                })
+                .collect()
+        };
+        drop(unused);
+        Ok(())
+    }
+
+    #[pyo3(signature = (epoch, top, /, *, earlier=Vec::new()))]
+    fn restart(
+        slf: &Bound<'_, Self>,
+        epoch: String,
+        top: u64,
+        earlier: Vec<(String, u64)>,
+    ) -> PyResult<()> {
+        let dropped = {
+            let mut state = slf.get().lock();
+            state.epoch = epoch;
+            state.earlier = earlier;
+            state.rest = Vec::new();
+            state.delivered = top;
+            state.pass_top = top;
+            let frames: Vec<_> = state.ring.restart(top).collect();
+            (frames, state.last_read.take())
+        };
+        drop(dropped);
+        Self::deliver_soon(slf)
+    }
+
+    #[pyo3(signature = (error, /))]
+    fn fail(slf: &Bound<'_, Self>, error: Bound<'_, PyAny>) -> PyResult<()> {
+        let before = slf.get().lock().failure.replace(PyErr::from_value(error));
+        drop(before);
+        Self::deliver_soon(slf)
+    }
+
+    #[pyo3(name = "resume", signature = (epoch, offset, /))]
+    fn py_resume(&self, epoch: &str, offset: u64) -> (u64, Option<&'static str>, Option<u64>) {
+        let resumed = self.resume(epoch, offset);
+        let (reason, missed) = resumed.gap.unzip();
+        (resumed.offset, reason, missed.flatten())
     }
 
     fn deliver(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -190,15 +272,30 @@ impl EventLog {
 
     #[pyo3(signature = (offset=None))]
     fn position(&self, offset: Option<u64>) -> String {
-        let offset = offset.unwrap_or_else(|| self.lock().ring.top());
+        let (epoch, top) = self.newest();
         let mut text = String::new();
-        position::write(&mut text, &self.epoch, offset);
+        position::write(&mut text, &epoch, offset.unwrap_or(top));
         text
     }
 
     #[getter]
-    pub(super) fn epoch(&self) -> &str {
-        &self.epoch
+    pub(super) fn epoch(&self) -> String {
+        self.lock().epoch.clone()
+    }
+
+    #[getter]
+    fn earlier(&self) -> Vec<(String, u64)> {
+        self.lock().earlier.clone()
+    }
+
+    /// How many events have been appended since all readers were served.
+    #[getter]
+    fn undelivered(&self) -> u64 {
+        let state = self.lock();
+        match state.delivery {
+            Delivery::Idle => 0,
+            Delivery::Due { .. } => state.ring.top() - state.delivered,
+        }
     }
 
     #[getter]
@@ -260,16 +357,54 @@ impl EventLog {
 }
 
 impl EventLog {
-    fn frame(&self, py: Python<'_>, offset: u64, event: &[u8]) -> PyResult<Frame> {
-        let mut line = String::from("id: ");
-        position::write(&mut line, &self.epoch, offset);
-        line.push('\n');
-        let bytes = bytes::concat(py, &[line.as_bytes(), event])?;
-        Ok(Frame {
-            bytes: bytes.unbind(),
-            start: line.len(),
-            without_id: None,
-        })
+    fn newest(&self) -> (String, u64) {
+        let state = self.lock();
+        (state.epoch.clone(), state.ring.top())
+    }
+
+    /// Return where a reader continues from a position.
+    pub(super) fn resume(&self, epoch: &str, offset: u64) -> Resumed {
+        let state = self.lock();
+        let oldest = state.ring.first() - 1;
+        if epoch != state.epoch {
+            let kept = state.earlier.iter().find(|(earlier, _)| earlier == epoch);
+            match kept {
+                Some((_, until)) if offset <= *until => {}
+                _ => {
+                    return Resumed {
+                        offset: kept.map_or(oldest, |(_, until)| oldest.max(*until)),
+                        gap: Some(("reset", None)),
+                    };
+                }
+            }
+        }
+        if offset > state.ring.top() {
+            Resumed {
+                offset: state.ring.top(),
+                gap: Some(("unknown", None)),
+            }
+        } else if offset < oldest {
+            Resumed {
+                offset: oldest,
+                gap: Some(("trimmed", Some(oldest - offset))),
+            }
+        } else {
+            Resumed { offset, gap: None }
+        }
+    }
+
+    /// Why nothing more can be read, if that is so.
+    pub(super) fn failure(&self, py: Python<'_>) -> Option<PyErr> {
+        self.lock()
+            .failure
+            .as_ref()
+            .map(|error| error.clone_ref(py))
+    }
+
+    /// Whether the log has not failed and is still in the epoch that a reader knows.
+    pub(super) fn is_as_before(&self, epoch: &str) -> bool {
+        let state = self.lock();
+        state.failure.is_none() && state.epoch == epoch
     }
 
     fn deliver_soon(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -305,21 +440,27 @@ impl EventLog {
         let Delivery::Due { behind, again } = state.delivery else {
             return None;
         };
+        let State { readers, ring, .. } = &mut *state;
         let after = behind.map_or(Unbounded, Excluded);
         let mut again = again;
-        let mut next = state.readers.range((after, Unbounded)).next();
+        let mut next = readers.range((after, Unbounded)).next();
+        let mut served = None;
         if next.is_none() && again {
             again = false;
-            next = state.readers.iter().next();
+            served = Some(ring.top());
+            next = readers.iter().next();
         }
         let next = next.map(|(number, reader)| (*number, reader.clone_ref(py)));
-        state.delivery = match &next {
-            Some((number, _)) => Delivery::Due {
+        state.delivery = Delivery::Idle;
+        if let Some((number, _)) = &next {
+            state.delivery = Delivery::Due {
                 behind: Some(*number),
                 again,
-            },
-            None => Delivery::Idle,
-        };
+            };
+        }
+        if let Some(top) = served {
+            state.delivered = mem::replace(&mut state.pass_top, top);
+        }
         next.map(|(_, reader)| reader)
     }
 
@@ -424,6 +565,10 @@ impl EventLog {
 impl State {
     /// Append frames, and return those that are dropped for them.
     fn push(&mut self, py: Python<'_>, frames: impl IntoIterator<Item = Frame>) -> Vec<Frame> {
+        if matches!(self.delivery, Delivery::Idle) {
+            self.delivered = self.ring.top();
+            self.pass_top = self.delivered;
+        }
         frames
             .into_iter()
             .filter_map(|frame| {
@@ -435,6 +580,24 @@ impl State {
 }
 
 impl Frame {
+    fn new(
+        py: Python<'_>,
+        epoch: &str,
+        offset: u64,
+        event: &[u8],
+        without_id: Option<Py<PyBytes>>,
+    ) -> PyResult<Self> {
+        let mut line = String::from("id: ");
+        position::write(&mut line, epoch, offset);
+        line.push('\n');
+        let bytes = bytes::concat(py, &[line.as_bytes(), event])?;
+        Ok(Self {
+            bytes: bytes.unbind(),
+            start: line.len(),
+            without_id,
+        })
+    }
+
     fn clone_ref(&self, py: Python<'_>) -> Self {
         Self {
             bytes: self.bytes.clone_ref(py),

@@ -12,4 +12,4 @@ pub mod split;
 pub(crate) use event_log::EventLog;
 pub(crate) use position::parse_last_event_id;
 pub(crate) use reader::LogReader;
-pub(crate) use split::check_no_id;
+pub(crate) use split::split_events;

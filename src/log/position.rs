@@ -48,6 +48,18 @@ pub(crate) fn write(out: &mut String, epoch: &str, offset: u64) {
     let _ = write!(out, ".{offset}");
 }
 
+/// Return the position in several logs.
+pub(crate) fn join(epochs: &[String], offsets: &[u64]) -> String {
+    let mut text = String::new();
+    for (epoch, offset) in epochs.iter().zip(offsets) {
+        if !text.is_empty() {
+            text.push('~');
+        }
+        write(&mut text, epoch, *offset);
+    }
+    text
+}
+
 /// Return the epoch and the offset of each position in a `Last-Event-ID`, if it is well-formed.
 #[pyfunction]
 #[pyo3(signature = (text, /))]

@@ -17,14 +17,15 @@ use crate::pump::DirectSend;
 use crate::sender::{Pending, Sender};
 
 /// Takes the frames of logs for one stream, from a cursor on.
-#[pyclass(frozen, module = "fastapi_sse_fast._core")]
+#[pyclass(frozen, weakref, module = "fastapi_sse_fast._core")]
 pub(crate) struct LogReader {
     logs: Vec<Py<EventLog>>,
     most_bytes: usize,
     with_ids: bool,
-    /// Called where frames are missing, with the position before them, their number and the
-    /// position after them. Returns the frames that report the gap, and whether the stream ends
-    /// after them. It must not refer to the reader, which would be a reference cycle.
+    /// Called where frames are missing, with the reason, the position before them, their number if
+    /// it is known, and the position after them. Returns the frames that report the gap, and whether
+    /// the stream ends after them; or `None`, if these are passed to `report` later. It must not
+    /// refer to the reader, which would be a reference cycle.
     gap: Py<PyAny>,
     state: Mutex<State>,
 }
@@ -32,38 +33,54 @@ pub(crate) struct LogReader {
 struct State {
     /// Known while the reader is attached.
     sender: Option<Arc<Sender>>,
+    /// The epoch that each log had when the reader saw it last.
+    epochs: Vec<String>,
     /// The offset of the last frame of each log that was taken.
     cursors: Vec<u64>,
     /// The log that is looked at first the next time.
     turn: usize,
-    /// What is sent before anything from the logs: the opening, a gap, the rest of a large frame.
+    /// What is sent before anything from the logs, the last one first: the rest of a large frame,
+    /// the opening, gaps.
     parts: Vec<Part>,
     /// By which numbers the logs know the reader.
     numbers: Vec<u64>,
     progress: Progress,
     /// The bytes that were taken last end inside an event.
     mid_event: bool,
-    /// Nothing follows the parts.
-    ends: bool,
-    closed: bool,
+    /// What follows the parts.
+    next: Next,
+    /// Why nothing more is read.
+    failure: Option<PyErr>,
+}
+
+/// What a reader does when it has no parts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Read,
+    /// Wait until a gap is reported.
+    Wait,
+    End,
+    /// Nothing: the parts were dropped, too.
+    Closed,
 }
 
 #[pymethods]
 impl LogReader {
     #[new]
-    #[pyo3(signature = (logs, cursors, /, *, most_bytes, with_ids, gap))]
+    #[pyo3(signature = (logs, positions, /, *, most_bytes, with_ids, gap))]
     fn new(
         logs: Vec<Py<EventLog>>,
-        cursors: Vec<u64>,
+        positions: Vec<(String, u64)>,
         most_bytes: usize,
         with_ids: bool,
         gap: Py<PyAny>,
     ) -> PyResult<Self> {
-        if logs.len() != cursors.len() || logs.is_empty() {
+        if logs.len() != positions.len() || logs.is_empty() {
             return Err(PyValueError::new_err(
-                "a reader needs a cursor for each log",
+                "a reader needs a position in each log",
             ));
         }
+        let (epochs, cursors) = positions.into_iter().unzip();
         Ok(Self {
             logs,
             most_bytes,
@@ -71,14 +88,15 @@ impl LogReader {
             gap,
             state: Mutex::new(State {
                 sender: None,
+                epochs,
                 cursors,
                 turn: 0,
                 parts: Vec::new(),
                 numbers: Vec::new(),
                 progress: Progress::new(),
                 mid_event: false,
-                ends: false,
-                closed: false,
+                next: Next::Read,
+                failure: None,
             }),
         })
     }
@@ -129,7 +147,7 @@ impl LogReader {
     fn close(&self) {
         let (parts, numbers, sender) = {
             let mut state = self.lock();
-            state.closed = true;
+            state.next = Next::Closed;
             let parts = mem::take(&mut state.parts);
             (parts, mem::take(&mut state.numbers), state.sender.take())
         };
@@ -139,9 +157,30 @@ impl LogReader {
         drop((parts, sender));
     }
 
+    /// Send what reports a gap, and continue.
+    #[pyo3(signature = (told, ends, /))]
+    fn report(&self, py: Python<'_>, told: Vec<u8>, ends: bool) -> PyResult<()> {
+        {
+            let mut state = self.lock();
+            if state.next == Next::Wait {
+                state.next = Next::Read;
+                state.reported(told, ends);
+            }
+        }
+        self.flush(py)
+    }
+
+    /// Fail the stream of this reader.
+    #[pyo3(signature = (error, /))]
+    fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
+        let before = self.lock().failure.replace(PyErr::from_value(error));
+        drop(before);
+        self.flush(py)
+    }
+
     /// End the stream behind what is sent next.
     fn end(&self) {
-        self.lock().ends = true;
+        self.lock().next = Next::End;
     }
 
     /// Do nothing: frames belong to the logs.
@@ -150,18 +189,19 @@ impl LogReader {
 
     #[getter]
     fn position(&self) -> String {
-        let cursors = self.lock().cursors.clone();
-        self.text_of(&cursors)
+        let state = self.lock();
+        position::join(&state.epochs, &state.cursors)
     }
 
     /// Whether nothing more comes of it, but for what is pending.
     #[getter]
     fn is_over(&self) -> bool {
-        let ends = {
-            let state = self.lock();
-            state.ends || state.closed
-        };
-        ends || self.logs.iter().all(|log| log.get().is_over())
+        let next = self.lock().next;
+        match next {
+            Next::Read => self.logs.iter().all(|log| log.get().is_over()),
+            Next::Wait => false,
+            Next::End | Next::Closed => true,
+        }
     }
 
     /// How many events this reader is behind.
@@ -231,8 +271,10 @@ impl LogReader {
         let Some(sender) = sender else {
             return Ok(());
         };
-        // If `on_gap` fails, this stream fails, and no other one.
-        if let Err(error) = sender.flush(py, self) {
+        // If a log or `on_gap` fails, this stream fails, and no other one.
+        if let Err(error) = self.follow(py).and_then(|()| sender.flush(py, self)) {
+            let before = self.lock().failure.replace(error.clone_ref(py));
+            drop(before);
             return sender.fail(py, error);
         }
         if self.is_over() {
@@ -250,17 +292,76 @@ impl LogReader {
         state
             .progress
             .taken(body.as_bytes().len(), part.events, complete);
-        if !is_over && !state.closed {
+        if !is_over && state.next != Next::Closed {
             state.parts.push(part);
         }
         Ok(body)
     }
 
+    /// Follow the logs into their new epochs, and report events that are missing there.
+    fn follow(&self, py: Python<'_>) -> PyResult<()> {
+        if let Some(error) = &self.lock().failure {
+            return Err(error.clone_ref(py));
+        }
+        for (index, log) in self.logs.iter().enumerate() {
+            let log = log.get();
+            let (requested, gap, position) = {
+                let mut state = self.lock();
+                if state.next == Next::Closed || log.is_as_before(&state.epochs[index]) {
+                    continue;
+                }
+                if let Some(error) = log.failure(py) {
+                    return Err(error);
+                }
+                if state.next == Next::Wait {
+                    return Ok(()); // one gap after the other
+                }
+                let requested = position::join(&state.epochs, &state.cursors);
+                let resumed = log.resume(&state.epochs[index], state.cursors[index]);
+                state.epochs[index] = log.epoch();
+                // Events that are not kept any more are reported when they are read.
+                if let Some(("reset", _)) = resumed.gap {
+                    state.cursors[index] = resumed.offset;
+                }
+                let position = position::join(&state.epochs, &state.cursors);
+                (requested, resumed.gap, position)
+            };
+            if let Some((reason @ "reset", missed)) = gap {
+                self.meet_gap(py, reason, requested, missed, position)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Have a gap reported.
+    fn meet_gap(
+        &self,
+        py: Python<'_>,
+        reason: &str,
+        requested: String,
+        missed: Option<u64>,
+        position: String,
+    ) -> PyResult<()> {
+        let told = self.gap.call1(py, (reason, requested, missed, position))?;
+        let told: Option<(Vec<u8>, bool)> = told.extract(py)?;
+        let mut state = self.lock();
+        match told {
+            Some((told, ends)) => state.reported(told, ends),
+            None if state.next == Next::Read => state.next = Next::Wait,
+            None => {}
+        }
+        Ok(())
+    }
+
     /// Make parts of what the logs have next. Return whether there is anything.
     fn read(&self, py: Python<'_>) -> PyResult<bool> {
+        self.follow(py)?;
         let (turn, cursors) = {
             let state = self.lock();
-            if state.closed || state.ends {
+            if !state.parts.is_empty() {
+                return Ok(true);
+            }
+            if state.next != Next::Read {
                 return Ok(false);
             }
             (state.turn, state.cursors.clone())
@@ -277,19 +378,14 @@ impl LogReader {
                     return Ok(true);
                 }
                 Read::Dropped(first) => {
-                    let requested = self.text_of(&cursors);
-                    let position = {
+                    let (requested, position) = {
                         let mut state = self.lock();
+                        let requested = position::join(&state.epochs, &cursors);
                         state.cursors[index] = first - 1;
-                        state.cursors.clone()
+                        (requested, position::join(&state.epochs, &state.cursors))
                     };
-                    let gap = (requested, first - 1 - cursor, self.text_of(&position));
-                    let (told, ends): (Vec<u8>, bool) = self.gap.call1(py, gap)?.extract(py)?;
-                    let mut state = self.lock();
-                    state.ends |= ends;
-                    if !told.is_empty() {
-                        state.parts.push(Part::run(told, 0));
-                    }
+                    let missed = Some(first - 1 - cursor);
+                    self.meet_gap(py, "overflow", requested, missed, position)?;
                     return Ok(true);
                 }
             }
@@ -319,11 +415,12 @@ impl LogReader {
             Read::Nothing => Read::Nothing,
             Read::Dropped(first) => Read::Dropped(first),
             Read::Some(frames) => {
+                let epochs = self.lock().epochs.clone();
                 let mut cursors = cursors.to_vec();
                 let mut lines = Vec::with_capacity(frames.len());
                 for _ in &frames {
                     cursors[index] += 1;
-                    lines.push(format!("id: {}\n", self.text_of(&cursors)));
+                    lines.push(format!("id: {}\n", position::join(&epochs, &cursors)));
                 }
                 let pieces: Vec<_> = lines
                     .iter()
@@ -337,25 +434,14 @@ impl LogReader {
         })
     }
 
-    fn text_of(&self, cursors: &[u64]) -> String {
-        let mut text = String::new();
-        for (log, cursor) in self.logs.iter().zip(cursors) {
-            if !text.is_empty() {
-                text.push('~');
-            }
-            position::write(&mut text, log.get().epoch(), *cursor);
-        }
-        text
-    }
-
     fn pending(&self) -> u64 {
         let (parts, cursors) = {
             let state = self.lock();
-            if state.closed {
+            if state.next == Next::Closed {
                 return 0;
             }
             let parts = state.parts.iter().map(|part| part.left() as u64).sum();
-            if state.ends {
+            if state.next != Next::Read {
                 return parts;
             }
             (parts, state.cursors.clone())
@@ -367,6 +453,18 @@ impl LogReader {
     /// Held for copies only, never while Python code can run.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn reported(&mut self, told: Vec<u8>, ends: bool) {
+        if ends && self.next == Next::Read {
+            self.next = Next::End;
+        }
+        if !told.is_empty() {
+            // Behind the rest of an event that is sent in parts.
+            self.parts.insert(0, Part::run(told, 0));
+        }
     }
 }
 

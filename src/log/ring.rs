@@ -1,6 +1,7 @@
 //! The newest frames of a log, by offset.
 
 use std::collections::VecDeque;
+use std::mem;
 
 /// A window on a log: offsets count from 1 without holes, and the oldest frames are dropped.
 pub(crate) struct Ring<T> {
@@ -9,7 +10,8 @@ pub(crate) struct Ring<T> {
     top: u64,
     /// How many frames are kept at most.
     most: usize,
-    /// The bytes of all frames so far.
+    /// Counts the bytes of all frames. It does not begin at 0, because older frames can be put in
+    /// front of the first ones.
     bytes: u64,
 }
 
@@ -31,12 +33,13 @@ pub(crate) enum After<'a, T> {
 }
 
 impl<T> Ring<T> {
-    pub(crate) fn new(most: usize) -> Self {
+    /// Return a ring whose next frame has the offset `top + 1`.
+    pub(crate) const fn new(most: usize, top: u64) -> Self {
         Self {
             frames: VecDeque::new(),
-            top: 0,
+            top,
             most,
-            bytes: 0,
+            bytes: 1 << 62,
         }
     }
 
@@ -60,6 +63,25 @@ impl<T> Ring<T> {
         } else {
             None
         }
+    }
+
+    /// Put an older frame in front of the others. Return it if there is no room.
+    pub(crate) fn push_front(&mut self, frame: T, size: usize) -> Option<T> {
+        if self.frames.len() >= self.most || self.first() <= 1 {
+            return Some(frame);
+        }
+        let after = self.frames.front().map_or(self.bytes, |next| next.before);
+        let before = after.wrapping_sub(size as u64);
+        self.frames.push_front(Kept { frame, before });
+        None
+    }
+
+    /// Drop all frames, and return them. The next one has the offset `top + 1`.
+    pub(crate) fn restart(&mut self, top: u64) -> impl Iterator<Item = T> + use<T> {
+        self.top = top;
+        mem::take(&mut self.frames)
+            .into_iter()
+            .map(|kept| kept.frame)
     }
 
     /// The bytes of the frames after a cursor, as far as they are kept.
@@ -106,7 +128,7 @@ mod tests {
     use super::*;
 
     fn ring(most: usize, frames: &[&'static str]) -> Ring<&'static str> {
-        let mut ring = Ring::new(most);
+        let mut ring = Ring::new(most, 0);
         for &frame in frames {
             ring.push(frame, frame.len());
         }
@@ -151,6 +173,30 @@ mod tests {
             [bytes(0), bytes(1), bytes(2), bytes(3), bytes(9)],
             [5, 5, 3, 0, 0]
         );
-        assert_eq!(Ring::<()>::new(2).bytes_after(0), 0);
+        assert_eq!(Ring::<()>::new(2, 0).bytes_after(0), 0);
+    }
+
+    #[test]
+    fn older_frames_are_put_in_front() {
+        let mut ring = Ring::new(3, 4);
+        assert_eq!((ring.first(), ring.top()), (5, 4));
+        assert_eq!(ring.after(2, 99), After::Dropped(5));
+        ring.push("e", 1);
+        assert_eq!(ring.push_front("dd", 2), None);
+        assert_eq!(ring.push_front("ccc", 3), None);
+        assert_eq!(ring.push_front("bbbb", 4), Some("bbbb"));
+        assert_eq!((ring.first(), ring.top()), (3, 5));
+        assert_eq!(ring.after(2, 5), After::Frames(vec![&"ccc", &"dd"]));
+        assert_eq!(ring.bytes_after(0), 6);
+        assert_eq!(Ring::new(3, 0).push_front("a", 1), Some("a"));
+    }
+
+    #[test]
+    fn a_ring_restarts_at_any_offset() {
+        let mut ring = ring(9, &["a", "bb", "ccc"]);
+        assert_eq!(ring.restart(7).collect::<Vec<_>>(), ["a", "bb", "ccc"]);
+        assert_eq!((ring.first(), ring.top()), (8, 7));
+        assert_eq!(ring.after(3, 99), After::Dropped(8));
+        assert_eq!(ring.after(7, 99), After::Nothing);
     }
 }

@@ -1,9 +1,13 @@
 //! Splits bytes that are complete events into single ones, since each gets a position.
 
 use std::fmt;
+use std::iter;
 
 use memchr::memchr2;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::bytes;
 
 /// An event has an `id` already: in a log, ids are positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,36 +29,75 @@ impl std::error::Error for HasId {}
 /// `HasId`, if a line of any of them is an `id` field.
 pub fn events(frames: &[u8]) -> Result<(Vec<&[u8]>, &[u8]), HasId> {
     let mut events = Vec::new();
-    let (mut start, mut at) = (0, 0);
-    while let Some(length) = memchr2(b'\n', b'\r', &frames[at..]) {
-        let line = &frames[at..at + length];
-        let line_end = if frames[at + length..].starts_with(b"\r\n") {
-            2
-        } else {
-            1
-        };
-        at += length + line_end;
+    let mut start = 0;
+    for line in lines(frames) {
         if !line.is_empty() {
-            // "If the line contains a U+003A COLON character (:)", the name is what comes before
-            // it; otherwise it is the whole line.
-            if line == b"id" || line.starts_with(b"id:") {
-                return Err(HasId);
-            }
-        } else if start == at - line_end {
-            start = at;
+            check_line(frames, &line)?;
+        } else if start == line.start {
+            start = line.next;
         } else {
-            events.push(&frames[start..at]);
-            start = at;
+            events.push(&frames[start..line.next]);
+            start = line.next;
         }
     }
     Ok((events, &frames[start..]))
 }
 
-/// Raise if an event in `frames` has an `id`.
+/// Check that no event in `frames` has an `id`.
+///
+/// # Errors
+///
+/// `HasId`.
+pub fn check_no_id(frames: &[u8]) -> Result<(), HasId> {
+    lines(frames).try_for_each(|line| check_line(frames, &line))
+}
+
+/// A line, as indexes: where it starts, where its end of line is, and where the next one starts.
+struct Line {
+    start: usize,
+    end: usize,
+    next: usize,
+}
+
+impl Line {
+    const fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+}
+
+/// Return the lines that end with an end of line.
+fn lines(frames: &[u8]) -> impl Iterator<Item = Line> {
+    let mut start = 0;
+    iter::from_fn(move || {
+        let end = start + memchr2(b'\n', b'\r', &frames[start..])?;
+        let is_crlf = frames[end..].starts_with(b"\r\n");
+        let next = end + if is_crlf { 2 } else { 1 };
+        let line = Line { start, end, next };
+        start = next;
+        Some(line)
+    })
+}
+
+fn check_line(frames: &[u8], line: &Line) -> Result<(), HasId> {
+    // "If the line contains a U+003A COLON character (:)", the name is what comes before it;
+    // otherwise it is the whole line.
+    let line = &frames[line.start..line.end];
+    if line == b"id" || line.starts_with(b"id:") {
+        return Err(HasId);
+    }
+    Ok(())
+}
+
+/// Split bytes that are events. Return what follows the last of them, too.
 #[pyfunction]
 #[pyo3(signature = (frames, /))]
-pub(crate) fn check_no_id(frames: &[u8]) -> PyResult<()> {
-    Ok(events(frames).map(drop)?)
+pub(crate) fn split_events<'py>(
+    py: Python<'py>,
+    frames: &[u8],
+) -> PyResult<(Vec<Bound<'py, PyBytes>>, Bound<'py, PyBytes>)> {
+    let (events, rest) = events(frames)?;
+    let events = events.into_iter().map(|event| bytes::copy(py, event));
+    Ok((events.collect::<PyResult<_>>()?, bytes::copy(py, rest)?))
 }
 
 #[cfg(test)]

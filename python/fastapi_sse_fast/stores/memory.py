@@ -1,4 +1,4 @@
-"""The store that is built in: logs in the memory of one process."""
+"""A store in the memory of one process."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 
 from .._core import EventLog
 from ..errors import RunExists
-from .store import History, RunInfo
+from .store import Position, RunInfo
+from .tasks import StoreTasks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from types import TracebackType
 
-    from anyio.abc import TaskGroup
     from typing_extensions import Self
 
-    from .store import IfRunning
+    from .store import History, IfRunning, LastEvent, RunStatus, RunTerms
+    from .tasks import RunTask
 
 _BASE62 = string.digits + string.ascii_letters
 
@@ -36,37 +38,62 @@ def new_epoch() -> str:
 class _Kept:
     """A log, and what the store knows of it."""
 
-    __slots__ = (
-        "cancel_with",
-        "dedupe",
-        "ended",
-        "history",
-        "is_cancelled",
-        "log",
-        "status",
-        "used_at",
-    )
+    __slots__ = ("dedupe", "ended", "history", "log", "status", "used_at", "writer")
 
-    def __init__(self, log: EventLog, history: History, status: str) -> None:
+    def __init__(self, log: EventLog, history: History) -> None:
         self.log = log
         self.history = history
         self.used_at = time.monotonic()
-        # Ids by the key they were published with.
-        self.dedupe: OrderedDict[str, str] = OrderedDict()
+        # Positions by the key that the event was published with.
+        self.dedupe: OrderedDict[str, Position] = OrderedDict()
         # Of a run.
-        self.status = status
-        self.cancel_with: Callable[[], None] | None = None
-        self.is_cancelled = False
+        self.status: RunStatus = "done"
+        self.writer: _Writer | None = None
         self.ended = anyio.Event()
 
-    def cancel(self) -> None:
-        self.is_cancelled = True
-        if self.cancel_with is not None:
-            self.cancel_with()
+    @property
+    def position(self) -> Position:
+        return Position(self.log.epoch, self.log.top)
 
     def is_expired(self, now: float) -> bool:
         unused = min(now - self.used_at, self.log.seconds_unread)
         return self.status != "running" and unused > self.history.ttl
+
+
+class _Writer:
+    """Appends the events of a run."""
+
+    def __init__(self, kept: _Kept) -> None:
+        self._kept = kept
+        self._on_end: Callable[[RunStatus], None] | None = None
+        self._is_cancelled = False
+
+    def append(self, frames: bytes) -> None:
+        self._kept.log.append(frames)
+
+    @property
+    def events(self) -> int:
+        return self._kept.log.top
+
+    async def end(self, status: RunStatus, last: LastEvent) -> RunStatus:
+        kept = self._kept
+        if kept.status == "running":
+            kept.log.end(last.frame, without_id=last.without_id)
+            kept.status = status
+            kept.used_at = time.monotonic()
+            kept.writer = self._on_end = None
+            kept.ended.set()
+        return kept.status
+
+    def on_end(self, function: Callable[[RunStatus], None]) -> None:
+        self._on_end = function
+        if self._is_cancelled:
+            function("cancelled")
+
+    def cancel(self) -> None:
+        self._is_cancelled = True
+        if self._on_end is not None:
+            self._on_end("cancelled")
 
 
 class MemoryStore:
@@ -79,13 +106,13 @@ class MemoryStore:
 
     If the application has a lifespan already, use `async with store:` in it.
 
-    Several workers share nothing, and closing the store cancels all runs and forgets
+    Several workers share nothing, and closing the store ends all runs and forgets
     everything.
     """
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
-        self._tasks: TaskGroup | None = None
+        self._tasks: StoreTasks | None = None
         self._call_soon: Callable[..., Any] | None = None
 
     @contextlib.asynccontextmanager
@@ -103,8 +130,8 @@ class MemoryStore:
         if self._tasks is not None:
             raise RuntimeError("the store is open already")
         self._call_soon = _call_soon()
-        self._tasks = await anyio.create_task_group().__aenter__()
-        self._tasks.start_soon(self._sweep)
+        self._tasks = await StoreTasks().__aenter__()
+        self._tasks.start(self._sweep)
         return self
 
     async def __aexit__(
@@ -113,28 +140,30 @@ class MemoryStore:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Cancel all runs, and forget everything."""
-        tasks, self._tasks = self._tasks, None
-        assert tasks is not None
-        tasks.cancel_scope.cancel()
+        """End all runs, and forget everything."""
+        tasks = self._open_tasks()
         try:
             await tasks.__aexit__(kind, error, traceback)
         finally:
-            self._call_soon = None
+            self._tasks = self._call_soon = None
             kept, self._kept = self._kept, {}
             for one in kept.values():
                 one.log.end()
 
     def start_task(self, function: Callable[..., Any], *args: Any) -> None:
-        """Run an async function in a task that ends with the store."""
-        self._open_tasks().start_soon(function, *args)
+        """Run an async function in a task that is cancelled with the store."""
+        self._open_tasks().start(function, *args)
 
-    def _open_tasks(self) -> TaskGroup:
+    def start_run_task(self, run: RunTask) -> None:
+        """Run a run in a task. It is shut down when the store is closed."""
+        self._open_tasks().start_run(run)
+
+    def on_lost(self, function: Callable[[str], Awaitable[object]]) -> None:
+        """Do nothing: no run is lost without the store."""
+
+    def _open_tasks(self) -> StoreTasks:
         if self._tasks is None:
-            raise RuntimeError(
-                "the store is not open: pass `lifespan=store.lifespan` to FastAPI, or "
-                "use `async with store:` in your own lifespan"
-            )
+            raise RuntimeError(NOT_OPEN)
         return self._tasks
 
     async def _sweep(self) -> None:
@@ -148,8 +177,6 @@ class MemoryStore:
             for name in [n for n, k in self._kept.items() if k.is_expired(now)]:
                 del self._kept[name]
 
-    # Logs
-
     def _find(self, name: str) -> _Kept | None:
         self._open_tasks()
         kept = self._kept.get(name)
@@ -158,82 +185,98 @@ class MemoryStore:
             return None
         return kept
 
-    def _new(self, name: str, history: History, status: str = "") -> _Kept:
+    def _new(self, name: str, history: History) -> _Kept:
         call_soon = self._call_soon
         assert call_soon is not None
         log = EventLog(new_epoch(), most=history.events, call_soon=call_soon)
-        kept = self._kept[name] = _Kept(log, history, status)
+        kept = self._kept[name] = _Kept(log, history)
         return kept
 
-    async def log(self, name: str, history: History) -> EventLog:
-        """Return a log, to read it; a new one if there is none."""
+    # Channels
+
+    async def log(
+        self, name: str, history: History, after: Position | None = None
+    ) -> EventLog:
+        """Return a log, to read it. If there is none, make it."""
         kept = self._find(name) or self._new(name, history)
         kept.used_at = time.monotonic()
         return kept.log
 
+    async def position(self, name: str, history: History) -> Position:
+        """Return the position of the newest event of a log."""
+        await self.log(name, history)
+        return self._kept[name].position
+
     async def append(
         self, name: str, frames: bytes, history: History, dedupe: str | None
-    ) -> str:
+    ) -> Position:
         """Append events to a log, and return the position of the last one."""
         kept = self._find(name) or self._new(name, history)
         if dedupe is not None and dedupe in kept.dedupe:
             return kept.dedupe[dedupe]
-        position = kept.log.position(kept.log.append(frames))
+        kept.log.append(frames)
+        position = kept.position
         kept.used_at = time.monotonic()
         if dedupe is not None:
             kept.dedupe[dedupe] = position
             if len(kept.dedupe) > history.events:
                 kept.dedupe.popitem(last=False)
+        # A publisher does not wait for clients. But readers need turns of the event
+        # loop to keep up with a publisher that waits for nothing else.
+        while 2 * kept.log.undelivered > history.events:
+            await anyio.lowlevel.checkpoint()
         return position
 
     # Runs
 
     async def start_run(
-        self, name: str, history: History, if_running: IfRunning
+        self, name: str, terms: RunTerms, if_running: IfRunning
     ) -> RunInfo:
         """Start a run, or find the one that is running."""
-        while (kept := self._find(name)) is not None and kept.status == "running":
+        while (kept := self._find(name)) is not None and kept.writer is not None:
             if if_running == "reject":
                 raise RunExists(name)
             if if_running == "attach":
-                return RunInfo(kept.log, kept.status, is_new=False)
-            kept.cancel()
+                return RunInfo(kept.position, kept.status)
+            kept.writer.cancel()
             await kept.ended.wait()
-        kept = self._new(name, history, "running")
-        return RunInfo(kept.log, kept.status, is_new=True)
+        if kept is not None:
+            # Its readers may still come.
+            self._kept[_name_of_replaced(name, kept.log.epoch)] = kept
+        kept = self._new(name, terms.history)
+        kept.status = "running"
+        kept.writer = _Writer(kept)
+        return RunInfo(kept.position, kept.status, kept.writer)
 
     async def run(self, name: str) -> RunInfo | None:
         """Return a run, if there is one that has not expired."""
         kept = self._find(name)
-        return None if kept is None else RunInfo(kept.log, kept.status, is_new=False)
+        return None if kept is None else RunInfo(kept.position, kept.status)
+
+    async def run_log(self, name: str, epoch: str, after: Position) -> EventLog | None:
+        """Return the log of a run, to read it, if it has not expired."""
+        kept = self._find(name)
+        if kept is None or kept.log.epoch != epoch:
+            kept = self._find(_name_of_replaced(name, epoch))
+        return None if kept is None else kept.log
 
     async def cancel_run(self, name: str) -> bool:
-        """Ask the owner of a run to end it. Return whether it is running."""
+        """Ask the process of a run to end it. Return whether it is running."""
         kept = self._find(name)
-        if kept is None or kept.status != "running":
+        if kept is None or kept.writer is None:
             return False
-        kept.cancel()
+        kept.writer.cancel()
         return True
 
-    def own_run(self, name: str, info: RunInfo, cancel: Callable[[], None]) -> None:
-        """Have a run that was started here cancelled by `cancel`."""
-        kept = self._kept.get(name)
-        if kept is not None and kept.log is info.log:
-            kept.cancel_with = cancel
-            if kept.is_cancelled:
-                cancel()
 
-    async def end_run(
-        self, name: str, info: RunInfo, status: str, frame: bytes, without_id: bytes
-    ) -> None:
-        """End a run with its last event."""
-        info.log.end(frame, without_id=without_id)
-        kept = self._kept.get(name)
-        if kept is not None and kept.log is info.log and kept.status == "running":
-            kept.status = status
-            kept.cancel_with = None
-            kept.used_at = time.monotonic()
-            kept.ended.set()
+NOT_OPEN = (
+    "the store is not open: pass `lifespan=store.lifespan` to FastAPI, or use `async "
+    "with store:` in your own lifespan"
+)
+
+
+def _name_of_replaced(name: str, epoch: str) -> str:
+    return f"{name}\0{epoch}"
 
 
 def _call_soon() -> Callable[..., Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
     from typing import Literal
@@ -13,8 +13,29 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .._core import EventLog
+    from .tasks import RunTask
 
     IfRunning = Literal["reject", "attach", "replace"]
+
+    RunStatus = Literal[
+        "running", "done", "cancelled", "failed", "lost", "timeout", "shutdown"
+    ]
+
+
+class Position(NamedTuple):
+    """A position in a log.
+
+    Attributes:
+        epoch: Name of the life of the log.
+        offset: Number of the last event that a reader has, 0 before the first one.
+    """
+
+    epoch: str
+    offset: int
+
+
+START = Position("", 0)
+"""Before the first event of any log."""
 
 
 class History(NamedTuple):
@@ -29,18 +50,74 @@ class History(NamedTuple):
     ttl: float
 
 
+class LastEvent(NamedTuple):
+    """The last event of a run.
+
+    Attributes:
+        frame: The event.
+        without_id: What readers that are sent no positions get instead of it.
+    """
+
+    frame: bytes
+    without_id: bytes
+
+
+class RunTerms(NamedTuple):
+    """How to keep a run.
+
+    Attributes:
+        history: How much of its log to keep.
+        lease: Seconds without a sign of its process after which a run is lost.
+        lost: The last event of a run that is lost.
+    """
+
+    history: History
+    lease: float
+    lost: LastEvent
+
+
+class RunWriter(Protocol):
+    """Appends the events of a run, in the process that has started it."""
+
+    @property
+    def events(self) -> int:
+        """The number of events so far."""
+
+    def append(self, frames: bytes) -> None:
+        """Append events. The last one may be continued in the next call.
+
+        Raises:
+            StoreError: The store has not accepted earlier events.
+        """
+
+    async def end(self, status: RunStatus, last: LastEvent) -> RunStatus:
+        """End the run with its last event, and return how it has ended.
+
+        That is another status if the run was lost in the meantime.
+
+        Raises:
+            StoreError: The store did not accept the event.
+        """
+
+    def on_end(self, function: Callable[[RunStatus], None]) -> None:
+        """Set what is called if the run is to end now, with `"cancelled"` or `"lost"`.
+
+        It is called at once if that was asked for already.
+        """
+
+
 class RunInfo(NamedTuple):
     """A run in a store.
 
     Attributes:
-        log: Events of the run.
+        position: Position of its newest event.
         status: `"running"`, or how the run ended.
-        is_new: Whether the run has just been started.
+        writer: Appends its events, if the run has just been started.
     """
 
-    log: EventLog
-    status: str
-    is_new: bool
+    position: Position
+    status: RunStatus
+    writer: RunWriter | None = None
 
 
 class Store(Protocol):
@@ -59,17 +136,40 @@ class Store(Protocol):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Cancel all runs, and close the store."""
+        """End all runs of this process, and close the store."""
 
     def lifespan(self, app: Any) -> AbstractAsyncContextManager[None]:
         """Open the store while an application runs: the lifespan of an application."""
 
-    async def log(self, name: str, history: History) -> EventLog:
-        """Return a log, to read it; a new one if there is none."""
+    def start_task(self, function: Callable[..., Any], *args: Any) -> None:
+        """Run an async function in a task that is cancelled with the store."""
+
+    def start_run_task(self, run: RunTask) -> None:
+        """Run a run in a task. It is shut down when the store is closed."""
+
+    def on_lost(self, function: Callable[[str], Awaitable[object]]) -> None:
+        """Add a function to call with the name of a run that was found lost here."""
+
+    # Channels
+
+    async def log(
+        self, name: str, history: History, after: Position | None = None
+    ) -> EventLog:
+        """Return a log, to read it. If there is none, make it.
+
+        Args:
+            name: The log.
+            history: How much of it to keep.
+            after: The log reaches back to this position, or as far as the store does.
+                `None` if only events from now on will be read.
+        """
+
+    async def position(self, name: str, history: History) -> Position:
+        """Return the position of the newest event of a log."""
 
     async def append(
         self, name: str, frames: bytes, history: History, dedupe: str | None
-    ) -> str:
+    ) -> Position:
         """Append events to a log, and return the position of the last one.
 
         Args:
@@ -79,8 +179,10 @@ class Store(Protocol):
             dedupe: Events that were appended with the same key are not appended again.
         """
 
+    # Runs
+
     async def start_run(
-        self, name: str, history: History, if_running: IfRunning
+        self, name: str, terms: RunTerms, if_running: IfRunning
     ) -> RunInfo:
         """Start a run, or find the one that is running.
 
@@ -91,27 +193,14 @@ class Store(Protocol):
     async def run(self, name: str) -> RunInfo | None:
         """Return a run, if there is one that has not expired."""
 
-    async def cancel_run(self, name: str) -> bool:
-        """Ask the owner of a run to end it. Return whether it is running."""
-
-    def own_run(self, name: str, info: RunInfo, cancel: Callable[[], None]) -> None:
-        """Have a run that was started here cancelled by `cancel`.
-
-        It is called at once if the run has been cancelled since it was started.
-        """
-
-    async def end_run(
-        self, name: str, info: RunInfo, status: str, frame: bytes, without_id: bytes
-    ) -> None:
-        """End a run with its last event.
+    async def run_log(self, name: str, epoch: str, after: Position) -> EventLog | None:
+        """Return the log of a run, to read it, if it has not expired.
 
         Args:
             name: The run.
-            info: What `start_run` has returned.
-            status: How it ends.
-            frame: The last event.
-            without_id: What readers that are sent no positions get instead of it.
+            epoch: Tells runs of the same name apart.
+            after: As in `log`.
         """
 
-    def start_task(self, function: Callable[..., Any], *args: Any) -> None:
-        """Run an async function in a task that ends with the store."""
+    async def cancel_run(self, name: str) -> bool:
+        """Ask the process of a run to end it. Return whether it is running."""
