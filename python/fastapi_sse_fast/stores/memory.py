@@ -80,6 +80,9 @@ class _Writer:
     def events(self) -> int:
         return self._kept.log.top
 
+    async def drain(self) -> None:
+        pass
+
     async def end(self, status: RunStatus, last: LastEvent) -> RunStatus:
         kept = self._kept
         if kept.status == "running":

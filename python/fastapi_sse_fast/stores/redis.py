@@ -14,6 +14,8 @@ from redis.backoff import NoBackoff
 
 from .._core import split_events
 from ..errors import RunExists, StoreError
+from ._redis.connection import settings
+from ._redis.limits import RedisLimits, milliseconds
 from ._redis.link import Link
 from ._redis.listener import Listener
 from ._redis.mirror import Mirror
@@ -32,21 +34,6 @@ if TYPE_CHECKING:
     from .._core import EventLog
     from .store import History, IfRunning, RunTerms
     from .tasks import RunTask
-
-TICK = 0.25
-"""Seconds between two looks at what is due."""
-
-MIRROR_UNUSED = 10.0
-"""Seconds that a log is kept in this process after its last reader."""
-
-SWEEP_INTERVAL = 15.0
-"""Seconds between two searches for runs whose process has died, by any process."""
-
-REPLACE_INTERVAL = 0.05
-"""Seconds between two looks at whether a run that is to be replaced has ended."""
-
-MOST_COMPARES = 64
-"""Logs that are compared with the server at the same time."""
 
 
 class RedisStats(NamedTuple):
@@ -96,6 +83,7 @@ class RedisStore:
         self._id = new_epoch()
         self._running_set = f"{prefix}runs".encode()
         self._worker = f"{prefix}worker:{self._id}".encode()
+        self._limits = RedisLimits()
         self._tasks: StoreTasks | None = None
         self._link: Link
         self._listener: Listener
@@ -132,22 +120,35 @@ class RedisStore:
         """
         if self._tasks is not None:
             raise RuntimeError("the store is open already")
-        self._link = Link(self._connection, self._running_set)
-        self._listener = Listener(
-            self._connection, self._link, self._worker, self._hear, self._compare_all
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError("RedisStore runs on asyncio, not on trio") from None
+        limits = self._limits
+        self._link = Link(
+            self._connection, limits, self._running_set, self._compare_all
         )
-        self._link.on_reconnect(self._compare_all)
+        self._listener = Listener(
+            self._connection,
+            limits,
+            self._link,
+            self._worker,
+            self._hear,
+            self._compare_all,
+        )
         tasks = await StoreTasks().__aenter__()
         tasks.start(self._link.run)
         tasks.start(self._listener.run)
-        tasks.start(self._beat)
-        tasks.start(self._tick)
         try:
-            await self._link.connected(CONNECT_TIMEOUT)
+            await self._link.ready()
+            await self._listener.ready()
         except BaseException as error:
             await tasks.__aexit__(type(error), error, error.__traceback__)
             raise
         self._tasks = tasks
+        tasks.start(self._beat)
+        tasks.start(self._compare_due)
+        tasks.start(self._sweep)
         return self
 
     async def __aexit__(
@@ -171,17 +172,12 @@ class RedisStore:
     def _connection(self) -> AbstractConnection:
         """Make a connection like those of the client, with timeouts of the store."""
         connection: AbstractConnection = self._pool.connection_class(
-            **{
-                **self._pool.connection_kwargs,
-                "decode_responses": False,
-                "health_check_interval": 0,
-                "protocol": 2,
-                "retry": Retry(NoBackoff(), 0),
-                "retry_on_error": [],
-                "socket_keepalive": True,
-                "socket_timeout": None,
-                "socket_connect_timeout": CONNECT_TIMEOUT,
-            }
+            **settings(
+                self._pool,
+                retry=Retry(NoBackoff(), 0),
+                socket_timeout=None,
+                socket_connect_timeout=self._limits.connect_timeout,
+            )
         )
         return connection
 
@@ -189,7 +185,7 @@ class RedisStore:
         """Return the numbers of connections, logs and commands of this process."""
         self._open_tasks()
         return RedisStats(
-            connected=self._link.is_connected,
+            connected=self._link.is_ready,
             connects=self._link.connects + self._listener.connects,
             logs=len(self._mirrors),
             runs=len(self._writers),
@@ -225,6 +221,14 @@ class RedisStore:
         self._open_tasks()
         return await self._link.call(operation, key, *args)
 
+    async def _call_run(self, operation: str, key: bytes, *args: Any) -> Any:
+        """Do an operation on a run. If the run has to end before, wait for that."""
+        while True:
+            answer = await self._call(operation, key, *args)
+            if answer[0] != b"wait":
+                return answer
+            await asyncio.sleep(self._limits.wait_interval)
+
     # Channels
 
     async def log(
@@ -238,7 +242,7 @@ class RedisStore:
     async def position(self, name: str, history: History) -> Position:
         """Return the position of the newest event of a log."""
         epoch, top, *_ = await self._call(
-            "read", self._key(name), _ms(history.ttl), "", "", "", 0
+            "read", self._key(name), milliseconds(history.ttl), "", "", "", 0, 0
         )
         return Position(epoch.decode(), int(top))
 
@@ -247,26 +251,42 @@ class RedisStore:
     ) -> Position:
         """Append events to a log, and return the position of the last one."""
         events, _ = split_events(frames)
-        self._tokens += 1
+        key = self._key(name)
         epoch, offset = await self._call(
             "append",
-            self._key(name),
+            key,
             history.events,
-            _ms(history.ttl),
-            dedupe or "",
-            f"{self._id}{self._tokens}",
+            milliseconds(history.ttl),
+            "" if dedupe is None else f":{dedupe}",
             *events,
         )
-        return Position(epoch.decode(), int(offset))
+        position = Position(epoch.decode(), int(offset))
+        if (mirror := self._mirrors.get((key, ""))) is not None:
+            mirror.note_published(position)
+        return position
 
     def _mirror(self, key: bytes, run: str, history: History) -> Mirror:
         self._open_tasks()
         mirror = self._mirrors.get((key, run))
+        if mirror is not None and mirror.has_failed:
+            self._close_mirror(mirror)
+            mirror = None
         if mirror is None:
             mirror = self._mirrors[key, run] = Mirror(
-                self._link, self._listener, key, run, history, self._lost
+                self._link,
+                self._listener,
+                self._limits,
+                key,
+                run,
+                history,
+                self._lost,
             )
         return mirror
+
+    def _close_mirror(self, mirror: Mirror) -> None:
+        del self._mirrors[mirror.key, mirror.run]
+        self._compares += mirror.compares
+        mirror.close()
 
     # Runs
 
@@ -276,29 +296,38 @@ class RedisStore:
         """Start a run, or find the one that is running."""
         key = self._key(name)
         owner = f"{self._id}:{new_epoch()}"
-        while True:
-            kind, *rest = await self._call(
+        self._open_tasks()
+        try:
+            kind, *rest = await self._call_run(
                 "start",
                 key,
                 owner,
                 self._worker,
                 if_running,
-                _ms(terms.lease),
-                _ms(terms.history.ttl),
+                milliseconds(terms.lease),
+                milliseconds(terms.history.ttl),
                 *terms.lost,
             )
-            if kind == b"exists":
-                raise RunExists(name)
-            if kind != b"wait":
-                break
-            await asyncio.sleep(REPLACE_INTERVAL)
+        except BaseException:
+            # It may have been started, and nobody would write it.
+            self._link.submit("abandon", key, owner)
+            raise
+        if kind == b"exists":
+            raise RunExists(name)
         id, epoch, top = rest[0].decode(), rest[1].decode(), int(rest[2])
         if rest[3] == b"1":
             self._lost(key)
         writer = None
         if kind == b"new":
             writer = self._writers[id] = Writer(
-                self._link, key, id, owner, self._worker, terms, self._forget
+                self._link,
+                self._limits,
+                key,
+                id,
+                owner,
+                self._worker,
+                terms,
+                self._forget,
             )
         return RunInfo(id, Position(epoch, top), "running", writer)
 
@@ -308,7 +337,7 @@ class RedisStore:
     async def run(self, name: str) -> RunInfo | None:
         """Return a run, if there is one that has not expired."""
         key = self._key(name)
-        status, id, epoch, top, is_lost = await self._call("status", key)
+        status, id, epoch, top, is_lost = await self._call_run("status", key)
         if is_lost == b"1":
             self._lost(key)
         if not epoch:
@@ -319,16 +348,12 @@ class RedisStore:
         self, name: str, id: str, history: History, after: Position
     ) -> EventLog | None:
         """Return the log of a run, to read it, if it has not expired."""
-        key = self._key(name)
-        log = await self._mirror(key, id, history).reach(after)
-        if log is None:
-            self._mirrors.pop((key, id), None)
-        return log
+        return await self._mirror(self._key(name), id, history).reach(after)
 
     async def cancel_run(self, name: str) -> bool:
         """Ask the process of a run to end it. Return whether it is running."""
         key = self._key(name)
-        running, is_lost = await self._call("cancel", key)
+        running, is_lost = await self._call_run("cancel", key)
         if is_lost == b"1":
             self._lost(key)
         return bool(running == b"1")
@@ -346,57 +371,50 @@ class RedisStore:
             writer.ask_to_end("cancelled")
 
     def _compare_all(self) -> None:
-        """Have all logs compared with the server: messages may have been lost."""
+        """Have all logs compared with the server: messages may have been lost.
+
+        The server may be another one, too, so runs show it that they have an owner.
+        """
         for mirror in self._mirrors.values():
             mirror.compare_at = 0.0
-        for writer in self._writers.values():
-            writer.beat()
+        for writer in list(self._writers.values()):
+            writer.beat(now=True)
 
     async def _beat(self) -> None:
-        """Renew the leases of the runs of this process."""
+        """Do what is due and waits for nothing."""
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(self._limits.tick)
+            self._link.give_up_late()
             for writer in list(self._writers.values()):
                 writer.beat()
+            for mirror in list(self._mirrors.values()):
+                if mirror.seconds_unused > self._limits.mirror_unused:
+                    self._close_mirror(mirror)
 
-    async def _tick(self) -> None:
-        sweep_at = 0.0
+    async def _compare_due(self) -> None:
+        """Compare logs with the server whose time has come."""
         while True:
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(self._limits.tick)
             now = time.monotonic()
-            if not self._link.is_connected:
-                continue
-            self._close_unused()
-            due = [it for it in self._mirrors.values() if it.compare_at <= now]
-            for start in range(0, len(due), MOST_COMPARES):
-                async with anyio.create_task_group() as tasks:
-                    for mirror in due[start : start + MOST_COMPARES]:
+            async with anyio.create_task_group() as tasks:
+                for mirror in self._mirrors.values():
+                    if mirror.compare_at <= now and self._link.is_ready:
                         tasks.start_soon(mirror.compare)
-            if now >= sweep_at:
-                sweep_at = now + SWEEP_INTERVAL
-                with contextlib.suppress(StoreError):
-                    await self._sweep()
-
-    def _close_unused(self) -> None:
-        for key, mirror in list(self._mirrors.items()):
-            if mirror.seconds_unused > MIRROR_UNUSED:
-                del self._mirrors[key]
-                self._compares += mirror.compares
-                mirror.close()
 
     async def _sweep(self) -> None:
         """Find runs whose process has died and that nobody reads."""
-        keys = await self._link.call(
-            "sweep", self._running_set, self._worker, _ms(SWEEP_INTERVAL) - 1000
-        )
-        for key in keys:
-            if (await self._link.call("status", key))[4] == b"1":
-                self._lost(key)
+        interval = self._limits.sweep_interval
+        lock = milliseconds(0.9 * interval)
+        while True:
+            with contextlib.suppress(StoreError):
+                keys = await self._link.call(
+                    "sweep", self._running_set, self._worker, lock
+                )
+                async with anyio.create_task_group() as tasks:
+                    for key in keys:
+                        tasks.start_soon(self._check, key)
+            await asyncio.sleep(interval)
 
-
-CONNECT_TIMEOUT = 5.0
-"""Seconds to connect."""
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(min(seconds, 2**31) * 1000))
+    async def _check(self, key: bytes) -> None:
+        with contextlib.suppress(StoreError):
+            await self.run(self._name(key))

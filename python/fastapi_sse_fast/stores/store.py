@@ -90,6 +90,9 @@ class RunWriter(Protocol):
             StoreError: The store has not accepted earlier events.
         """
 
+    async def drain(self) -> None:
+        """Wait until the store has taken most of the events."""
+
     async def end(self, status: RunStatus, last: LastEvent) -> RunStatus:
         """End the run with its last event, and return how it has ended.
 

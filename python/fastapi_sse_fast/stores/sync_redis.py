@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from redis import Redis
 
 from .._core import EncodedEvent, encode_event, split_events
+from .._stream.hooks import logger
 from ..errors import RunExists, StoreError
+from ._redis.limits import RedisLimits, milliseconds
 from ._redis.sync import SyncLink
 from .memory import new_epoch
 
@@ -46,7 +49,10 @@ class SyncRedisStore:
     def __init__(
         self, client: Redis, *, prefix: str = "sse:", json: Json = "fastapi"
     ) -> None:
-        self._link = SyncLink(client.connection_pool, f"{prefix}runs".encode())
+        self._limits = RedisLimits()
+        self._link = SyncLink(
+            client.connection_pool, self._limits, f"{prefix}runs".encode()
+        )
         self._prefix = prefix
         self._json = json
         self._id = new_epoch()
@@ -94,9 +100,8 @@ class SyncRedisStore:
             "append",
             self._key(f"channel:{name}"),
             history,
-            round(ttl * 1000),
-            dedupe or "",
-            self._id + new_epoch(),
+            milliseconds(ttl),
+            "" if dedupe is None else f":{dedupe}",
             *self._frames(item),
         )
         return f"{epoch.decode()}.{offset.decode()}"
@@ -176,27 +181,33 @@ class SyncRun:
 
     def _write(self, frames: list[bytes]) -> None:
         with self._lock:
-            answer = self._store._link.call(
-                "write", self._key, self._id, self._owner, self._top + 1, *frames
-            )
+            answer = self._call("write", self._top, self._top + 1, *frames)
             if answer[0] != b"ok":
                 raise StoreError(f"the run {self._name!r} is lost")
             self._top += len(frames)
             self._is_cancelled = self._is_cancelled or answer[2] != b""
 
+    def _call(self, operation: str, *args: Any) -> Any:
+        return self._store._link.call(
+            operation, self._key, self._id, self._owner, *args
+        )
+
     def __enter__(self) -> Self:
         """Start the run."""
-        lost = _last_event("lost")
-        kind, *rest = self._store._link.call(
-            "start",
-            self._key,
-            self._owner,
-            f"{self._store._prefix}worker:{self._store._id}",
-            "reject",
-            round(self._lease * 1000),
-            round(self._ttl * 1000),
-            *lost,
-        )
+        while True:
+            kind, *rest = self._store._link.call(
+                "start",
+                self._key,
+                self._owner,
+                f"{self._store._prefix}worker:{self._store._id}",
+                "reject",
+                milliseconds(self._lease),
+                milliseconds(self._ttl),
+                *_last_event("lost"),
+            )
+            if kind != b"wait":
+                break
+            time.sleep(self._store._limits.wait_interval)
         if kind != b"new":
             raise RunExists(self._name)
         self._id = rest[0].decode()
@@ -217,16 +228,17 @@ class SyncRun:
         """End the run."""
         self._is_over.set()
         status = "failed" if kind else "cancelled" if self._is_cancelled else "done"
+        last = _last_event(status)
         with self._lock:
-            self._store._link.call(
-                "finish",
-                self._key,
-                self._id,
-                self._owner,
-                self._top + 1,
-                status,
-                *_last_event(status),
-            )
+            try:
+                answer = self._call("finish", self._top + 1, status, *last)
+            except StoreError:
+                if error is None:
+                    raise
+                logger.exception("the end of the run %r was not stored", self._name)
+                return
+        if error is None and answer != [b"ended", status.encode()]:
+            raise StoreError(f"the run {self._name!r} is lost")
 
 
 def _last_event(status: str) -> tuple[bytes, bytes]:

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]   the key of the log, `<prefix>{<name>}`. Derived keys:
 --             <key>          hash: epoch, top, server, earlier; of runs also id, state, owner,
---                            worker, cancel, met, lost, lost_without_id, lease, ttl
+--                            worker, cancel, suspect, lost, lost_without_id, lease, ttl, finder
 --             <key>:s        stream of a channel; its entries have the ids `<offset>-0`
 --             <key>:s:<id>   stream of a run
 --             <key>:d        sorted set of a channel: keys of publishers by offset
@@ -11,32 +11,39 @@
 -- ARGV[1]   the operation
 -- ARGV[2]   which server process the caller is connected to
 -- ARGV[3]   '1' if the operation may have been done already, without an answer
--- ARGV[4]   the next epoch, if a log begins anew
+-- ARGV[4]   a token of this call, the same each time that it is repeated. It is the next epoch if
+--           a log begins anew.
 -- ARGV[5]   the set of all runs that are running
 -- ARGV[6..] arguments of the operation
 --
 -- No result depends on a clock: a lease that expires only means that its run may be ended.
 
-local key, server, candidate, running_set = KEYS[1], ARGV[2], ARGV[4], ARGV[5]
+local key, server, token, running_set = KEYS[1], ARGV[2], ARGV[4], ARGV[5]
+local is_repeated = ARGV[3] == '1'
 local log, log_key, stream
+-- '1' if this call has found that the owner of the run is dead.
 local lost_now = '0'
+
+local FIELDS = {
+  'epoch', 'top', 'id', 'state', 'owner', 'worker', 'cancel', 'server', 'suspect', 'earlier',
+  'lease', 'ttl', 'finder',
+}
 
 local function text(number)
   return string.format('%.0f', number)
 end
 
 local function load(hash_key)
-  local fields = {
-    'epoch', 'top', 'id', 'state', 'owner', 'worker', 'cancel', 'server', 'met', 'earlier',
-    'lease', 'ttl',
-  }
-  local values = redis.call('HMGET', hash_key, unpack(fields))
+  local values = redis.call('HMGET', hash_key, unpack(FIELDS))
   log, log_key = {}, hash_key
-  for index, field in ipairs(fields) do
+  for index, field in ipairs(FIELDS) do
     log[field] = values[index] or nil
   end
   log.top = tonumber(log.top)
   stream = log.id and (key .. ':s:' .. log.id) or (key .. ':s')
+  if is_repeated and log.finder == token then
+    lost_now = '1'
+  end
 end
 
 -- A server that was restarted or promoted may have lost the newest events, and clients may have
@@ -48,7 +55,7 @@ local function begin_epoch()
       table.insert(earlier, one)
     end
   end
-  log.epoch, log.earlier, log.server = candidate, table.concat(earlier, ','), server
+  log.epoch, log.earlier, log.server = token, table.concat(earlier, ','), server
   redis.call('HSET', log_key, 'epoch', log.epoch, 'earlier', log.earlier, 'server', server)
 end
 
@@ -61,12 +68,15 @@ local function expire(ttl)
 end
 
 local function announce(first, count, status, without_id, frames)
-  local head = { log.epoch, text(first), text(count), status, text(#without_id) }
+  local head = { log.epoch, text(first), text(count), text(#without_id), status }
   redis.call('PUBLISH', key, table.concat(head, ' ') .. '\n' .. without_id .. frames)
 end
 
--- Append frames from ARGV[from] on.
-local function append(from, history, token)
+-- Append frames from ARGV[from] on. A channel keeps `history` of them.
+local function append(from, history)
+  if from > #ARGV then
+    return
+  end
   local first = log.top + 1
   for index = from, #ARGV do
     log.top = log.top + 1
@@ -77,10 +87,8 @@ local function append(from, history, token)
       redis.call('XADD', stream, text(log.top) .. '-0', 'f', ARGV[index])
     end
   end
-  redis.call('HSET', log_key, 'top', text(log.top), 'server', server)
-  if log.top >= first then
-    announce(first, log.top - first + 1, '-', '', table.concat(ARGV, '', from))
-  end
+  redis.call('HSET', log_key, 'top', text(log.top))
+  announce(first, log.top - first + 1, '-', '', table.concat(ARGV, '', from))
 end
 
 local function finish(status, frame, without_id)
@@ -93,29 +101,47 @@ local function finish(status, frame, without_id)
   announce(log.top, 1, status, without_id, frame)
 end
 
+local function finish_lost()
+  local last = redis.call('HMGET', log_key, 'lost', 'lost_without_id')
+  finish('lost', last[1], last[2])
+end
+
 local function renew()
   redis.call('SET', key .. ':l', log.owner, 'PX', log.lease)
+  if log.suspect then
+    redis.call('HDEL', log_key, 'suspect')
+  end
   expire(log.ttl + log.lease)
 end
 
--- End the run if its owner is dead.
+-- End the run if its owner is dead. The lease may also have expired while the server stood still,
+-- or was away. So the owner first gets some more time, in which it answers if it is alive.
 local function reap()
   if log.state ~= 'running' or redis.call('EXISTS', key .. ':l') == 1 then
     return
   end
-  if log.server ~= server and log.met ~= server then
-    -- The lease may have expired while the server was away, and the owner may be alive.
-    log.met = server
-    redis.call('HSET', log_key, 'met', server)
-    renew()
+  if log.suspect ~= server then
+    local more = log.lease
+    if log.server == server then
+      more = math.min(500, math.ceil(log.lease / 3))
+    end
+    log.suspect = server
+    redis.call('HSET', log_key, 'suspect', server)
+    redis.call('SET', key .. ':l', log.owner, 'PX', more)
+    expire(log.ttl + log.lease)
     return
   end
   if log.server ~= server then
     begin_epoch()
   end
-  local last = redis.call('HMGET', log_key, 'lost', 'lost_without_id')
-  finish('lost', last[1], last[2])
+  finish_lost()
+  redis.call('HSET', log_key, 'finder', token)
   lost_now = '1'
+end
+
+-- Whether it is known soon whether the owner is dead.
+local function is_suspect()
+  return log.state == 'running' and log.suspect == server and log.server == server
 end
 
 -- Why the owner may not write, if that is so.
@@ -133,7 +159,7 @@ local function open_channel()
   if not log.epoch then
     -- The server may have evicted one of the keys.
     redis.call('DEL', stream, key .. ':d')
-    log.epoch, log.top, log.server = candidate, 0, server
+    log.epoch, log.top, log.server = token, 0, server
     redis.call('HSET', log_key, 'epoch', log.epoch, 'top', '0', 'server', server)
   elseif log.server ~= server then
     begin_epoch()
@@ -144,26 +170,54 @@ local function offset_of(entry)
   return string.sub(entry[1], 1, -3)
 end
 
-local operations = {}
-
--- history, ttl, key of the publisher or '', token of this call, frames...
-function operations.append()
-  local history, ttl, dedupe, token = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-  open_channel()
-  if dedupe ~= '' then
-    local at = redis.call('ZSCORE', key .. ':d', dedupe)
-    if at then
-      return { log.epoch, text(tonumber(at)) }
-    end
-  end
-  if ARGV[3] == '1' then
-    for _, entry in ipairs(redis.call('XREVRANGE', stream, '+', '-', 'COUNT', history)) do
+-- The offset of the last event that this call has appended before, if it has.
+local function offset_before(history)
+  local last, left = '+', tonumber(history)
+  while left > 0 do
+    local entries = redis.call('XREVRANGE', stream, last, '-', 'COUNT', 16)
+    for _, entry in ipairs(entries) do
       if entry[2][4] == token then
-        return { log.epoch, offset_of(entry) }
+        return offset_of(entry)
       end
     end
+    if #entries < 16 then
+      return
+    end
+    last, left = '(' .. entries[16][1], left - 16
   end
-  append(10, history, token)
+end
+
+local function entries_after(offset, most, most_bytes)
+  local entries, bytes, count, from = {}, 0, 8, '(' .. offset
+  while #entries < most and bytes < most_bytes do
+    local more = redis.call('XRANGE', stream, from, '+', 'COUNT', math.min(count, most - #entries))
+    for _, entry in ipairs(more) do
+      table.insert(entries, entry)
+      bytes = bytes + #entry[2][2]
+    end
+    if #more < count then
+      break
+    end
+    from, count = '(' .. more[#more][1], math.min(2 * count, 256)
+  end
+  return entries
+end
+
+local operations = {}
+
+-- history, ttl, key of the publisher or '', frames...
+function operations.append()
+  local history, ttl, dedupe = ARGV[6], ARGV[7], ARGV[8]
+  open_channel()
+  local at = dedupe ~= '' and redis.call('ZSCORE', key .. ':d', dedupe)
+  if at then
+    return { log.epoch, text(tonumber(at)) }
+  end
+  at = is_repeated and offset_before(history)
+  if at then
+    return { log.epoch, at }
+  end
+  append(9, history)
   if dedupe ~= '' then
     redis.call('ZADD', key .. ':d', text(log.top), dedupe)
     redis.call('ZREMRANGEBYRANK', key .. ':d', 0, -(history + 1))
@@ -172,9 +226,9 @@ function operations.append()
   return { log.epoch, text(log.top) }
 end
 
--- ttl, id of the run or '', epoch and offset to read after or '', how many entries
+-- ttl, id of the run or '', epoch and offset to read after or '', how many events, how many bytes
 function operations.read()
-  local ttl, id, epoch, offset, most = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+  local ttl, id, epoch, offset = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
   if id == '' then
     open_channel()
   else
@@ -182,7 +236,7 @@ function operations.read()
       load(key .. ':o:' .. id)
     end
     if not log.epoch then
-      return { '', '0', '', '', '-1', {}, lost_now }
+      return { '', '0', '0', '', '1', '', '-1', {}, lost_now }
     end
     reap()
   end
@@ -191,16 +245,17 @@ function operations.read()
   end
   local entries = {}
   if offset ~= '' then
-    local known = epoch == log.epoch
+    local is_known = epoch == log.epoch
     for one, last in string.gmatch(log.earlier or '', '([^,:]+):(%d+)') do
-      known = known or (one == epoch and tonumber(offset) <= tonumber(last))
+      is_known = is_known or (one == epoch and tonumber(offset) <= tonumber(last))
     end
-    local from = known and text(tonumber(offset) + 1) or '0'
-    entries = redis.call('XRANGE', stream, from, '+', 'COUNT', most)
+    entries = entries_after(is_known and offset or '0', tonumber(ARGV[10]), tonumber(ARGV[11]))
   end
+  local is_settled = log.state ~= 'running' or log.server == server
   return {
-    log.epoch, text(log.top), log.state or '', log.earlier or '',
-    text(redis.call('PTTL', key .. ':l')), entries, lost_now,
+    log.epoch, text(log.top), text(redis.call('XLEN', stream)), log.state or '',
+    is_settled and '1' or '0', log.earlier or '', text(redis.call('PTTL', key .. ':l')), entries,
+    lost_now,
   }
 end
 
@@ -211,61 +266,74 @@ function operations.start()
   if log.state == 'running' then
     if log.owner == owner then
       return { 'new', log.id, log.epoch, text(log.top), lost_now }
-    elseif mode == 'reject' then
-      return { 'exists' }
+    elseif mode == 'replace' then
+      operations.cancel()
+      return { 'wait' }
+    elseif is_suspect() then
+      return { 'wait' }
     elseif mode == 'attach' then
       return { 'running', log.id, log.epoch, text(log.top), lost_now }
     end
-    operations.cancel()
-    return { 'wait' }
+    return { 'exists' }
   end
+  -- This is first, because a server without memory refuses it, but not RENAME.
+  redis.call('SADD', running_set, key)
   if log.id then
     redis.call('RENAME', key, key .. ':o:' .. log.id)
   end
-  log = { epoch = candidate, top = 0, id = candidate, owner = owner, lease = lease, ttl = ttl }
-  log_key, stream = key, key .. ':s:' .. candidate
-  redis.call('HSET', key, 'epoch', candidate, 'top', '0', 'id', candidate, 'state', 'running',
+  log = { epoch = token, top = 0, id = token, owner = owner, lease = lease, ttl = ttl }
+  log_key, stream = key, key .. ':s:' .. token
+  redis.call('HSET', key, 'epoch', token, 'top', '0', 'id', token, 'state', 'running',
     'owner', owner, 'worker', worker, 'server', server, 'lease', lease, 'ttl', ttl,
     'lost', ARGV[11], 'lost_without_id', ARGV[12])
-  redis.call('SADD', running_set, key)
+  if lost_now == '1' then
+    redis.call('HSET', key, 'finder', token)
+  end
   renew()
   return { 'new', log.id, log.epoch, '0', lost_now }
 end
 
--- id, owner, offset of the first frame, frames...
+-- owner: nobody has heard that the run was started
+function operations.abandon()
+  if log.state == 'running' and log.owner == ARGV[6] then
+    finish_lost()
+  end
+  return {}
+end
+
+-- id, owner, top that the server has said to have, offset of the first frame, frames...
 function operations.write()
   local refused = fence(ARGV[6], ARGV[7])
   if refused then
     return refused
   end
-  local first = tonumber(ARGV[8])
+  local known, first = tonumber(ARGV[8]), tonumber(ARGV[9])
   if log.top < first - 1 then
     return { 'behind', text(log.top) }
   end
-  append(9 + log.top - first + 1)
+  append(10 + log.top - (first - 1))
+  if log.server ~= server and log.top >= known then
+    redis.call('HSET', log_key, 'server', server)
+  end
   renew()
   return { 'ok', text(log.top), log.cancel or '' }
 end
 
--- id, owner, worker, lease, ttl, last event if it is lost (two forms), epoch, earlier, top: what
--- the server has lost
+-- id, owner, worker, lease, ttl, last event if it is lost (two forms), top: begin again behind the
+-- events that neither the server nor the owner has any more
 function operations.restore()
-  local id, owner, epoch, earlier, top = ARGV[6], ARGV[7], ARGV[13], ARGV[14], ARGV[15]
-  if log.epoch then
-    local refused = fence(id, owner)
-    if refused then
-      return refused
-    end
-  else
-    redis.call('DEL', key .. ':s:' .. id)
+  local id, owner, top = ARGV[6], ARGV[7], ARGV[13]
+  local refused = log.epoch and fence(id, owner)
+  if refused then
+    return refused
   end
-  log = { epoch = epoch, top = tonumber(top), id = id, owner = owner, lease = ARGV[9],
-    ttl = ARGV[10] }
+  log = { id = id, owner = owner, lease = ARGV[9], ttl = ARGV[10], suspect = log.suspect }
   log_key, stream = key, key .. ':s:' .. id
-  redis.call('HSET', key, 'epoch', epoch, 'earlier', earlier, 'top', top, 'id', id, 'state',
-    'running', 'owner', owner, 'worker', ARGV[8], 'server', server, 'lease', ARGV[9], 'ttl',
-    ARGV[10], 'lost', ARGV[11], 'lost_without_id', ARGV[12])
   redis.call('SADD', running_set, key)
+  redis.call('DEL', stream)
+  redis.call('HSET', key, 'epoch', id, 'top', top, 'id', id, 'state', 'running', 'owner', owner,
+    'worker', ARGV[8], 'server', '', 'lease', ARGV[9], 'ttl', ARGV[10], 'lost', ARGV[11],
+    'lost_without_id', ARGV[12])
   renew()
   return { 'ok', top, '' }
 end
@@ -280,7 +348,7 @@ function operations.finish()
     return { 'behind', text(log.top) }
   end
   finish(ARGV[9], ARGV[10], ARGV[11])
-  return { 'ok', text(log.top), '' }
+  return { 'ended', ARGV[9] }
 end
 
 function operations.cancel()
@@ -290,12 +358,16 @@ function operations.cancel()
   end
   redis.call('HSET', log_key, 'cancel', '1')
   redis.call('PUBLISH', log.worker, 'cancel ' .. log.id)
-  return { '1', lost_now }
+  return { is_suspect() and 'wait' or '1', lost_now }
 end
 
 function operations.status()
   reap()
-  return { log.state or '', log.id or '', log.epoch or '', text(log.top or 0), lost_now }
+  if not log.epoch then
+    redis.call('SREM', running_set, key)
+  end
+  local status = is_suspect() and 'wait' or log.state or ''
+  return { status, log.id or '', log.epoch or '', text(log.top or 0), lost_now }
 end
 
 -- On the set of runs. worker, milliseconds until the next worker may do this

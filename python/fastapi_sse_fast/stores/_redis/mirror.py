@@ -15,29 +15,18 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import anyio
-
 from ..._core import EventLog, split_events
 from ...errors import StoreError
-from ..store import Position
-from .link import PATIENCE
+from ..store import START, Position
+from .limits import milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..store import History
+    from .limits import RedisLimits
     from .link import Link
     from .listener import Listener
-
-PAGE = 1000
-"""Entries in one answer of the server."""
-
-COMPARE_INTERVAL = 10.0
-"""Seconds after which a log is compared with the server, whatever was heard."""
-
-MISSING_FOR = 30.0
-"""Seconds that a run may be missing on the server until its streams fail. If its process
-is alive, that restores the run."""
 
 
 class Entry(NamedTuple):
@@ -53,8 +42,14 @@ class Answer(NamedTuple):
     """What the server has of a log."""
 
     epoch: str
+    """Empty if it has nothing."""
     top: int
+    first: int
+    """The offset of the oldest event that it keeps, or of the next one."""
     status: str
+    """Of a run."""
+    is_settled: bool
+    """Whether nothing is missing that the owner of the run will restore."""
     earlier: list[tuple[str, int]]
     lease: float
     """Seconds until the lease of a run expires, negative if there is none."""
@@ -67,22 +62,26 @@ class Mirror:
     Args:
         link: For commands.
         listener: For messages.
+        limits: The limits of the store.
         key: The key of the log.
         run: The id of the run, or empty for a channel.
         history: How much to keep.
         on_lost: Called if the run was found lost by this process.
 
     Attributes:
+        key: The key of the log.
+        run: The id of the run, or empty for a channel.
         log: The events. `None` until it is open.
         compare_at: When to compare it with the server, on the monotonic clock.
-        used_at: When somebody has asked for it last.
-        compares: How often messages were missing, or may have been.
+        compares: How often that was done.
+        has_failed: Whether the log cannot be read any more. Another mirror can.
     """
 
     def __init__(
         self,
         link: Link,
         listener: Listener,
+        limits: RedisLimits,
         key: bytes,
         run: str,
         history: History,
@@ -90,26 +89,34 @@ class Mirror:
     ) -> None:
         self._link = link
         self._listener = listener
-        self._key = key
-        self._run = run
+        self._limits = limits
+        self.key = key
+        self.run = run
         self._history = history
         self._on_lost = on_lost
+        # Each read renews the time that the server keeps a channel.
+        self._interval = min(limits.compare_interval, history.ttl / 3)
         self._busy = asyncio.Lock()
         self._held: list[bytes] = []
-        # Whether the log has everything that the server has, back to its first event.
-        self._has_first = False
-        self._missing_since: float | None = None
+        # The oldest event that the server has, and whether it has the newest ones.
+        self._first = 0
+        self._is_settled = True
+        # The position of the newest event that this process has published.
+        self._published: Position | None = None
+        self._unserved_since: float | None = None
+        self._used_at = time.monotonic()
         self.log: EventLog | None = None
-        self.compare_at = 0.0
-        self.used_at = time.monotonic()
+        self.compare_at = self._used_at + self._interval
         self.compares = 0
+        self.has_failed = False
 
     @property
     def seconds_unused(self) -> float:
-        unasked = time.monotonic() - self.used_at
-        if self.log is None:
-            return 0.0 if self._busy.locked() else unasked
-        return min(unasked, self.log.seconds_unread)
+        """How long nobody has asked for the log or read it."""
+        unasked = time.monotonic() - self._used_at
+        if self._busy.locked():
+            return 0.0
+        return unasked if self.log is None else min(unasked, self.log.seconds_unread)
 
     async def reach(self, after: Position | None) -> EventLog | None:
         """Return the log, so that it can be read after a position.
@@ -119,8 +126,13 @@ class Mirror:
         Raises:
             StoreError: The server refuses it, or cannot be reached.
         """
-        self.used_at = time.monotonic()
-        if self.log is None or not self._reaches(self.log, after):
+        self._used_at = time.monotonic()
+        log = self.log
+        if (
+            log is None
+            or self._lacks_newer(log, after)
+            or self._lacks_older(log, after)
+        ):
             async with self._busy:
                 try:
                     await self._reach(after)
@@ -128,91 +140,141 @@ class Mirror:
                     self._release()
         return self.log
 
-    def _reaches(self, log: EventLog, after: Position | None) -> bool:
-        if after is None or (log.is_over and self._has_first):
-            return True
-        _, reason, _ = log.resume(*after)
-        # Otherwise, another process may have been faster, or the server may have more.
-        return reason is None or (reason != "unknown" and self._has_first)
+    def note_published(self, position: Position) -> None:
+        """Have readers from now on begin behind this event."""
+        self._published = position
+
+    def _lacks(self, log: EventLog, after: Position | None) -> bool:
+        return self._lacks_newer(log, after) or self._lacks_older(log, after)
+
+    def _lacks_newer(self, log: EventLog, after: Position | None) -> bool:
+        """Whether the server may have something newer that matters for a position."""
+        if log.is_over or after == START:
+            return False
+        if after is None:
+            known = self._published
+            return known is not None and (
+                known.epoch != log.epoch or known.offset > log.top
+            )
+        # Another process may have been faster than the messages to this one.
+        return log.resume(*after)[1] in ("unknown", "reset")
+
+    def _lacks_older(self, log: EventLog, after: Position | None) -> bool:
+        """Whether the server has something older that matters for a position."""
+        is_full = log.top + 1 - log.first >= self._history.events
+        if after is None or is_full or log.first <= self._first:
+            return False
+        return log.resume(*after)[1] is not None
 
     async def _reach(self, after: Position | None) -> None:
         log = self.log
         if log is None:
-            await self._open(after)
-        elif not self._reaches(log, after):
-            await self._compare()
-            if after is not None and not self._reaches(log, after):
-                await self._read_older(log, after)
-
-    async def _open(self, after: Position | None) -> None:
-        try:
-            with anyio.fail_after(PATIENCE):
-                await self._listener.subscribe(self._key, self.hear)
-        except TimeoutError:
-            self._listener.unsubscribe(self._key, self.hear)
-            raise StoreError("Redis is not available") from None
-        answer = await self._read(after)
-        if not answer.epoch:
-            self.close()
+            log = await self._open(after)
+        elif self._lacks_newer(log, after):
+            self._published = None
+            await self._catch_up(log)
+        if log is None or after is None:
             return
-        first = answer.entries[0].offset if answer.entries else answer.top + 1
-        self._has_first = _has_first(answer, after)
-        log = EventLog(
+        while not self._is_settled and log.resume(*after)[1] == "unknown":
+            # The server has lost events that the client has, and the owner of the run
+            # has not restored them yet.
+            await asyncio.sleep(self._limits.wait_interval)
+            await self._catch_up(log)
+        if self._lacks_older(log, after):
+            await self._read_older(log, after)
+
+    async def _open(self, after: Position | None) -> EventLog | None:
+        await self._listener.subscribe(self.key, self.hear)
+        try:
+            answer = await self._read(after)
+        except BaseException:
+            self._listener.unsubscribe(self.key, self.hear)
+            raise
+        if not answer.epoch:
+            self._listener.unsubscribe(self.key, self.hear)
+            return None
+        log = self.log = EventLog(
             answer.epoch,
             most=self._history.events,
             call_soon=asyncio.get_running_loop().call_soon,
-            top=first - 1,
+            top=_begin(answer),
             earlier=answer.earlier,
         )
-        _append(log, answer.entries)
-        self.log = log
-        await self._read_pages(log, answer)
+        await self._catch_up(log, answer)
+        return log
 
-    async def _read_pages(self, log: EventLog, answer: Answer) -> None:
-        """Read what did not fit into an answer."""
-        while len(answer.entries) == PAGE:
-            answer = await self._read(Position(log.epoch, log.top))
+    async def _catch_up(self, log: EventLog, answer: Answer | None = None) -> None:
+        """Append all that the server has."""
+        while not log.is_over:
+            answer = answer or await self._read(Position(log.epoch, log.top))
+            if answer.epoch and answer.epoch != log.epoch:
+                answer = await self._restart(log, answer)
+            if not answer.epoch:
+                self._note_unserved(
+                    log, StoreError("the run is not in the store any more")
+                )
+                return
+            self._unserved_since = None
             _append(log, answer.entries)
+            if log.top >= answer.top:
+                if not log.is_over and answer.status not in ("", "running"):
+                    self._fail(log, StoreError("the end of the run is lost"))
+                return
+            if not answer.entries:  # the server has evicted them
+                log.restart(log.epoch, answer.top, earlier=log.earlier)
+            answer = None
+
+    async def _restart(self, log: EventLog, answer: Answer) -> Answer:
+        """Begin again in another epoch, from the slowest reader on."""
+        until = dict(answer.earlier).get(log.epoch)
+        since = 0 if until is None else max(0, min(log.top, until) - log.lag)
+        answer = await self._read(Position(answer.epoch, since))
+        if answer.epoch:
+            log.restart(answer.epoch, _begin(answer), earlier=answer.earlier)
+        return answer
 
     async def _read_older(self, log: EventLog, after: Position) -> None:
-        """Put events in front of the log, back to a position."""
-        first = log.first
+        """Put events in front of the log, back to a position or to the first one."""
+        if log.resume(*after)[1] != "trimmed":
+            after = START
         frames: list[bytes] = []
+        begin = 0
         while True:
             answer = await self._read(after)
-            if answer.epoch != log.epoch:
+            if answer.epoch != log.epoch or not answer.entries:
                 return  # the next message, or the next compare, restarts the log
-            if not frames:
-                self._has_first = _has_first(answer, after)
-            older = [entry for entry in answer.entries if entry.offset < first]
-            if any(entry.is_last for entry in older):
+            entries = [entry for entry in answer.entries if entry.offset < log.first]
+            if entries and entries[0].offset != begin + len(frames):
+                # The first ones, or the server has dropped those before meanwhile.
+                frames, begin = [], entries[0].offset
+            frames += [entry.frame for entry in entries]
+            if begin + len(frames) == log.first:
+                log.prepend(frames)
                 return
-            frames += [entry.frame for entry in older]
-            if len(older) < len(answer.entries) or len(answer.entries) < PAGE:
-                break
-            after = Position(answer.epoch, older[-1].offset)
-        if frames and older and older[-1].offset == first - 1 and log.first == first:
-            log.prepend(frames)
+            if len(entries) < len(answer.entries):
+                return
+            after = Position(answer.epoch, entries[-1].offset)
 
     async def _read(self, after: Position | None) -> Answer:
-        epoch, offset = ("", "") if after is None else (after.epoch, str(after.offset))
+        epoch, offset = ("", "") if after is None else after
         values = await self._link.call(
             "read",
-            self._key,
-            round(self._history.ttl * 1000),
-            self._run,
+            self.key,
+            milliseconds(self._history.ttl),
+            self.run,
             epoch,
             offset,
-            PAGE,
+            self._limits.page_events,
+            self._limits.page_bytes,
         )
         answer = _answer_of(values)
-        if values[6] == b"1":
-            self._on_lost(self._key)
-        now = time.monotonic()
-        self.compare_at = now + COMPARE_INTERVAL
+        if values[-1] == b"1":
+            self._on_lost(self.key)
+        self._first, self._is_settled = answer.first, answer.is_settled
         if answer.status == "running" and answer.lease > 0:
             # A process that dies is noticed as soon as its lease has expired.
-            self.compare_at = min(self.compare_at, now + answer.lease + 0.1)
+            expires_at = time.monotonic() + answer.lease + 0.02
+            self.compare_at = min(self.compare_at, expires_at)
         return answer
 
     # What is new
@@ -227,98 +289,88 @@ class Mirror:
     def _release(self) -> None:
         """Look at what has been heard meanwhile."""
         held, self._held = self._held, []
-        for message in held:
-            self.hear(message)
+        if self.log is not None:
+            for message in held:
+                if not self._apply(self.log, message):
+                    self.compare_at = 0.0
 
     def _apply(self, log: EventLog, message: bytes) -> bool:
         """Append what a message tells. Return whether no event before it is missing."""
-        head, _, body = message.partition(b"\n")
-        epoch, first, count, status, size = head.split(b" ")
         if log.is_over:
             return True
-        if epoch.decode() != log.epoch:
+        head, _, body = message.partition(b"\n")
+        try:
+            epoch, *numbers, status = head.split(b" ")
+            first, count, size = map(int, numbers)
+        except ValueError:
+            return False  # somebody else has sent it
+        if epoch.decode("utf-8", "replace") != log.epoch:
             return False
-        missing = int(first) - 1 - log.top
-        if missing > 0:
+        known = log.top + 1 - first
+        if known < 0:
             return False
         if status != b"-":
-            if missing == 0:
-                log.end(body[int(size) :], without_id=body[: int(size)])
-        elif missing == 0:
+            if known == 0:
+                log.end(body[size:], without_id=body[:size])
+        elif known == 0:
             log.append(body)
-        elif missing + int(count) > 0:
+        elif known < count:
             frames, _ = split_events(body)
-            log.append(b"".join(frames[-missing:]))
+            log.append(b"".join(frames[known:]))
         return True
 
     async def compare(self) -> None:
         """Read what is new on the server."""
-        self.compare_at = time.monotonic() + COMPARE_INTERVAL
+        self.compare_at = time.monotonic() + self._interval
         async with self._busy:
+            log = self.log
+            if log is None or log.is_over:
+                return
+            self.compares += 1
             try:
-                await self._compare()
+                await self._catch_up(log)
             except StoreError as error:
-                # If the server is away, its return is noticed. But if it refuses to be
-                # read, streams must not wait for ever.
-                if error.__cause__ is not None and self.log is not None:
-                    self.log.fail(error)
+                # If the server is away, streams wait until it is back. But if it
+                # refuses to be read, they must not wait for ever.
+                if error.__cause__ is not None:
+                    self._note_unserved(log, error)
             finally:
                 self._release()
 
-    async def _compare(self) -> None:
-        log = self.log
-        if log is None or log.is_over:
-            return
-        self.compares += 1
-        top = log.top
-        answer = await self._read(Position(log.epoch, top))
-        if not answer.epoch:
-            self._note_missing(log)
-            return
-        self._missing_since = None
-        if answer.epoch != log.epoch:
-            until = dict(answer.earlier).get(log.epoch)
-            since = 0 if until is None else max(0, min(top, until) - log.lag)
-            await self._restart(log, Position(answer.epoch, since))
-        elif answer.entries:
-            if answer.entries[0].offset > top + 1:
-                log.restart(
-                    log.epoch, answer.entries[0].offset - 1, earlier=log.earlier
-                )
-                self._has_first = True
-            _append(log, answer.entries)
-            await self._read_pages(log, answer)
-
-    async def _restart(self, log: EventLog, since: Position) -> None:
-        answer = await self._read(since)
-        first = answer.entries[0].offset if answer.entries else answer.top + 1
-        self._has_first = _has_first(answer, since)
-        log.restart(answer.epoch, first - 1, earlier=answer.earlier)
-        _append(log, answer.entries)
-        await self._read_pages(log, answer)
-
-    def _note_missing(self, log: EventLog) -> None:
+    def _note_unserved(self, log: EventLog, error: StoreError) -> None:
         now = time.monotonic()
-        if self._missing_since is None:
-            self._missing_since = now
-        if now - self._missing_since > MISSING_FOR:
-            log.fail(StoreError("the run is not in the store any more"))
-        self.compare_at = now + 1.0
+        if self._unserved_since is None:
+            self._unserved_since = now
+        if now - self._unserved_since > self._limits.unserved:
+            self._fail(log, error)
+        self.compare_at = min(self.compare_at, now + 1.0)
+
+    def _fail(self, log: EventLog, error: StoreError) -> None:
+        log.fail(error)
+        self.has_failed = True
 
     def close(self) -> None:
         """Listen no more."""
-        self._listener.unsubscribe(self._key, self.hear)
+        self._listener.unsubscribe(self.key, self.hear)
         if self.log is not None:
             # A reader that begins just now must not wait for ever.
-            self.log.fail(StoreError("the log was closed"))
+            self._fail(self.log, StoreError("the log was closed"))
+
+
+def _begin(answer: Answer) -> int:
+    """Return the offset before the first event of an answer."""
+    return answer.entries[0].offset - 1 if answer.entries else answer.top
 
 
 def _append(log: EventLog, entries: list[Entry]) -> None:
-    """Append entries that follow each other, from the first one that is new."""
+    """Append entries, from the first one that is new."""
     frames: list[bytes] = []
     for entry in entries:
         if entry.offset <= log.top:
             continue
+        if entry.offset > log.top + len(frames) + 1:  # those before it are dropped
+            log.restart(log.epoch, entry.offset - 1, earlier=log.earlier)
+            frames = []
         if entry.is_last:
             log.append(b"".join(frames))
             log.end(entry.frame, without_id=entry.without_id)
@@ -328,24 +380,15 @@ def _append(log: EventLog, entries: list[Entry]) -> None:
         log.append(b"".join(frames))
 
 
-def _has_first(answer: Answer, after: Position | None) -> bool:
-    """Whether an answer begins with the first event that the server has."""
-    if after is None:
-        return False
-    epoch, offset = after
-    until = {**dict(answer.earlier), answer.epoch: offset}.get(epoch, -1)
-    if offset == 0 or offset > until:
-        return True  # it was read from the first one on
-    return not answer.entries or answer.entries[0].offset > offset + 1
-
-
 def _answer_of(values: Any) -> Answer:
-    epoch, top, status, earlier, lease, entries, _ = values
+    epoch, top, length, status, is_settled, earlier, lease, entries, _ = values
     pairs = [one.rpartition(":") for one in earlier.decode().split(",") if one]
     return Answer(
         epoch.decode(),
         int(top),
+        int(top) + 1 - int(length),
         status.decode(),
+        is_settled == b"1",
         [(one, int(until)) for one, _, until in pairs],
         int(lease) / 1000,
         [_entry_of(id, fields) for id, fields in entries],

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, ResponseError
 from redis.retry import Retry
 
 from ...errors import StoreError
 from ..memory import new_epoch
-from .link import ANSWER_TIMEOUT, LOST, LUA, NOT_NOW, PATIENCE, run_id
+from .connection import FAILURES, NOT_NOW, reason, settings
+from .link import LUA, command, encoded, refused, run_id
 
 if TYPE_CHECKING:
     from redis import ConnectionPool
     from redis.connection import AbstractConnection
+
+    from .limits import RedisLimits
 
 
 class SyncLink:
@@ -24,71 +28,82 @@ class SyncLink:
 
     Args:
         pool: Its settings are those of the connection, except for the timeouts.
-        running_set: The key of the set of all runs.
+        limits: The limits of the store.
+        running_set: The key of the set of all runs that are running.
     """
 
-    def __init__(self, pool: ConnectionPool, running_set: bytes) -> None:
+    def __init__(
+        self, pool: ConnectionPool, limits: RedisLimits, running_set: bytes
+    ) -> None:
         self._pool = pool
+        self._limits = limits
         self._running_set = running_set
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._connection: AbstractConnection | None = None
-        self._server = ""
-        self._sha = ""
+        self._server = self._sha = b""
 
-    def call(
-        self, operation: str, key: bytes, *args: Any, patience: float = PATIENCE
-    ) -> Any:
+    def call(self, operation: str, key: bytes, *args: Any) -> Any:
         """Do an operation, and return its result.
 
         Raises:
             StoreError: The server refused it, or could not be reached in time.
         """
-        deadline = time.monotonic() + patience
-        may_be_done = "0"
-        while True:
+        if self._process != os.getpid():
+            self._forget()  # the connection is that of the parent process
+        given = [operation.encode(), *encoded(args)]
+        token = new_epoch().encode()
+        deadline = time.monotonic() + self._limits.patience
+        trouble = "other threads have waited for its answers all the time"
+        may_be_done = False
+        while self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             try:
-                with self._lock:
-                    connection = self._connect()
-                    command = (
-                        "EVALSHA",
-                        self._sha,
-                        "1",
-                        key,
-                        operation,
-                        self._server,
-                        may_be_done,
-                        new_epoch(),
-                        self._running_set,
-                        *args,
-                    )
-                    may_be_done = "1"
-                    return self._ask(connection, *command)
-            except (*LOST, *NOT_NOW, AuthenticationError) as error:  # noqa: PERF203
-                self.close()
-                if time.monotonic() >= deadline:
-                    raise StoreError(f"Redis is not available: {error}") from error
-                time.sleep(0.1)
-            except RedisError as error:
-                raise StoreError(f"Redis has refused the operation: {error}") from error
+                connection = self._connect()
+                head = (self._sha, self._server, self._running_set)
+                packed = command(*head, key, token, may_be_done, given)
+                may_be_done = True
+                return self._ask(connection, *packed)
+            except ResponseError as error:
+                if not isinstance(error, NOT_NOW):
+                    raise refused(error) from error
+                self._disconnect()
+                trouble = reason(error)
+            except AuthenticationError as error:
+                raise refused(error) from error
+            except FAILURES as error:
+                self._disconnect()
+                trouble = reason(error)
+            except BaseException:
+                # A signal, such as that of a time limit. The answer is still to come.
+                self._disconnect()
+                raise
+            finally:
+                self._lock.release()
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.1)
+        raise StoreError(f"Redis is not available: {trouble}")
 
     def _connect(self) -> AbstractConnection:
         if self._connection is None:
             connection = self._pool.connection_class(
-                **{
-                    **self._pool.connection_kwargs,
-                    "decode_responses": False,
-                    "health_check_interval": 0,
-                    "protocol": 2,
-                    "retry": Retry(NoBackoff(), 0),
-                    "retry_on_error": [],
-                    "socket_keepalive": True,
-                    "socket_timeout": ANSWER_TIMEOUT,
-                    "socket_connect_timeout": ANSWER_TIMEOUT,
-                }
+                **settings(
+                    self._pool,
+                    retry=Retry(NoBackoff(), 0),
+                    socket_timeout=self._limits.answer_timeout,
+                    socket_connect_timeout=self._limits.connect_timeout,
+                )
             )
-            connection.connect()
-            self._server = run_id(self._ask(connection, "INFO", "server"))
-            self._sha = self._ask(connection, "SCRIPT", "LOAD", LUA).decode()
+            try:
+                connection.connect()
+                self._server = run_id(self._ask(connection, "INFO", "server"))
+                self._sha = self._ask(connection, "SCRIPT", "LOAD", LUA)
+            except BaseException:
+                connection.disconnect()
+                raise
             self._connection = connection
         return self._connection
 
@@ -96,9 +111,12 @@ class SyncLink:
         connection.send_command(*command, check_health=False)  # type: ignore[no-untyped-call]
         return connection.read_response(disable_decoding=True)
 
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()  # type: ignore[no-untyped-call]
+
     def close(self) -> None:
         """Close the connection. The next operation opens another one."""
         with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.disconnect()  # type: ignore[no-untyped-call]
+            self._disconnect()

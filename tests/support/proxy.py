@@ -1,0 +1,94 @@
+"""A proxy on the loopback interface that fails as a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import anyio
+
+
+class Proxy:
+    """Passes on what a client and a server send each other.
+
+    It runs in the event loop of the test.
+
+    Attributes:
+        port: Where clients connect.
+        connects: How often they have.
+        is_silent: Whether nothing is passed on any more, in either direction.
+        refuses: Whether new connections are closed at once.
+        cut_before: Returns whether to cut the connection instead of passing on what the
+            server has answered. The server has then done what it was asked to.
+        drops: Returns whether not to pass on what the server has sent.
+    """
+
+    def __init__(self, server_port: int) -> None:
+        self._server_port = server_port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.port = 0
+        self.connects = 0
+        self.is_silent = False
+        self.refuses = False
+        self.cut_before: Callable[[bytes], bool] = lambda answer: False
+        self.drops: Callable[[bytes], bool] = lambda answer: False
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Cut all connections."""
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.connects += 1
+        if self.refuses:
+            writer.transport.abort()
+            return
+        there = await asyncio.open_connection("127.0.0.1", self._server_port)
+        self._writers |= {writer, there[1]}
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._pass_on, reader, there[1], False)
+                await self._pass_on(there[0], writer, True)
+                tasks.cancel_scope.cancel()
+        finally:
+            for each in (writer, there[1]):
+                self._writers.discard(each)
+                each.transport.abort()
+
+    async def _pass_on(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        is_answer: bool,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                while self.is_silent:
+                    await asyncio.sleep(0.005)
+                if is_answer and self.cut_before(data):
+                    break
+                if not (is_answer and self.drops(data)):
+                    writer.write(data)
+                    await writer.drain()
+        writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def proxy_of(server_port: int) -> AsyncIterator[Proxy]:
+    """Run a proxy for a server."""
+    proxy = Proxy(server_port)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.port = server.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        server.close()
+        proxy.cut()
+        await asyncio.sleep(0)
