@@ -9,8 +9,8 @@ starts two workers, and Valkey unless a URL is given, and measures
   and in Redis, Litestar's channels if Litestar is installed, and a generator for each
   client with a pub/sub connection of its own,
 * the round trips to Redis for each event: one publisher, and 100 runs at once,
-* the time from `publish` in one worker to the client of the other one, and from `cancel`
-  in one to the end of the run in the other,
+* the time from `publish` in one worker to the client of the other one, and from
+  `cancel` in one to the end of the run in the other,
 * the connections of a worker to Redis with 10 and 1,000 subscribers,
 * what it costs when 1,000 clients come back at once after a restart.
 """
@@ -18,6 +18,7 @@ starts two workers, and Valkey unless a URL is given, and measures
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import resource
@@ -34,6 +35,7 @@ from urllib.request import Request, urlopen
 import redis
 import redis.asyncio
 from fastapi import FastAPI, Response
+from typing_extensions import Self
 
 from fastapi_sse_fast import Channels, EventSourceResponse, LastEventID, Runs
 from fastapi_sse_fast.stores import MemoryStore, RedisStore
@@ -128,7 +130,7 @@ async def start_many(count: int) -> list[float]:
     before = store.stats()
     for number in range(count):
         await runs.start(f"many:{number}", tokens, 100, 0.02)
-    while store.stats().runs:
+    while store.stats().runs:  # noqa: ASYNC110 - they end by themselves
         await asyncio.sleep(0.05)
     after = store.stats()
     return [after.round_trips - before.round_trips, count * 100]
@@ -189,7 +191,7 @@ class Clients:
         self.begun = 0
         self.times: list[float] = []
 
-    async def __aenter__(self) -> "Clients":
+    async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._read()) for _ in range(self._number)]
         await self.until(lambda: self.begun >= self._number)
         return self
@@ -226,21 +228,18 @@ async def post(worker: Worker, path: str) -> Any:
     return await asyncio.to_thread(worker.post, path)
 
 
-async def cpu_of_subscribers(
-    publisher: Worker, reader: Worker, kind: str, number: int
-) -> float:
-    """Return the µs of CPU in a worker for each event and subscriber."""
-    worker = publisher if kind == "memory" else reader
-    async with Clients(worker.port, f"/channels/{kind}", number) as clients:
+async def cpu_of_subscribers(kind: str, publisher: Worker, reader: Worker) -> float:
+    """Return the µs of CPU in the reader for each event and subscriber."""
+    async with Clients(reader.port, f"/channels/{kind}", SUBSCRIBERS) as clients:
         await asyncio.sleep(0.5)
-        before = await asyncio.to_thread(worker.get, "/process/cpu")
+        before = await asyncio.to_thread(reader.get, "/process/cpu")
         for event in range(EVENTS):
             await post(publisher, f"/channels/{kind}")
             await clients.until(
-                lambda event=event: clients.lines >= number * (event + 1)
+                lambda event=event: clients.lines >= SUBSCRIBERS * (event + 1)
             )
-        after = await asyncio.to_thread(worker.get, "/process/cpu")
-    return float((after - before) / EVENTS / number * 1e6)
+        after = await asyncio.to_thread(reader.get, "/process/cpu")
+    return float((after - before) / EVENTS / SUBSCRIBERS * 1e6)
 
 
 async def delivery(publisher: Worker, reader: Worker) -> list[float]:
@@ -280,19 +279,28 @@ def percentiles(values: list[float]) -> str:
 
 async def measure(url: str, rounds: int) -> None:
     server = redis.Redis.from_url(url)
-    a, b = Worker(url), Worker(url)
-    try:
-        kinds = ("memory", "redis", "each")
+    with contextlib.ExitStack() as stack:
+        others = stack.enter_context(contextlib.ExitStack())
+        a, b = Worker(url), Worker(url)
+        stack.callback(a.stop)
+        stack.callback(b.stop)
+        kinds = {
+            "Channels, memory": ("memory", a, a),
+            "Channels, Redis": ("redis", a, b),
+            "a connection for each client": ("each", a, b),
+        }
+        if importlib.util.find_spec("litestar"):
+            litestar = Worker(url, "litestar_channels:app")
+            others.callback(litestar.stop)
+            kinds["Litestar's channels, Redis"] = ("litestar", litestar, litestar)
         found = [
-            [await cpu_of_subscribers(a, b, kind, SUBSCRIBERS) for kind in kinds]
+            [await cpu_of_subscribers(*row) for row in kinds.values()]
             for _ in range(rounds)
         ]
-        print(
-            f"µs of a worker's CPU for each event and each of {SUBSCRIBERS} subscribers"
-        )
-        names = ("Channels, memory", "Channels, Redis", "a connection for each client")
+        others.close()
+        print(f"µs of CPU for each event and each of {SUBSCRIBERS} subscribers")
         ours = statistics.median(row[1] for row in found)
-        for name, values in zip(names, zip(*found, strict=True), strict=True):
+        for name, values in zip(kinds, zip(*found, strict=True), strict=True):
             median = statistics.median(values)
             print(f"  {name:30} {median:8.1f}   {ours / median:.2f}", flush=True)
 
@@ -327,9 +335,6 @@ async def measure(url: str, rounds: int) -> None:
         print(f"{SUBSCRIBERS} clients come back, each after the same 50 events")
         print(f"  seconds                        {seconds:8.2f}")
         print(f"  commands                       {commands(server) - before:8}")
-    finally:
-        a.stop()
-        b.stop()
 
 
 def commands(server: redis.Redis) -> int:
