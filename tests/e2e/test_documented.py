@@ -66,6 +66,8 @@ class Seen(NamedTuple):
     console: list[str]
     errors: list[str]
     text: str
+    other: str | None = None
+    """The text of the other tab, if there is one."""
 
 
 class Browser:
