@@ -10,7 +10,8 @@ from typing import Any
 import anyio
 from starlette.responses import Response
 
-from ..docs.test_docs import ROOT, sections_of
+from ..docs.test_channels_page import PAGE, names_of
+from ..docs.test_docs import sections_of
 from ..support.demo import EXAMPLES
 from ..support.server import serve
 from . import test_documented
@@ -20,7 +21,8 @@ browser = test_documented.browser
 
 EVENT_STREAMS = ("/inbox/events", "/chats/1/stream")
 
-CHANNELS_PAGE = ROOT / "docs" / "channels.md"
+SECTIONS = {section.title: section.blocks for section in sections_of(PAGE)}
+"""Of the page on channels."""
 
 CUT = ("post", ["/cut", {}])
 """The step that breaks the connections of all open streams."""
@@ -192,7 +194,7 @@ def test_an_answer_goes_on_after_a_sleep(browser: Browser) -> None:
     with running("resumable_chat.py") as (url, connections, _):
         seen = browser.visit(
             url,
-            ("fill", ["count_to", "20"]),
+            ("fill", ["count_to", "30"]),
             ("click", "Ask"),
             ("contains", numbers(5)),
             ("sleep", None),
@@ -200,8 +202,8 @@ def test_an_answer_goes_on_after_a_sleep(browser: Browser) -> None:
             ("wake", None),
             ("shows", "done"),
         )
-    assert numbers(20) in seen.text
-    assert seen.text.count("20") == 1
+    assert numbers(30) in seen.text
+    assert seen.text.count("30") == 1
     assert connections.asked[:2] == ["", ""]
     assert len(connections.asked) == 3
     assert connections.asked[2]
@@ -246,18 +248,9 @@ def test_a_gap_is_shown_if_the_history_is_trimmed_during_a_sleep(
     browser: Browser,
 ) -> None:
     """The ticker of the page on channels, whose history is of two events."""
-    names: dict[str, Any] = {"__name__": "main"}
-    blocks = [
-        block
-        for section in sections_of(CHANNELS_PAGE)
-        if section.title == "A ticker"
-        for block in section.blocks
-    ]
-    for block in blocks:
-        if block.language == "python":
-            exec(block.text, names)
+    blocks = SECTIONS["A ticker"]
     [script] = [block.text for block in blocks if block.language == "javascript"]
-    app = names["app"]
+    app = names_of("A ticker")["app"]
     add_page(app, {"main.js": SHOW + script + SHOW_GAP})
 
     def post(symbol: str, price: int) -> tuple[str, Any]:
