@@ -1,6 +1,6 @@
-"""Paced streams behind a middleware and on other servers.
+"""Paced streams behind a middleware, on other servers, and on uvicorn without extras.
 
-They are compared with a hand-written response. The rows are optional:
+Most of them are compared with a hand-written response. The rows are optional:
 `python benches/server.py --servers`.
 """
 
@@ -14,7 +14,7 @@ from fastapi_sse_fast._bench.bench import Bench, Contestant, Row
 from fastapi_sse_fast._bench.paced import SECONDS, compare_paced
 from fastapi_sse_fast._bench.report import HAND_WRITTEN, MODEL, Comparison, Section
 from fastapi_sse_fast._bench.serving import serving_by
-from messages import SERVERS
+from messages import FIRST, SERVERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,12 +61,38 @@ def on(name: str) -> Callable[[Bench], list[Comparison]]:
     return run
 
 
+def without_extras(bench: Bench) -> list[Comparison]:
+    """Compare `uvicorn[standard]` with uvicorn alone."""
+    commands = {
+        "uvicorn[standard]": SERVERS[FIRST],
+        "uvicorn alone": SERVERS[FIRST]
+        .replace("--http httptools", "--http h11")
+        .replace("--loop uvloop", "--loop asyncio"),
+    }
+    standard, alone = (f"{MODEL}, {name}" for name in commands)
+    pair = [
+        Contestant(standard, OURS, "/paced"),
+        Contestant(alone, OURS, "/paced", standard),
+    ]
+    with ExitStack() as stack:
+        servers = {
+            one.name: stack.enter_context(
+                serving_by(
+                    command.format(app=FACTORIES[OURS]).split(), bench.cores.server
+                )
+            )
+            for one, command in zip(pair, commands.values(), strict=True)
+        }
+        return [compare_paced("paced, uvicorn's extras", bench, pair, servers)]
+
+
 SECTION = Section(
     "Other servers, and a middleware",
     "µs per event",
     "Paced streams of models as above: on uvicorn behind a `BaseHTTPMiddleware` that "
-    "changes nothing, and on granian and hypercorn with uvloop. The CPU time is that "
-    "of the server and its workers, including granian's threads.",
+    "changes nothing, on granian and hypercorn with uvloop, and on uvicorn without "
+    "uvloop and httptools. The CPU time is that of the server and its workers, "
+    "including granian's threads.",
 )
 
 
@@ -78,4 +104,5 @@ ROWS = {
     "middleware": row(behind_middleware),
     "granian": row(on("granian")),
     "hypercorn": row(on("hypercorn")),
+    "extras": row(without_extras),
 }

@@ -12,14 +12,17 @@ const FLAG: u8 = 1 << 3;
 const NONE: u8 = 1 << 4;
 
 /// Return the kind of a scalar. A serializer writes all scalars of a kind in the same way. Return
-/// `None` for any other value, and for scalars that may be written differently, such as infinities.
+/// `None` for any other value, and for scalars that may be written differently, such as infinities
+/// and floats with an exponent.
 pub(super) fn kind(value: &Bound<'_, PyAny>) -> Option<u8> {
     if let Ok(text) = value.cast_exact::<PyString>() {
         text.to_str().is_ok().then_some(TEXT)
     } else if let Ok(number) = value.cast_exact::<PyInt>() {
         number.extract::<i64>().is_ok().then_some(NUMBER)
     } else if let Ok(real) = value.cast_exact::<PyFloat>() {
-        real.value().is_finite().then_some(REAL)
+        // Releases of pydantic differ in how they write an exponent.
+        let size = real.value().abs();
+        (size == 0.0 || (1e-5..1e16).contains(&size)).then_some(REAL)
     } else if value.is_exact_instance_of::<PyBool>() {
         Some(FLAG)
     } else {

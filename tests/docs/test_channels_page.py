@@ -6,6 +6,7 @@ import ast
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import anyio
 import pytest
 
 from ..support.demo import EXAMPLES
@@ -45,20 +46,22 @@ def test_the_page_shows_the_script_of_the_example(name: str) -> None:
     assert sum(script.strip() in example for script in scripts) == 1
 
 
-def app_of(title: str) -> Any:
-    """Return the application that a section of the page shows."""
+def names_of(title: str) -> dict[str, Any]:
+    """Run the Python blocks of a section of the page, and return their names."""
     names: dict[str, Any] = {"__name__": "main"}
     for section in sections_of(PAGE):
         if section.title == title:
             for block in section.blocks:
-                if block.language == "python":
-                    exec(block.text, names)
-    return names["app"]
+                if block.language == "python" and ">>> " not in block.text:
+                    code = compile(block.text, PAGE, "exec", dont_inherit=True)
+                    exec(code, names)
+    return names
 
 
 @pytest.fixture
 def openai_url() -> Iterator[str]:
-    with serve(app_of("OpenAI's protocol"), lifespan="on") as port:
+    pytest.importorskip("openai", exc_type=ImportError)  # which the section imports
+    with serve(names_of("OpenAI's protocol")["app"], lifespan="on") as port:
         yield f"http://127.0.0.1:{port}/v1"
 
 
@@ -68,25 +71,50 @@ def ask(url: str) -> str:
         chunks = client.chat.completions.create(
             model="m", messages=[{"role": "user", "content": "Hi"}], stream=True
         )
-        return "".join(chunk.choices[0].delta.content for chunk in chunks)
+        return text_of(chunks)
+
+
+def text_of(chunks: Any) -> str:
+    return "".join(chunk.choices[0].delta.content for chunk in chunks)
 
 
 def test_openais_client_reads_a_run(openai_url: str) -> None:
     assert ask(openai_url) == "Hello"
 
 
+def test_openais_client_reads_a_run_again(openai_url: str) -> None:
+    openai = pytest.importorskip("openai", exc_type=ImportError)
+    ask(openai_url)
+    read_again = names_of("OpenAI's protocol")["read_again"]
+    with openai.OpenAI(base_url=openai_url, api_key="none") as client:
+        chunks = list(read_again(client, "chatcmpl-1"))
+    assert text_of(chunks) == "Hello"
+    assert {chunk.id for chunk in chunks} == {"chatcmpl-1"}
+
+
+def test_openais_client_reports_no_error_for_a_run_that_is_cancelled() -> None:
+    pytest.importorskip("openai", exc_type=ImportError)
+    names = names_of("OpenAI's protocol")
+
+    async def complete(id: str, body: Any) -> AsyncIterator[Any]:
+        yield {"choices": [{"delta": {"content": "Hel"}}]}
+        await names["runs"].cancel(id)
+        await anyio.sleep_forever()
+
+    names["complete"] = complete
+    with serve(names["app"], lifespan="on") as port:
+        assert ask(f"http://127.0.0.1:{port}/v1") == "Hel"
+
+
 def test_openais_client_raises_for_a_run_that_failed() -> None:
     openai = pytest.importorskip("openai", exc_type=ImportError)
-    app = app_of("OpenAI's protocol")
+    names = names_of("OpenAI's protocol")
 
-    async def complete(body: Any) -> AsyncIterator[Any]:
+    async def complete(id: str, body: Any) -> AsyncIterator[Any]:
         yield {"choices": [{"delta": {"content": "Hel"}}]}
         raise LookupError("gone")
 
-    [chat] = [
-        route.endpoint for route in app.routes if route.path.endswith("/completions")
-    ]
-    chat.__globals__["complete"] = complete
-    with serve(app, lifespan="on") as port:
+    names["complete"] = complete
+    with serve(names["app"], lifespan="on") as port:
         with pytest.raises(openai.APIError, match="failed"):
             ask(f"http://127.0.0.1:{port}/v1")

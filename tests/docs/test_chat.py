@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import runpy
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from fastapi_sse_fast import shutdown
 
 from ..support.demo import EXAMPLES, REPLY
+from ..support.eventsource import Event, parse
 from ..support.internals import without_patience
 from ..support.server import TIMEOUT, serve, wait_until
 
@@ -30,8 +32,16 @@ FAST = 10_000.0
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     app = runpy.run_path(str(EXAMPLES / "chat.py"), run_name="chat")["app"]
-    with serve(app) as port:
+    with serve(app, lifespan="on") as port:
         yield f"http://127.0.0.1:{port}/v1"
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[httpx.Client]:
+    """Return a client for what only pages ask for."""
+    base = url.removesuffix("/v1")
+    with httpx.Client(base_url=base, trust_env=False, timeout=TIMEOUT) as client:
+        yield client
 
 
 @pytest.fixture
@@ -280,3 +290,80 @@ def test_a_reply_that_was_read_to_its_end_is_finished(
         f"generated {tokens} tokens",
         f"finished after {tokens + 3} events",
     ]
+
+
+# Chats of a page
+
+
+def begin(client: httpx.Client, chat: str, rate: float = FAST, **asked: Any) -> None:
+    response = client.post(f"/chats/{chat}", params={"rate": rate}, json={**asked})
+    assert response.status_code == 202
+
+
+def read(client: httpx.Client, chat: str, last: str = "") -> list[Event]:
+    response = client.get(f"/chats/{chat}/stream", headers={"Last-Event-ID": last})
+    return parse(response.content).events
+
+
+def test_a_page_reads_its_reply_as_often_as_it_likes(client: httpx.Client) -> None:
+    begin(client, "a", **question(max_tokens=3))
+    events = read(client, "a")
+    role, *tokens, last, done, end = [event.data for event in events]
+    assert json.loads(role)["choices"][0]["delta"]["role"] == "assistant"
+    assert len(tokens) == 3
+    assert json.loads(last)["choices"][0]["finish_reason"] == "length"
+    assert (done, end) == ("[DONE]", '{"status": "done"}')
+    assert read(client, "a") == events
+    assert read(client, "a", events[2].last_event_id) == events[3:]
+    again = events[-1].last_event_id
+    response = client.get("/chats/a/stream", headers={"Last-Event-ID": again})
+    assert response.status_code == 204
+
+
+def test_a_chat_without_a_reply(client: httpx.Client) -> None:
+    assert client.get("/chats/none/stream").status_code == 204
+    assert client.post("/chats/none/stop").json() is False
+
+
+def test_a_reply_outlives_its_page_until_it_is_stopped(
+    client: httpx.Client, log: pytest.LogCaptureFixture
+) -> None:
+    begin(client, "b", rate=50, **question())
+    with client.stream("GET", "/chats/b/stream") as response:
+        received = response.iter_raw()
+        while b'"content"' not in next(received):
+            pass
+    assert log.messages == []
+    assert client.post("/chats/b/stop").json() is True
+    assert read(client, "b")[-1].data == '{"status": "cancelled"}'
+    wait_until(lambda: log.messages)
+    assert log.messages[0].startswith("generated ")
+
+
+def test_a_new_prompt_replaces_the_reply(client: httpx.Client) -> None:
+    begin(client, "c", rate=1, **question())
+    begin(client, "c", **question(max_tokens=1))
+    assert len(read(client, "c")) == 5
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "message"),
+    [
+        ("replay-busy", 0, "The model is busy."),
+        ("replay-broken", 10, "The model has failed."),
+    ],
+)
+def test_every_error_of_a_reply_is_an_event(
+    client: httpx.Client, model: str, tokens: int, message: str
+) -> None:
+    begin(client, model, **question(model))
+    *events, error, end = read(client, model)
+    assert len(events) == (1 + tokens if tokens else 0)
+    assert json.loads(error.data)["error"]["message"] == message
+    assert end.data == '{"status": "done"}'
+
+
+def test_a_chat_with_an_unknown_model(client: httpx.Client) -> None:
+    response = client.post("/chats/d", json=question("gpt"))
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "model_not_found"

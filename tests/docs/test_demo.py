@@ -61,7 +61,7 @@ def test_the_page_needs_nothing_from_elsewhere(client: httpx.Client) -> None:
 def test_the_code_that_the_page_shows_is_what_runs(client: httpx.Client) -> None:
     pattern = r'<pre class="code".*? data-source="(.*?)">(.*?)</pre>'
     shown = re.findall(pattern, client.get("/").text, re.DOTALL)
-    assert len(shown) == 6
+    assert len(shown) == 7
     for name, markup in shown:
         source = (DEMO / name).read_text(encoding="utf-8")
         # The line of `fastapi.sse` is not in the file: the contestant replaces it.
@@ -74,17 +74,20 @@ def test_the_code_that_the_page_shows_is_what_runs(client: httpx.Client) -> None
             assert line in following, f"{name} has no such line there: {line}"
 
 
+QUESTION = {
+    "model": "replay",
+    "messages": [{"role": "user", "content": "Hi"}],
+    "stream": True,
+}
+
+
 def test_the_chat_of_the_page(client: httpx.Client) -> None:
-    response = client.post(
-        "/openai/v1/chat/completions",
-        params={"rate": 10_000},
-        json={
-            "model": "replay",
-            "messages": [{"role": "user", "content": "Hi"}],
-            "stream": True,
-        },
-    )
-    *chunks, done = [event.data for event in parse(response.content).events]
+    response = client.post("/openai/chats/1?rate=10000", json=QUESTION)
+    assert response.status_code == 202
+    response = client.get("/openai/chats/1/stream")
+    *events, end = parse(response.content).events
+    assert end[:2] == ('{"status": "done"}', "end")
+    *chunks, done = [event.data for event in events]
     deltas = [json.loads(chunk)["choices"][0]["delta"] for chunk in chunks]
     assert "".join(delta.get("content", "") for delta in deltas) == REPLY
     assert done == "[DONE]"
@@ -170,13 +173,12 @@ def test_ctrl_c_stops_a_demo_with_an_idle_client() -> None:
 
 def test_ctrl_c_does_not_wait_for_open_streams() -> None:
     with running_demo() as demo, client_of(demo) as client:
-        question = {"model": "replay", "messages": [{"role": "user", "content": "Hi"}]}
+        client.post("/openai/chats/1?rate=1", json=QUESTION)
         requests = [
             client.build_request(
-                "POST",
-                "/openai/v1/chat/completions?rate=1",
-                json={**question, "stream": True},
+                "POST", "/openai/v1/chat/completions?rate=1", json=QUESTION
             ),
+            client.build_request("GET", "/openai/chats/1/stream"),
             client.build_request("GET", "/count"),
             client.build_request("GET", "/race?streams=3&seconds=30"),
             client.build_request("GET", "/scenes/restart"),

@@ -174,6 +174,7 @@ CURL.add_argument("--max-time", type=float, default=math.inf)
 CURL.add_argument("-X", dest="method")
 CURL.add_argument("-H", dest="headers", action="append", default=[])
 CURL.add_argument("-d", dest="data")
+CURL.add_argument("--json")
 CURL.add_argument("-w", dest="write_out", default="")
 
 
@@ -184,13 +185,17 @@ def run_curl(block: Block, caller: Caller) -> None:
     for text in commands:
         command, _, printed = re.sub(r"\\\n *", "", text).partition("\n")
         options = CURL.parse_args(shlex.split(command))
-        pairs = [header.split(": ") for header in options.headers]
+        data, headers = options.data, options.headers
+        if options.json is not None:
+            data = options.json
+            headers += ["Content-Type: application/json", "Accept: application/json"]
+        pairs = [header.split(": ") for header in headers]
         reply = caller(
             options.url.removeprefix("http://127.0.0.1:8000"),
-            method=options.method or ("GET" if options.data is None else "POST"),
+            method=options.method or ("GET" if data is None else "POST"),
             headers=[(b"host", b"127.0.0.1:8000")]
             + [(name.lower().encode(), value.encode()) for name, value in pairs],
-            body=(options.data or "").encode(),
+            body=(data or "").encode(),
             max_time=options.max_time,
         )
         expected = reply.body.decode().replace("\r\n", "\n")
@@ -208,6 +213,15 @@ def test_no_block_is_overlooked() -> None:
     for language in ("python", "console"):
         written = sum(page.read_text().count(f"```{language}\n") for page in PAGES)
         assert len([block for block in blocks if block.language == language]) == written
+
+
+def test_links_are_named_after_their_page() -> None:
+    """A link in a sentence, which does not begin with a capital, can have any text."""
+    link = re.compile(r"\[([A-Z][^\]]*)\]\((?:docs/)?([a-z-]+\.md)\)")
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        for text, target in link.findall(page.read_text()):
+            title = (ROOT / "docs" / target).read_text().partition("\n")[0]
+            assert f"# {text}" == title, page
 
 
 def test_everything_exported_is_in_the_reference() -> None:

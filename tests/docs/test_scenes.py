@@ -64,6 +64,20 @@ def test_a_reply_is_saved_when_its_client_disconnects(
     assert outcome == "good"
 
 
+def test_a_reply_continues_when_the_page_is_reloaded(
+    played: dict[str, list[Event]],
+) -> None:
+    assert said(played["reload"], "fastapi_sse_fast") == (
+        [
+            "page is reloaded after 20 tokens",
+            "page is back: it reads the run",
+            "reply is complete, all 50 tokens",
+        ],
+        "The reply continued",
+        "good",
+    )
+
+
 def test_a_server_stops_and_its_clients_lose_nothing(
     played: dict[str, list[Event]],
 ) -> None:
@@ -93,6 +107,9 @@ def test_errors_of_a_model_are_errors_for_the_client(
 def test_what_the_clients_of_fastapi_see(played: dict[str, list[Event]]) -> None:
     lines, *result = said(played["disconnect"], "fastapi.sse")
     assert lines[-1] == "save() has not completed"
+    assert result == ["Reply lost", "bad"]
+    lines, *result = said(played["reload"], "fastapi.sse")
+    assert lines[-1] == "page is back: there is no reply"
     assert result == ["Reply lost", "bad"]
     lines, *result = said(played["restart"], "fastapi.sse")
     assert "still not stopped after 5 s: SIGKILL" in lines

@@ -85,7 +85,9 @@ async def silent(seconds: float, run: str = "") -> AsyncIterator[Any]:
 
 
 @app.get("/ticks")
-async def ticks(buffering: Literal["yes", "no"] = "no") -> EventSourceResponse:
+async def ticks(
+    buffering: Literal["yes", "no"] = "no", cache_control: str = "no-cache"
+) -> EventSourceResponse:
     """Yield events that contain their time."""
 
     async def events() -> AsyncIterator[EncodedEvent]:
@@ -93,7 +95,8 @@ async def ticks(buffering: Literal["yes", "no"] = "no") -> EventSourceResponse:
             yield EncodedEvent(raw_data=repr(time.monotonic()))
             await anyio.sleep(0.02)
 
-    return Quiet(events(), headers={"X-Accel-Buffering": buffering})
+    headers = {"X-Accel-Buffering": buffering, "Cache-Control": cache_control}
+    return Quiet(events(), headers=headers)
 
 
 @app.get("/broken", response_class=Quiet)

@@ -4,6 +4,8 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 
+import { relay } from "./relay.mjs";
+
 const [url, scenario, pictures] = process.argv.slice(2);
 const TIMEOUT = 150_000;
 const FLAGS = [
@@ -65,6 +67,23 @@ async function played(page) {
   );
 }
 
+/** Wait until the reply has some tokens more than now, and return it. */
+async function replied(page, more = 10) {
+  const shown = () => parseInt(document.querySelector("#chat .status").textContent) || 0;
+  const least = (await page.evaluate(shown)) + more;
+  await page.waitForFunction(
+    (number) => parseInt(document.querySelector("#chat .status").textContent) >= number,
+    least,
+  );
+  return text(page, ".reply");
+}
+
+/** Return what a page shows of a chat that is over. */
+async function over(page, state) {
+  const said = await until(page, "#chat", state);
+  return { said, reply: await text(page, ".reply"), button: await text(page, "#chat button") };
+}
+
 async function ask(page, model, rate) {
   await page.locator("#chat select").selectOption(model);
   await page.locator("#chat [name=rate]").fill(rate);
@@ -96,7 +115,7 @@ async function watchAll(page) {
   const race = await raced(page);
   const scenes = await played(page);
   await until(page, "#chat", "done");
-  await until(page, "#wire", "idle");
+  await page.locator('#wire .status:text("Disconnected")').waitFor();
   return {
     race,
     scenes,
@@ -134,6 +153,48 @@ const scenarios = {
     const other = await context.newPage();
     await other.goto(url);
     return { pages: await Promise.all([page, other].map(raced)) };
+  },
+};
+
+// In these the page asks by itself, and nothing else: no race begins.
+const chats = {
+  async reloadedChat(page) {
+    const before = await replied(page);
+    await page.reload();
+    const after = await replied(page);
+    return { before, after, ...(await over(page, "done")) };
+  },
+
+  async twoChats(page, context) {
+    await replied(page);
+    const other = await context.newPage();
+    await other.goto(url);
+    await replied(other);
+    await other.locator("#chat form button").click();
+    return { pages: await Promise.all([page, other].map((one) => over(one, "idle"))) };
+  },
+
+  async replacedChat(page, context) {
+    await replied(page);
+    await page.locator("#chat form button").click();
+    await over(page, "idle");
+    const other = await context.newPage();
+    await other.goto(url);
+    await other.locator('#chat .status:text("Stopped")').waitFor();
+    await ask(other, "replay", "20");
+    await replied(other);
+    await ask(page, "replay", "1000");
+    return { old: await over(other, "idle"), ...(await over(page, "done")) };
+  },
+
+  async sleepingChat(page, context, { link }) {
+    const before = await replied(page);
+    link.sleep();
+    const lost = await until(page, "#chat", "error");
+    await page.waitForTimeout(4000); // longer than a browser waits before it reconnects
+    const { refused } = link;
+    link.wake();
+    return { before, lost, refused, ...(await over(page, "done")) };
   },
 };
 
@@ -273,11 +334,20 @@ if (scenario in hidden)
     window.visibility = "hidden";
     Object.defineProperty(document, "visibilityState", { get: () => window.visibility });
   });
+const posts = [];
+context.on("request", (request) => {
+  if (request.method() === "POST") posts.push(new URL(request.url()).pathname);
+});
+if (scenario in chats) await context.route("**/race?*", () => {}); // it stays without an answer
+const link = await relay(url);
 try {
   const page = await context.newPage();
-  await page.goto(url);
-  const seen = await { ...scenarios, ...hidden }[scenario](page, context);
+  await page.goto(scenario === "sleepingChat" ? link.url : url);
+  const all = { ...scenarios, ...chats, ...hidden };
+  const seen = await all[scenario](page, context, { link });
+  if (scenario in chats) seen.posts = posts;
   console.log(JSON.stringify({ ...seen, errors }));
 } finally {
   await browser.close();
+  link.close();
 }

@@ -1,8 +1,10 @@
 // Visits pages that run the examples of the documentation. A line of the input is
-// {url, steps}; a line of the output is {console, errors, text, failure}.
+// {url, steps}; a line of the output is {console, errors, text, other, failure}.
 import { createInterface } from "node:readline";
 
 import { chromium } from "playwright-core";
+
+import { relay } from "./relay.mjs";
 
 const FLAGS = [
   "--headless",
@@ -24,6 +26,8 @@ async function visit({ url, steps }) {
   const context = await browser.newContext({ ignoreHTTPSErrors: true });
   context.setDefaultTimeout(20_000);
   const page = await context.newPage();
+  const link = await relay(url);
+  let other = null;
   const lines = [];
   const errors = [];
   page.on("console", (message) => {
@@ -33,16 +37,19 @@ async function visit({ url, steps }) {
 
   const actions = {
     click: (name) => page.getByRole("button", { name }).click(),
-    async clickInAnotherTab(name) {
-      const other = await context.newPage();
+    async openAnotherTab() {
+      other = await context.newPage();
       await other.goto(url);
-      await other.getByRole("button", { name }).click();
-      await other.close();
     },
+    clickThere: (name) => other.getByRole("button", { name }).click(),
+    containsThere: (text) => other.getByText(text).first().waitFor(),
+    showsThere: (text) => other.getByText(text, { exact: true }).waitFor(),
     contains: (text) => page.getByText(text).first().waitFor(),
     fill: ([name, value]) => page.locator(`[name="${name}"]`).fill(value),
     post: ([path, data]) => context.request.post(new URL(path, url).href, { data }),
     reload: () => page.reload(),
+    sleep: () => link.sleep(),
+    wake: () => link.wake(),
     async logs(text) {
       while (!lines.includes(text)) await page.waitForEvent("console");
     },
@@ -51,14 +58,18 @@ async function visit({ url, steps }) {
   };
   let failure = null;
   try {
-    await page.goto(url);
+    const sleeps = steps.some(([action]) => action === "sleep");
+    await page.goto(sleeps ? new URL(new URL(url).pathname, link.url).href : url);
     for (const [action, value] of steps) await actions[action](value);
   } catch (error) {
     failure = String(error);
   }
-  const text = await page.evaluate(() => document.body.innerText);
+  const textOf = (one) => one.evaluate(() => document.body.innerText);
+  const text = await textOf(page);
+  const there = other && (await textOf(other));
   await context.close();
-  return { console: lines, errors, text, failure };
+  link.close();
+  return { console: lines, errors, text, other: there, failure };
 }
 
 for await (const line of createInterface({ input: process.stdin })) {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 import trustme
 
 from ..support.server import TIMEOUT, wait_until
-from .clients import needed
+from .clients import HERE, needed
 
 NGINX = """
 daemon off;
@@ -189,6 +191,17 @@ def apache(upstream: int, directory: Path, *options: str) -> Iterator[Way]:
         yield Way(f"http://127.0.0.1:{port}")
 
 
+@contextlib.contextmanager
+def express(upstream: int) -> Iterator[Way]:
+    """Node with the middleware that compresses responses of Express."""
+    if not (HERE / "node_modules").exists():
+        pytest.skip("node_modules IS MISSING: npm ci --prefix tests/e2e")
+    port = free_port()
+    program = str(HERE / "compressing.mjs")
+    with running([needed("node"), program, str(upstream), str(port)], port):
+        yield Way(f"http://127.0.0.1:{port}")
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -198,8 +211,10 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def running(command: list[str], port: int) -> Iterator[None]:
-    """Run a process that listens on a port."""
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    """Run a process that listens on a port, and kill it with its children."""
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
 
         def listens() -> bool:
             assert process.poll() is None, process.communicate()[1]
@@ -212,4 +227,4 @@ def running(command: list[str], port: int) -> Iterator[None]:
             wait_until(listens)
             yield
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)

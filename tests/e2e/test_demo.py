@@ -82,10 +82,11 @@ def check(seen: dict[str, Any]) -> None:
     verdicts = {
         (one["scene"], one["package"]): one["verdict"] for one in seen["scenes"]
     }
-    assert len(verdicts) == 6
+    assert len(verdicts) == 8
     assert re.fullmatch(
         r"✓ Reply saved after \d+ ms", verdicts["disconnect", "fastapi_sse_fast"]
     )
+    assert verdicts["reload", "fastapi_sse_fast"] == "✓ The reply continued"
     assert re.fullmatch(
         r"✓ Stopped in [\d.]+ s, nothing lost", verdicts["restart", "fastapi_sse_fast"]
     )
@@ -179,9 +180,45 @@ def test_a_chat_can_be_stopped(see: Page) -> None:
 
 def test_errors_of_a_chat_are_shown(see: Page) -> None:
     assert see("brokenChats")["said"] == {
-        "replay-busy": "Error 429, before the first token: The model is busy.",
+        "replay-busy": "Error before the first token: The model is busy.",
         "replay-broken": "Error after 10 tokens: The model has failed.",
     }
+
+
+def test_a_reply_continues_when_the_page_is_reloaded(see: Page) -> None:
+    seen = see("reloadedChat")
+    assert seen["after"].startswith(seen["before"])
+    assert len(seen["after"]) > len(seen["before"])
+    assert seen["reply"] == REPLY
+    assert re.fullmatch(r"\d+ tokens, asked before this page was loaded", seen["said"])
+    assert len(seen["posts"]) == 1
+    assert seen["errors"] == []
+
+
+def test_two_tabs_have_the_same_reply_and_either_stops_it(see: Page) -> None:
+    seen = see("twoChats")
+    one, other = seen["pages"]
+    assert one == other
+    assert one["said"].startswith("Stopped after ")
+    assert REPLY.startswith(one["reply"])
+    assert len(one["reply"]) < len(REPLY)
+    ask, stop = seen["posts"]
+    assert stop == f"{ask}/stop"
+
+
+def test_a_new_prompt_replaces_the_reply_of_another_tab(see: Page) -> None:
+    seen = see("replacedChat")
+    assert seen["old"]["said"].startswith("Stopped after ")
+    assert seen["reply"] == REPLY
+    assert re.search(r" tokens in [\d.]+ s, the first after ", seen["said"])
+
+
+def test_a_reply_continues_after_a_sleep(see: Page) -> None:
+    seen = see("sleepingChat")
+    assert seen["lost"].startswith("Connection lost after ")
+    assert seen["refused"] >= 1
+    assert seen["reply"] == REPLY
+    assert len(seen["posts"]) == 1
 
 
 def test_a_connection_that_is_cut_resumes_without_a_lost_or_doubled_event(

@@ -66,6 +66,8 @@ class Seen(NamedTuple):
     console: list[str]
     errors: list[str]
     text: str
+    other: str | None = None
+    """The text of the other tab, if there is one."""
 
 
 class Browser:
@@ -287,24 +289,31 @@ document.body.append(unmount);
 """
 
 
-@pytest.fixture
-def bundle(tmp_path: Path) -> str:
-    """The components of the page, bundled with the development build of React."""
-    esbuild = HERE / "node_modules" / ".bin" / "esbuild"
-    if not esbuild.exists() or not (HERE / "node_modules" / "react").exists():
-        pytest.skip("npm's react or esbuild IS MISSING: npm ci --prefix tests/e2e")
-    for name, text in {**documented_files(), "main.js": MAIN}.items():
-        (tmp_path / name).write_text(text)
-    command = [str(esbuild), "main.js", "--bundle", "--loader:.js=jsx"]
-    command += ["--jsx=automatic", '--define:process.env.NODE_ENV="development"']
+def bundle_of(directory: Path, files: dict[str, str], *packages: str) -> str:
+    """Bundle `main.js` with the development build of React, or skip the test."""
+    modules = HERE / "node_modules"
+    for package in ("esbuild", "react", *packages):
+        if not (modules / package).exists():
+            pytest.skip(f"npm's {package} IS MISSING: npm ci --prefix tests/e2e")
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    command = [str(modules / ".bin" / "esbuild"), "main.js", "--bundle"]
+    command += ["--loader:.js=jsx", "--jsx=automatic", "--log-level=error"]
+    command += ['--define:process.env.NODE_ENV="development"', "--format=esm"]
     return subprocess.run(
         command,
-        cwd=tmp_path,
-        env={**os.environ, "NODE_PATH": str(HERE / "node_modules")},
+        cwd=directory,
+        env={**os.environ, "NODE_PATH": str(modules)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     ).stdout
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> str:
+    """The components of the page."""
+    return bundle_of(tmp_path, {**documented_files(), "main.js": MAIN})
 
 
 def test_react_under_strict_mode(

@@ -15,7 +15,7 @@ import pytest
 from ..support.eventsource import EventSource, parse
 from ..support.server import Server, serve_process
 from .clients import Node, needed, said
-from .proxies import Way, apache, caddy, haproxy, nginx
+from .proxies import Way, apache, caddy, express, haproxy, nginx
 
 HTTP_1_1 = "proxy_http_version 1.1;"
 GZIP = ("gzip on;", "gzip_types text/event-stream;")
@@ -105,6 +105,17 @@ def test_nginx_that_does_not_compress_keeps_no_events_back(
 ) -> None:
     with nginx(server.port, tmp_path, HTTP_1_1) as way:
         assert delays(way, "/ticks?buffering=yes")[0] < 0.1
+
+
+def test_no_transform_forbids_a_proxy_to_compress(server: Server) -> None:
+    with express(server.port) as way, way.client() as client:
+        for cache_control, encoding in [
+            ("no-cache", "gzip"),
+            ("no-cache, no-transform", None),
+        ]:
+            path = f"/ticks?cache_control={cache_control}"
+            assert client.get(path).headers.get("content-encoding") == encoding
+            assert (delays(way, path)[0] > 0.1) == (encoding == "gzip")
 
 
 def test_haproxy_keeps_events_back_unless_told_not_to(

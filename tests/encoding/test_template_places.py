@@ -15,7 +15,7 @@ from typing import Annotated, Any, NamedTuple, TypeAlias
 import pydantic
 import pydantic.dataclasses
 import pytest
-from hypothesis import given, reject
+from hypothesis import example, given, reject
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 from pydantic.alias_generators import to_camel
@@ -279,6 +279,7 @@ def is_iterator_in(value: Any) -> bool:
 
 
 @values.examples(5)
+@example("alias", [], [lambda: 0.5, lambda: 1e16, lambda: 1e-7], "fastapi")
 @given(
     st.sampled_from(sorted(SHAPES)),
     st.lists(st.sampled_from(sorted(AROUND)), max_size=2),

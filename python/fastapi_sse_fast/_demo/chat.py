@@ -1,7 +1,8 @@
 """A chat completion API for OpenAI's clients. It replays a text instead of a model.
 
 `uvicorn fastapi_sse_fast._demo.chat:app` serves it. The `base_url` of a client is then
-`http://127.0.0.1:8000/v1`. The demo page uses it, too.
+`http://127.0.0.1:8000/v1`. The chats at the end are for a page: their answers continue
+when it is reloaded. The demo page uses them.
 """
 
 import asyncio
@@ -23,13 +24,18 @@ from fastapi_sse_fast import (
     EncodedEvent,
     EventSourceResponse,
     EventTemplate,
+    LastEventID,
+    Runs,
     Slot,
     StreamSummary,
 )
+from fastapi_sse_fast.stores import MemoryStore
 
 logger = logging.getLogger(__name__)
 
-app = FastAPI(title="Chat completions")
+store = MemoryStore()
+runs = Runs(store, timeout=600.0)
+app = FastAPI(title="Chat completions", lifespan=store.lifespan)
 
 
 # Requests
@@ -173,7 +179,9 @@ def own_fields(request: ChatRequest) -> dict[str, Any]:
     }
 
 
-async def events(request: ChatRequest, rate: float) -> AsyncIterator[EncodedEvent]:
+async def events(
+    request: ChatRequest, rate: float
+) -> AsyncGenerator[EncodedEvent, None]:
     # The events have no id. After one with an id, OpenAI's client for Python takes the
     # blank line after a ping for an event.
     own = own_fields(request)
@@ -224,13 +232,19 @@ ChatResponse = EventSourceResponse.with_options(
 # The routes
 
 
-@app.post("/v1/chat/completions", response_model=None)
-async def complete(
-    request: ChatRequest,
-    rate: Annotated[float, Query(gt=0, description="Tokens per second")] = 30.0,
-) -> Response | dict[str, Any]:
+Rate = Annotated[float, Query(gt=0, description="Tokens per second")]
+
+
+def check_model(request: ChatRequest) -> None:
     if request.model not in MODELS:
         raise ChatError(404, "model_not_found", f"There is no model {request.model!r}.")
+
+
+@app.post("/v1/chat/completions", response_model=None)
+async def complete(
+    request: ChatRequest, rate: Rate = 30.0
+) -> Response | dict[str, Any]:
+    check_model(request)
     if request.stream:
         return ChatResponse(events(request, rate))
     tokens = [token async for token in generate(request, rate)]
@@ -255,3 +269,34 @@ async def models() -> dict[str, Any]:
         for name in MODELS
     ]
     return {"object": "list", "data": listed}
+
+
+# Chats: each answer is a run. It continues when the page is reloaded, any tab can read
+# it, and any tab can stop it.
+
+
+async def run_events(request: ChatRequest, rate: float) -> AsyncIterator[EncodedEvent]:
+    """Yield the events of a run. It has no status, so every error is an event."""
+    try:
+        async with aclosing(events(request, rate)) as own_events:
+            async for event in own_events:
+                yield event
+    except ChatError as error:
+        yield error_event(error)
+
+
+@app.post("/chats/{chat}", status_code=202)
+async def ask(chat: str, request: ChatRequest, rate: Rate = 30.0) -> None:
+    check_model(request)
+    name = f"chat:{chat}"
+    await runs.start(name, run_events, request, rate, if_running="replace")
+
+
+@app.get("/chats/{chat}/stream")
+async def stream(chat: str, last: LastEventID) -> Response:
+    return await runs.response(f"chat:{chat}", last)
+
+
+@app.post("/chats/{chat}/stop")
+async def stop(chat: str) -> bool:
+    return await runs.cancel(f"chat:{chat}")

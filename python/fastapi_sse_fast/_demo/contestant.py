@@ -76,6 +76,10 @@ def application(package: str) -> FastAPI:
     module.__file__ = str(STREAMS)
     exec(compile(source, STREAMS, "exec"), module.__dict__)
     app: FastAPI = module.app
+    if package == "fastapi_sse_fast":
+        from .answers import router  # not in the process of the other package
+
+        app.include_router(router)
     return app
 
 

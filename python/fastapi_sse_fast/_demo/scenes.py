@@ -9,11 +9,11 @@ import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
-from typing import Literal
+from typing import Any, Literal
 
 from .. import EncodedEvent
-from .client import FAILURES, request
-from .contestant import Contestant
+from .client import FAILURES, Response, request
+from .contestant import PACKAGES, Contestant
 
 PATIENCE = 5.0
 """Seconds that a server has to stop. Docker gives 10 s, Kubernetes 30 s."""
@@ -103,6 +103,62 @@ async def disconnect(script: Script) -> None:
         await asyncio.sleep(0.005)
     script.say("save() has not completed", "bad")
     script.conclude("Reply lost", "bad")
+
+
+async def reload(script: Script) -> None:
+    """Reload the page in the middle of a reply."""
+    question = {"id": uuid.uuid4().hex, "tokens": 50}
+    if script.contestant.package == PACKAGES[0]:
+        await reload_reply(script, question)
+    else:
+        await reload_run(script, question)
+
+
+async def reload_reply(script: Script, question: dict[str, Any]) -> None:
+    """Read the reply to a POST. After the reload, look for what was saved."""
+    async with request(script.port, "POST", "/reply", question) as response:
+        await read_tokens(response, most=20)
+    script.say("page is reloaded after 20 tokens")
+    await asyncio.sleep(RETRY)
+    async with request(script.port, "GET", f"/saved/{question['id']}") as response:
+        if response.status == 200:
+            text = json.loads(await response.text())
+            script.say(f"the saved reply: {len(text)} characters", "bad")
+            script.conclude("The reply has ended early", "bad")
+        else:
+            script.say("page is back: there is no reply", "bad")
+            script.conclude("Reply lost", "bad")
+
+
+async def reload_run(script: Script, question: dict[str, Any]) -> None:
+    """Read a run. After the reload, read it again."""
+    path = f"/answers/{question['id']}"
+    async with request(script.port, "POST", "/answers", question):
+        pass
+    async with request(script.port, "GET", path) as response:
+        await read_tokens(response, most=20)
+    script.say("page is reloaded after 20 tokens")
+    await asyncio.sleep(RETRY)
+    async with request(script.port, "GET", path) as response:
+        script.say("page is back: it reads the run")
+        tokens = await read_tokens(response)
+    if tokens == question["tokens"]:
+        script.say(f"reply is complete, all {tokens} tokens", "good")
+        script.conclude("The reply continued", "good")
+    else:
+        script.say(f"{tokens} of {question['tokens']} tokens", "bad")
+        script.conclude("The reply is not complete", "bad")
+
+
+async def read_tokens(response: Response, most: int | None = None) -> int:
+    """Return the number of tokens, without the events that only a run has."""
+    tokens = 0
+    async for event in response.events():
+        if "data: " in event and "event: " not in event:
+            tokens += 1
+        if tokens == most:
+            break
+    return tokens
 
 
 async def restart(script: Script) -> None:
@@ -224,4 +280,9 @@ def milliseconds(seconds: float) -> str:
     return f"{round(seconds * 1000)} ms"
 
 
-SCENES: dict[str, Scene] = {"disconnect": disconnect, "restart": restart, "fail": fail}
+SCENES: dict[str, Scene] = {
+    "disconnect": disconnect,
+    "reload": reload,
+    "restart": restart,
+    "fail": fail,
+}

@@ -36,7 +36,8 @@ stage = Stage()
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     try:
         await asyncio.gather(*(one.start() for one in contestants))
-        yield
+        async with chat.store:  # the lifespan of a mounted application does not run
+            yield
     finally:
         await asyncio.gather(*(one.kill() for one in contestants))
 
@@ -70,7 +71,7 @@ async def watch_race(
 
 @app.get("/scenes/{name}", response_class=EventSourceResponse)
 async def watch_scene(
-    name: Literal["disconnect", "restart", "fail"],
+    name: Literal["disconnect", "reload", "restart", "fail"],
 ) -> AsyncIterator[EncodedEvent]:
     events = stage.watch(name, lambda: play(SCENES[name], contestants))
     async with aclosing(events):

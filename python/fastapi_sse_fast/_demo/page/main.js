@@ -19,6 +19,6 @@ async function showMachine() {
 
 await visible();
 showMachine();
-startChat();
-startWire();
+// One after the other: a browser opens six connections to a server, for all tabs together.
+startChat().then(startWire);
 if (await runRace()) runScenes();

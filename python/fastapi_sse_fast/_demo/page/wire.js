@@ -123,6 +123,7 @@ cutButton.addEventListener("click", () => {
 
 /** Show a cut connection without being asked to. */
 export function startWire() {
+  if (started !== null) return; // somebody was faster
   scripted = true;
   connect();
 }
