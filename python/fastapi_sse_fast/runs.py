@@ -102,8 +102,7 @@ class Run:
             wire: `"openai"` sends what OpenAI's clients expect: no ids, no events named
                 `gap` and `end`, and a failure as `data: {"error": {...}}`.
         """
-        epoch = self._info.position.epoch
-        return self._runs._subscription(self.name, epoch, last, wire)
+        return self._runs._subscription(self.name, self._info.id, last, wire)
 
 
 class Runs:
@@ -254,8 +253,7 @@ class Runs:
         info = await self._store.run(_key_of(name))
         if info is None or _has_all(info, last):
             return Response(status_code=204)
-        epoch = info.position.epoch
-        return response_class(self._subscription(name, epoch, last, wire))
+        return response_class(self._subscription(name, info.id, last, wire))
 
     async def cancel(self, name: str) -> bool:
         """Cancel a run, and return whether it was running.
@@ -286,12 +284,12 @@ class Runs:
         )
 
     def _subscription(
-        self, name: str, epoch: str, last: str | None, wire: Wire
+        self, name: str, id: str, last: str | None, wire: Wire
     ) -> Subscription:
         if wire not in ("events", "openai"):
             raise ValueError(f"wire must be 'events' or 'openai', not {wire!r}")
         return Subscription(
-            functools.partial(self._open, _key_of(name), epoch),
+            functools.partial(self._open, _key_of(name), id),
             last,
             name=f"subscription to {name}",
             readings=self._readings,
@@ -301,10 +299,10 @@ class Runs:
         )
 
     async def _open(
-        self, key: str, epoch: str, last: Sequence[Position] | None
+        self, key: str, id: str, last: Sequence[Position] | None
     ) -> Sequence[EventLog]:
         after = last[0] if last is not None and len(last) == 1 else START
-        log = await self._store.run_log(key, epoch, after)
+        log = await self._store.run_log(key, id, self._terms.history, after)
         self._forget_logs()
         if log is None:  # expired meanwhile
             log = EventLog("0", most=1, call_soon=_call_nothing)

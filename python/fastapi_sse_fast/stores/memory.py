@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+import os
 import string
 import time
 from collections import OrderedDict
@@ -31,8 +31,13 @@ _BASE62 = string.digits + string.ascii_letters
 
 
 def new_epoch() -> str:
-    """Return a name for a new life of a log."""
-    return "".join(secrets.choice(_BASE62) for _ in range(8))
+    """Return a name for a new life of a log, of eight characters."""
+    number = int.from_bytes(os.urandom(8), "big")
+    digits = []
+    for _ in range(8):
+        number, digit = divmod(number, 62)
+        digits.append(_BASE62[digit])
+    return "".join(digits)
 
 
 class _Kept:
@@ -237,7 +242,7 @@ class MemoryStore:
             if if_running == "reject":
                 raise RunExists(name)
             if if_running == "attach":
-                return RunInfo(kept.position, kept.status)
+                return RunInfo(kept.log.epoch, kept.position, kept.status)
             kept.writer.cancel()
             await kept.ended.wait()
         if kept is not None:
@@ -246,18 +251,24 @@ class MemoryStore:
         kept = self._new(name, terms.history)
         kept.status = "running"
         kept.writer = _Writer(kept)
-        return RunInfo(kept.position, kept.status, kept.writer)
+        return RunInfo(kept.log.epoch, kept.position, kept.status, kept.writer)
 
     async def run(self, name: str) -> RunInfo | None:
         """Return a run, if there is one that has not expired."""
         kept = self._find(name)
-        return None if kept is None else RunInfo(kept.position, kept.status)
+        return (
+            None
+            if kept is None
+            else RunInfo(kept.log.epoch, kept.position, kept.status)
+        )
 
-    async def run_log(self, name: str, epoch: str, after: Position) -> EventLog | None:
+    async def run_log(
+        self, name: str, id: str, history: History, after: Position
+    ) -> EventLog | None:
         """Return the log of a run, to read it, if it has not expired."""
         kept = self._find(name)
-        if kept is None or kept.log.epoch != epoch:
-            kept = self._find(_name_of_replaced(name, epoch))
+        if kept is None or kept.log.epoch != id:
+            kept = self._find(_name_of_replaced(name, id))
         return None if kept is None else kept.log
 
     async def cancel_run(self, name: str) -> bool:

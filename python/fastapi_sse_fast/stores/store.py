@@ -100,9 +100,10 @@ class RunWriter(Protocol):
         """
 
     def on_end(self, function: Callable[[RunStatus], None]) -> None:
-        """Set what is called if the run is to end now, with `"cancelled"` or `"lost"`.
+        """Set what is called if the run is to end now.
 
-        It is called at once if that was asked for already.
+        It is called with `"cancelled"`, `"lost"` or `"failed"`, and at once if the run
+        was to end before.
         """
 
 
@@ -110,11 +111,13 @@ class RunInfo(NamedTuple):
     """A run in a store.
 
     Attributes:
+        id: Tells runs of the same name apart.
         position: Position of its newest event.
         status: `"running"`, or how the run ended.
         writer: Appends its events, if the run has just been started.
     """
 
+    id: str
     position: Position
     status: RunStatus
     writer: RunWriter | None = None
@@ -193,12 +196,15 @@ class Store(Protocol):
     async def run(self, name: str) -> RunInfo | None:
         """Return a run, if there is one that has not expired."""
 
-    async def run_log(self, name: str, epoch: str, after: Position) -> EventLog | None:
+    async def run_log(
+        self, name: str, id: str, history: History, after: Position
+    ) -> EventLog | None:
         """Return the log of a run, to read it, if it has not expired.
 
         Args:
-            name: The run.
-            epoch: Tells runs of the same name apart.
+            name: Name of the run.
+            id: Id of the run.
+            history: As in `log`.
             after: As in `log`.
         """
 
