@@ -42,7 +42,7 @@ from ..support.logs import (
     subscribed,
     until,
 )
-from ..support.stores import STORES
+from ..support.stores import StoreKind, each_store
 
 pytestmark = pytest.mark.anyio
 
@@ -1008,7 +1008,10 @@ async def test_stats(store: Store) -> None:
 # Stores
 
 
-async def test_a_channel_without_readers_expires(store: Store) -> None:
+async def test_a_channel_without_readers_expires(
+    store: Store, store_kind: StoreKind
+) -> None:
+    store_kind.needs_to_be_local("it notes its readers every few seconds")
     channels = Channels(store, ttl=200 * MS)
     [first] = await publish(channels, "a", 1)
     async with subscribed(channels.subscribe("a")) as client:
@@ -1165,14 +1168,13 @@ def test_the_last_event_id_is_in_the_schema() -> None:
     assert not any(each["required"] for each in parameters)
 
 
-@pytest.mark.parametrize("make_store", STORES.values(), ids=STORES)
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@each_store
 @given(data=st.data())
 def test_any_last_event_id_is_answered_with_a_stream(
-    backend: str, make_store: Callable[[], Store], data: st.DataObject
+    store_kind: StoreKind, backend: str, data: st.DataObject
 ) -> None:
     async def main() -> None:
-        async with make_store() as store:
+        async with store_kind.new() as store:
             await ask(Channels(store, history=3))
 
     async def ask(channels: Channels) -> None:

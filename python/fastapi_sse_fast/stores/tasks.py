@@ -71,7 +71,11 @@ class StoreTasks:
                 await self._shut_down_runs()
         finally:
             self._group.cancel_scope.cancel()
-            await self._group.__aexit__(kind, error, traceback)
+            if isinstance(error, Exception):
+                # It is raised as it is, and not in a group.
+                await self._group.__aexit__(None, None, None)
+            else:
+                await self._group.__aexit__(kind, error, traceback)
 
     async def _shut_down_runs(self) -> None:
         for run in list(self._runs):
