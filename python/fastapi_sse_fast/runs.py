@@ -228,6 +228,7 @@ class Runs:
             raise RunExists(name) from None  # the store knows it by its key
         if info.writer is not None:
             self._store.start_run_task(_Running(self, name, info.writer, items))
+            self._running += 1
         return Run(self, name, info)
 
     async def response(
@@ -344,7 +345,6 @@ class _Running:
     async def run(self) -> None:
         """Run the generator, and end the log in one of its ways."""
         runs = self._runs
-        runs._running += 1
         self._writer.on_end(self._end_for)
         # A POST is not asked for again, so it has as long as the server waits.
         scope: Scope = {"type": "http", "method": "POST", "path": self._name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import inspect
 import weakref
 from collections import Counter
@@ -51,6 +52,20 @@ class Gap(NamedTuple):
     missed: int | None
     position: str
     names: Sequence[str]
+
+
+class _Report(NamedTuple):
+    """What a stream sends because of a gap.
+
+    Attributes:
+        frames: Frames to send.
+        ends: Whether the stream ends after them.
+        snapshot: What an async `on_gap` has returned, and what is sent after `frames`.
+    """
+
+    frames: bytes
+    ends: bool = False
+    snapshot: Awaitable[Snapshot] | None = None
 
 
 class Readings:
@@ -104,6 +119,9 @@ class Subscription(AsyncIterable[EncodedEvent]):
         self._ends_at_once = False
         # Not a reference, because the reader refers to this.
         self._reader: Callable[[], LogReader | None] = lambda: None
+        # A gap may be found while another task publishes. But `on_gap` is called in the
+        # context of the task that subscribes.
+        self._context = contextvars.copy_context() if callable(on_gap) else None
 
     async def open(self) -> None:
         """Find the logs, and decide where to begin.
@@ -120,10 +138,9 @@ class Subscription(AsyncIterable[EncodedEvent]):
         logs = list(await self._open_logs(positions))
         gap = self._begin(logs, positions)
         if gap is not None:
-            told = self._told(gap)
-            if inspect.isawaitable(told):
-                told = await told
-            self._opening, self._ends_at_once = told
+            report = self._report(gap)
+            self._opening = await self._frames_of_report(report)
+            self._ends_at_once = report.ends
         elif self._with_ids and logs:
             # A browser keeps the id, and dispatches nothing.
             self._opening = bytes(EncodedEvent(id=_text(self._positions)))
@@ -186,17 +203,28 @@ class Subscription(AsyncIterable[EncodedEvent]):
         self, reason: GapReason, requested: str, missed: int | None, position: str
     ) -> tuple[bytes, bool] | None:
         """Return the frames that report a gap, or report it later."""
-        told = self._told(self._gap(reason, requested, missed, position))
-        if inspect.isawaitable(told):
-            self._start_task(_report_later, told, self._reader)
-            return None
-        return told
+        gap = self._gap(reason, requested, missed, position)
+        if self._context is None:
+            return self._report_now_or_later(gap)
+        return self._context.run(self._report_now_or_later, gap)
 
-    def _told(self, gap: Gap) -> tuple[bytes, bool] | Awaitable[tuple[bytes, bool]]:
-        """Return the frames that report a gap, and whether the stream then ends."""
+    def _report_now_or_later(self, gap: Gap) -> tuple[bytes, bool] | None:
+        report = self._report(gap)
+        if report.snapshot is None:
+            return report.frames, report.ends
+        try:
+            self._start_task(self._report_later, report)
+        except RuntimeError:  # The store is closed.
+            if inspect.iscoroutine(report.snapshot):
+                report.snapshot.close()
+            raise
+        return None
+
+    def _report(self, gap: Gap) -> _Report:
+        """Decide what to send because of a gap."""
         self._readings.gaps[gap.reason] += 1
         if not self._with_ids:
-            return b"", False
+            return _Report(b"")
         event = EncodedEvent(
             event="gap",
             id=gap.position,
@@ -206,20 +234,45 @@ class Subscription(AsyncIterable[EncodedEvent]):
                 "missed": gap.missed,
             },
         )
-        told = bytes(event)
+        frames = bytes(event)
         if self._on_gap == "close":
-            return told, True
+            return _Report(frames, ends=True)
         if callable(self._on_gap):
             snapshot = self._on_gap(gap)
             if inspect.isawaitable(snapshot):
-                return self._told_with(told, snapshot)
-            told += self._frames_of(snapshot)
-        return told, False
+                return _Report(frames, snapshot=snapshot)
+            frames += self._frames_of(snapshot)
+        return _Report(frames)
 
-    async def _told_with(
-        self, told: bytes, snapshot: Awaitable[Snapshot]
-    ) -> tuple[bytes, bool]:
-        return told + self._frames_of(await snapshot), False
+    async def _report_later(self, report: _Report) -> None:
+        """Report a gap when `on_gap` has returned."""
+        try:
+            frames = await self._frames_of_report(report)
+        except Exception as error:
+            self._fail(error)
+        except BaseException:
+            # The store is being closed, which completes all streams. A client that
+            # reconnects has this gap again, because the gap was not reported.
+            self._send_report(b"", ends=True)
+            raise
+        else:
+            self._send_report(frames, ends=False)
+
+    def _send_report(self, frames: bytes, *, ends: bool) -> None:
+        reader = self._reader()
+        if reader is not None:
+            reader.report(frames, ends)
+
+    def _fail(self, error: Exception) -> None:
+        # The reader keeps the error, whose traceback must not lead back to the reader.
+        reader = self._reader()
+        if reader is not None:
+            reader.fail(error)
+
+    async def _frames_of_report(self, report: _Report) -> bytes:
+        if report.snapshot is None:
+            return report.frames
+        return report.frames + self._frames_of(await report.snapshot)
 
     def _frames_of(self, snapshot: Snapshot) -> bytes:
         if snapshot is None:
@@ -239,20 +292,6 @@ MOST_REQUESTED = 200
 
 def _text(positions: Sequence[Position]) -> str:
     return "~".join(f"{epoch}.{offset}" for epoch, offset in positions)
-
-
-async def _report_later(
-    told: Awaitable[tuple[bytes, bool]], reader: Callable[[], LogReader | None]
-) -> None:
-    """Report a gap when `on_gap` has returned."""
-    try:
-        frames, ends = await told
-    except Exception as error:
-        if (waiting := reader()) is not None:
-            waiting.fail(error)
-    else:
-        if (waiting := reader()) is not None:
-            waiting.report(frames, ends)
 
 
 class _Events(AsyncIterator[EncodedEvent]):

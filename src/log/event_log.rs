@@ -10,7 +10,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
 
 use super::position;
 use super::reader::LogReader;
@@ -36,8 +36,8 @@ struct State {
     /// The beginning of an event that is appended in parts.
     rest: Vec<u8>,
     is_over: bool,
-    /// Why nothing more can be read.
-    failure: Option<PyErr>,
+    /// The exception that all readers fail with.
+    failure: Option<Py<PyAny>>,
     readers: BTreeMap<u64, Py<LogReader>>,
     next_reader: u64,
     /// When the last reader was detached, or when the log was made.
@@ -147,10 +147,15 @@ impl EventLog {
     fn append(slf: &Bound<'_, Self>, frames: &[u8]) -> PyResult<u64> {
         let py = slf.py();
         let log = slf.get();
-        let rest = mem::take(&mut log.lock().rest);
-        let joined = [&rest, frames].concat();
-        // No other thread appends meanwhile: the owner of a log is one event loop.
-        let (events, rest) = split::events(if rest.is_empty() { frames } else { &joined })?;
+        // No other thread appends in the meantime: the owner of a log is one event loop.
+        let mut joined = mem::take(&mut log.lock().rest);
+        let frames = if joined.is_empty() {
+            frames
+        } else {
+            joined.extend_from_slice(frames);
+            &joined
+        };
+        let (events, rest) = split::events(frames)?;
         let (epoch, mut offset) = log.newest();
         let mut made = Vec::with_capacity(events.len());
         for event in events {
@@ -189,6 +194,7 @@ impl EventLog {
                 return Ok(());
             }
             state.is_over = true;
+            state.rest = Vec::new();
             state.push(py, last)
         };
         drop(dropped);
@@ -203,6 +209,9 @@ impl EventLog {
         };
         let mut made = Vec::with_capacity(frames.len());
         for frame in frames.iter().rev() {
+            if offset <= 1 {
+                break;
+            }
             offset -= 1;
             made.push(Frame::new(py, &epoch, offset, frame.as_bytes(py), None)?);
         }
@@ -241,8 +250,8 @@ impl EventLog {
     }
 
     #[pyo3(signature = (error, /))]
-    fn fail(slf: &Bound<'_, Self>, error: Bound<'_, PyAny>) -> PyResult<()> {
-        let before = slf.get().lock().failure.replace(PyErr::from_value(error));
+    fn fail(slf: &Bound<'_, Self>, error: Py<PyAny>) -> PyResult<()> {
+        let before = slf.get().lock().failure.replace(error);
         drop(before);
         Self::deliver_soon(slf)
     }
@@ -351,6 +360,7 @@ impl EventLog {
             for reader in state.readers.values() {
                 visit.call(reader)?;
             }
+            visit.call(&state.failure)?;
         }
         visit.call(&self.call_soon)
     }
@@ -393,18 +403,25 @@ impl EventLog {
         }
     }
 
-    /// Why nothing more can be read, if that is so.
-    pub(super) fn failure(&self, py: Python<'_>) -> Option<PyErr> {
-        self.lock()
+    /// Return a new exception for one reader, if the log has failed.
+    ///
+    /// An exception that several streams raised would have all their frames in its traceback.
+    pub(super) fn failure(&self, py: Python<'_>) -> PyResult<Option<PyErr>> {
+        let Some(error) = self
+            .lock()
             .failure
             .as_ref()
-            .map(|error| error.clone_ref(py))
+            .map(|error| error.clone_ref(py).into_bound(py))
+        else {
+            return Ok(None);
+        };
+        let args = error.getattr(intern!(py, "args"))?.cast_into::<PyTuple>()?;
+        Ok(Some(PyErr::from_value(error.get_type().call1(args)?)))
     }
 
-    /// Whether the log has not failed and is still in the epoch that a reader knows.
-    pub(super) fn is_as_before(&self, epoch: &str) -> bool {
-        let state = self.lock();
-        state.failure.is_none() && state.epoch == epoch
+    /// Whether the log is still in the epoch that a reader knows.
+    pub(super) fn is_in(&self, epoch: &str) -> bool {
+        self.lock().epoch == epoch
     }
 
     fn deliver_soon(slf: &Bound<'_, Self>) -> PyResult<()> {

@@ -49,8 +49,8 @@ struct State {
     mid_event: bool,
     /// What follows the parts.
     next: Next,
-    /// Why nothing more is read.
-    failure: Option<PyErr>,
+    /// The exception to raise instead of reading on.
+    failure: Option<Py<PyAny>>,
 }
 
 /// What a reader does when it has no parts.
@@ -128,15 +128,12 @@ impl LogReader {
     }
 
     pub(crate) fn take<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        loop {
-            let part = self.lock().parts.pop();
-            if let Some(part) = part {
-                return self.take_part(py, part);
-            }
-            if !self.read(py)? {
-                return Ok(PyBytes::new(py, b""));
-            }
+        let taken = self.take_next(py);
+        if taken.is_err() {
+            // Behind an error there is nothing, as behind that of a generator.
+            self.close();
         }
+        taken
     }
 
     pub(crate) fn sent(&self) {
@@ -145,16 +142,17 @@ impl LogReader {
 
     /// Take nothing more, and let the logs forget this reader.
     fn close(&self) {
-        let (parts, numbers, sender) = {
+        let (parts, numbers, sender, failure) = {
             let mut state = self.lock();
             state.next = Next::Closed;
             let parts = mem::take(&mut state.parts);
-            (parts, mem::take(&mut state.numbers), state.sender.take())
+            let numbers = mem::take(&mut state.numbers);
+            (parts, numbers, state.sender.take(), state.failure.take())
         };
         for (log, number) in self.logs.iter().zip(numbers) {
             log.get().detach(number);
         }
-        drop((parts, sender));
+        drop((parts, sender, failure));
     }
 
     /// Send what reports a gap, and continue.
@@ -172,8 +170,8 @@ impl LogReader {
 
     /// Fail the stream of this reader.
     #[pyo3(signature = (error, /))]
-    fn fail(&self, py: Python<'_>, error: Bound<'_, PyAny>) -> PyResult<()> {
-        let before = self.lock().failure.replace(PyErr::from_value(error));
+    fn fail(&self, py: Python<'_>, error: Py<PyAny>) -> PyResult<()> {
+        let before = self.lock().failure.replace(error);
         drop(before);
         self.flush(py)
     }
@@ -254,13 +252,13 @@ impl LogReader {
             visit.call(log)?;
         }
         visit.call(&self.gap)?;
-        match self.state.try_lock() {
-            Ok(state) => state
-                .sender
-                .as_ref()
-                .map_or(Ok(()), |sender| sender.traverse(&visit)),
-            Err(_) => Ok(()),
+        if let Ok(state) = self.state.try_lock() {
+            visit.call(&state.failure)?;
+            if let Some(sender) = &state.sender {
+                sender.traverse(&visit)?;
+            }
         }
+        Ok(())
     }
 }
 
@@ -273,7 +271,9 @@ impl LogReader {
         };
         // If a log or `on_gap` fails, this stream fails, and no other one.
         if let Err(error) = self.follow(py).and_then(|()| sender.flush(py, self)) {
-            let before = self.lock().failure.replace(error.clone_ref(py));
+            // The outlet raises it at once if it sleeps, and otherwise when it takes more.
+            let failure = error.value(py).clone().into_any().unbind();
+            let before = self.lock().failure.replace(failure);
             drop(before);
             return sender.fail(py, error);
         }
@@ -281,6 +281,18 @@ impl LogReader {
             sender.wake(py)?;
         }
         Ok(())
+    }
+
+    fn take_next<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        loop {
+            let part = self.lock().parts.pop();
+            if let Some(part) = part {
+                return self.take_part(py, part);
+            }
+            if !self.read(py)? {
+                return Ok(PyBytes::new(py, b""));
+            }
+        }
     }
 
     fn take_part<'py>(&self, py: Python<'py>, mut part: Part) -> PyResult<Bound<'py, PyBytes>> {
@@ -300,20 +312,25 @@ impl LogReader {
 
     /// Follow the logs into their new epochs, and report events that are missing there.
     fn follow(&self, py: Python<'_>) -> PyResult<()> {
-        if let Some(error) = &self.lock().failure {
-            return Err(error.clone_ref(py));
+        let failure = self.lock().failure.take();
+        if let Some(error) = failure {
+            return Err(PyErr::from_value(error.into_bound(py)));
         }
         for (index, log) in self.logs.iter().enumerate() {
             let log = log.get();
+            let next = self.lock().next;
+            if matches!(next, Next::End | Next::Closed) {
+                return Ok(());
+            }
+            if let Some(error) = log.failure(py)? {
+                return Err(error);
+            }
             let (requested, gap, position) = {
                 let mut state = self.lock();
-                if state.next == Next::Closed || log.is_as_before(&state.epochs[index]) {
+                if log.is_in(&state.epochs[index]) {
                     continue;
                 }
-                if let Some(error) = log.failure(py) {
-                    return Err(error);
-                }
-                if state.next == Next::Wait {
+                if next == Next::Wait {
                     return Ok(()); // one gap after the other
                 }
                 let requested = position::join(&state.epochs, &state.cursors);

@@ -14,7 +14,7 @@ import pytest
 from fastapi_sse_fast.stores import Store
 
 from ..support.logs import TIMEOUT
-from ..support.stores import STORES
+from ..support.stores import STORES, StoreKind, servers_of_stores
 
 if TYPE_CHECKING:
     from ..support.redis import RedisServer
@@ -47,11 +47,38 @@ def limited(test: Callable[..., Any]) -> Callable[..., Any]:
     return limited_test
 
 
-@pytest.fixture(params=[*STORES.values()], ids=[*STORES])
-def new_store(request: pytest.FixtureRequest) -> Callable[[], Store]:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Deselect tests of a store on an event loop that it does not run on."""
+    unsuitable = [item for item in items if not is_suitable(item)]
+    if unsuitable:
+        config.hook.pytest_deselected(items=unsuitable)
+        items[:] = [item for item in items if item not in unsuitable]
+
+
+def is_suitable(item: pytest.Item) -> bool:
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    kind, backend = params.get("store_kind"), params.get("anyio_backend")
+    return kind is None or backend is None or backend in kind.backends
+
+
+@pytest.fixture(scope="session", autouse=True)
+def servers() -> Iterator[None]:
+    with servers_of_stores():
+        yield
+
+
+@pytest.fixture(params=STORES, ids=[kind.name for kind in STORES])
+def store_kind(request: pytest.FixtureRequest) -> StoreKind:
+    kind: StoreKind = request.param
+    return kind
+
+
+@pytest.fixture
+def new_store(store_kind: StoreKind) -> Callable[[], Store]:
     """Return what makes a store of a kind."""
-    make: Callable[[], Store] = request.param
-    return make
+    return store_kind.new
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import socket
 import struct
 import time
@@ -17,9 +18,11 @@ from ..support.eventsource import parse
 from ..support.logs import moved, offset
 from ..support.logs_app import Logs
 from ..support.server import (
+    COMMANDS,
     HTTP_AND_LOOPS,
     PLAIN,
     Client,
+    Server,
     opened,
     serve,
     serve_process,
@@ -194,31 +197,134 @@ def post(port: int, path: str) -> None:
                 return
 
 
+APP = "tests.support.logs_app:app"
+HASTY = "tests.support.logs_app:hasty"
+"""It gives runs half a second on server shutdown."""
+
+UVICORN = "uvicorn {app} --fd {fd}"
+SHUTTING_DOWN = {
+    **COMMANDS,
+    "uvicorn": UVICORN,
+    "uvicorn, 2 s": f"{UVICORN} --timeout-graceful-shutdown 2",
+    "uvicorn, 9 s": f"{UVICORN} --timeout-graceful-shutdown 9",
+}
+OTHERS = ["hypercorn", "granian", "gunicorn"]
+
+
+@contextlib.contextmanager
+def serving_run(
+    name: str, app: str, monkeypatch: pytest.MonkeyPatch, path: str = "/run"
+) -> Iterator[Server]:
+    """Serve with a run that has begun, and that nobody reads."""
+    monkeypatch.setitem(COMMANDS, name, SHUTTING_DOWN[name])
+    with serve_process(name, app, "/ready") as server:
+        post(server.port, path)
+        wait_until(lambda: server.said)
+        assert set(server.said) == {"closed disconnected"}
+        server.said.clear()
+        yield server
+
+
+def seconds_to_exit(server: Server) -> float:
+    started = time.monotonic()
+    server.wait()
+    return time.monotonic() - started
+
+
 @pytest.mark.parametrize("name", ["uvicorn-h11", "uvicorn-uvloop", "granian"])
-def test_sigterm_ends_subscriptions_at_once(name: str) -> None:
+def test_sigterm_ends_subscriptions_at_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with (
-        serve_process(name, "tests.support.logs_app:app", "/ready") as server,
+        serving_run(name, HASTY, monkeypatch) as server,
         contextlib.ExitStack() as stack,
     ):
-        post(server.port, "/run")
-        wait_until(lambda: server.said)
-        server.said.clear()
         paths = ["/events"] * 10 + ["/run"] * 5
         clients = [stack.enter_context(Client(server.port, path)) for path in paths]
         for client in clients:
             client.read_until(b"id: ")
-        started = time.monotonic()
         server.terminate()
         for client in clients:
             client.read_until_broken_off()
-        server.wait()
-        elapsed = time.monotonic() - started
-        assert elapsed < 10, server.log  # a bound for a busy machine
+        assert seconds_to_exit(server) < 10  # a bound for a busy machine
     assert server.said.count("closed shutdown") == 15
-    # The run goes on until the store closes.
-    assert server.said.count("run shutdown") == 1
-    assert server.said.count("generator") == 1
+    # The run continues until its grace ends.
+    assert server.said[-2:] == ["generator", "run shutdown"]
+    assert len(server.said) == 17
     assert "Traceback" not in "".join(server.log)
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "uvicorn, 9 s", *OTHERS])
+def test_a_run_that_nobody_reads_has_time_to_end_on_sigterm(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving_run(name, APP, monkeypatch, "/run?seconds=1.5") as server:
+        server.terminate()
+        assert seconds_to_exit(server) < 10
+    assert server.said == ["generator", "run done"]
+    assert "Traceback" not in "".join(server.log)
+
+
+@pytest.mark.parametrize(("name", "app"), [("uvicorn, 2 s", APP), ("uvicorn", HASTY)])
+def test_a_run_that_nobody_reads_ends_before_the_server_loses_patience(
+    name: str, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving_run(name, app, monkeypatch) as server:
+        server.terminate()
+        assert seconds_to_exit(server) < 10
+    assert server.said == ["generator", "run shutdown"]
+    assert "Traceback" not in "".join(server.log)
+
+
+@pytest.mark.parametrize(
+    ("name", "app"),
+    [("uvicorn, 2 s", APP), *((name, HASTY) for name in ("uvicorn", *OTHERS))],
+)
+def test_who_reads_a_run_in_a_post_gets_its_end_on_sigterm(
+    name: str, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An `EventSource` reconnects, so its stream is aborted. A POST is not repeated."""
+    with serving_run(name, app, monkeypatch) as server:
+        with (
+            Client(server.port, "/run", method="POST") as client,
+            Client(server.port, "/run") as browser,
+        ):
+            for each in (client, browser):
+                each.read_until(b"begun")
+            server.terminate()
+            browser.read_until_broken_off()
+            last = parse(client.read_to_end()).events[-1]
+        assert seconds_to_exit(server) < 10
+    assert (last.type, last.data) == ("error", '{"code": "shutdown"}')
+    assert server.said == [
+        "closed shutdown",  # the browser
+        "generator",
+        "run shutdown",
+        "closed finished",
+    ]
+    assert "Traceback" not in "".join(server.log)
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_second_sigint_ends_the_time_of_a_run(
+    is_read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        serving_run("uvicorn", APP, monkeypatch) as server,
+        contextlib.ExitStack() as stack,
+    ):
+        if is_read:
+            client = stack.enter_context(Client(server.port, "/run", method="POST"))
+            client.read_until(b"begun")
+        server.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert server.said == []
+        server.send_signal(signal.SIGINT)
+        assert seconds_to_exit(server) < 10
+    assert [line for line in server.said if "closed" not in line] == [
+        "generator",
+        "run shutdown",
+    ]
 
 
 def test_a_run_is_seen_by_many_connections() -> None:

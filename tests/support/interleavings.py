@@ -13,6 +13,9 @@ from .logs import TIMEOUT
 TURNS = 12
 """Turns of the event loop until nothing moves any more, but for what is at a gate."""
 
+PAUSE = 0.003
+"""Seconds until nothing moves any more, usually, if an answer comes from elsewhere."""
+
 
 class Gates:
     """Holds tasks up where they ask for it, and lets them go one by one.
@@ -20,10 +23,16 @@ class Gates:
     Args:
         choose: Returns which one of so many tasks is to go on. They are in the order in
             which they have come.
+        is_local: Whether turns of the event loop are all that other tasks need.
+
+    Attributes:
+        is_busy: Returns whether a task that is not held up will be, in a while.
     """
 
-    def __init__(self, choose: Callable[[int], int]) -> None:
+    def __init__(self, choose: Callable[[int], int], *, is_local: bool = True) -> None:
         self._choose = choose
+        self._is_local = is_local
+        self.is_busy: Callable[[], object] = lambda: False
         self._waiting: list[anyio.Event] = []
         self.is_open = False
 
@@ -36,12 +45,21 @@ class Gates:
     async def work(self) -> None:
         """Let tasks go on until none is held up."""
         while True:
-            for _ in range(TURNS):
-                await anyio.lowlevel.checkpoint()
+            await self._settle()
             if not self._waiting:
                 return
             index = self._choose(len(self._waiting)) if len(self._waiting) > 1 else 0
             self._waiting.pop(index).set()
+
+    async def _settle(self) -> None:
+        for _ in range(TURNS):
+            await anyio.lowlevel.checkpoint()
+        if not self._is_local:
+            await anyio.sleep(PAUSE)
+            while not self._waiting and self.is_busy():
+                await anyio.sleep(PAUSE)
+            if not self._waiting:
+                await anyio.sleep(10 * PAUSE)
 
     def open(self) -> None:
         """Hold nothing up from now on."""
@@ -75,14 +93,19 @@ class _Path:
 
 
 def walk(
-    scenario: Callable[[Gates], Awaitable[None]], *, backend: str, most: int
+    scenario: Callable[[Gates], Awaitable[None]],
+    *,
+    backend: str,
+    most: int,
+    is_local: bool = True,
 ) -> int:
     """Run a scenario in all orders, or in so many that are drawn. Return how many.
 
-    On trio they are drawn: it wakes tasks in any order, so no walk can be repeated.
+    On trio they are drawn: it wakes tasks in any order, so no walk can be repeated. Nor
+    can it be if answers come from elsewhere.
     """
     given: list[int] | None = []
-    walks = most if backend == "trio" else 0
+    walks = most if backend == "trio" or not is_local else 0
     while given is not None and walks < most:
         path = _Path(given)
         _run(scenario, Gates(path.choose), path, backend)
@@ -97,7 +120,7 @@ def walk(
                 drawn.append(draw.randrange(count))
                 return drawn[-1]
 
-            _run(scenario, Gates(choose), drawn, backend)
+            _run(scenario, Gates(choose, is_local=is_local), drawn, backend)
             walks += 1
     return walks
 

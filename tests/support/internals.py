@@ -12,13 +12,16 @@ import queue
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 from anyio._backends._asyncio import WorkerThread
 
-from fastapi_sse_fast import EventSourceResponse, _shutdown
+from fastapi_sse_fast import EventSourceResponse, Subscription, _shutdown
+from fastapi_sse_fast._core import EventLog
+from fastapi_sse_fast.stores import memory
+from fastapi_sse_fast.subscription import Readings
 
 from .server import wait_until
 
@@ -137,3 +140,47 @@ def _is_anyios(thing: object) -> bool:
     if type(thing) is types.GeneratorType:
         return "anyio" in thing.gi_code.co_filename
     return False
+
+
+def new_log(
+    epoch: str = "Ab3dE9xZ",
+    *,
+    most: int = 9,
+    top: int = 0,
+    earlier: Sequence[tuple[str, int]] = (),
+) -> EventLog:
+    """Return a log that belongs to no store."""
+    return EventLog(
+        epoch, most=most, call_soon=memory._call_soon(), top=top, earlier=[*earlier]
+    )
+
+
+def subscription_to(
+    *logs: EventLog,
+    last: str | None = None,
+    start_task: Callable[..., None] | None = None,
+    **options: Any,
+) -> Subscription:
+    """Return a subscription to logs. Without a cursor, it begins with what is next.
+
+    Args:
+        *logs: The logs.
+        last: A cursor.
+        start_task: Starts a task for an async `on_gap`.
+        **options: As `Subscription` has them.
+    """
+
+    async def open_logs(positions: Any) -> Sequence[EventLog]:
+        return logs
+
+    def start_nothing(*args: Any) -> None:
+        raise AssertionError
+
+    arguments = {
+        "name": "logs",
+        "readings": Readings(),
+        "start_task": start_task or start_nothing,
+        "from_start": False,
+        **options,
+    }
+    return Subscription(open_logs, last, **arguments)

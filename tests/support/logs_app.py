@@ -31,12 +31,17 @@ def say_end(result: RunResult) -> None:
 
 
 class Logs:
-    """An application with a channel and a run, and a store of its own."""
+    """An application with a channel and a run, and a store of its own.
 
-    def __init__(self, history: int = 1000) -> None:
+    Args:
+        history: Number of events that the channel keeps.
+        **options: Options of the run.
+    """
+
+    def __init__(self, history: int = 1000, **options: Any) -> None:
         store = MemoryStore()
         self.channels = Channels(store, history=history)
-        self.runs = Runs(store, on_end=say_end)
+        self.runs = Runs(store, on_end=say_end, **options)
         self.app = app = FastAPI(lifespan=store.lifespan)
         app.get("/events")(self.events)
         app.get("/publish")(self.publish)
@@ -62,14 +67,14 @@ class Logs:
     async def tasks(self) -> int:
         return len(asyncio.all_tasks())
 
-    async def start(self) -> EventSourceResponse:
-        run = await self.runs.start("run", self.answer, if_running="attach")
+    async def start(self, seconds: float = 3600) -> EventSourceResponse:
+        run = await self.runs.start("run", self.answer, seconds, if_running="attach")
         return Stream(run.subscribe())
 
-    async def answer(self) -> AsyncIterator[Any]:
+    async def answer(self, seconds: float) -> AsyncIterator[Any]:
         try:
             yield "begun"
-            await anyio.sleep(3600)
+            await anyio.sleep(seconds)
         finally:
             say("generator")
 
@@ -78,3 +83,4 @@ class Logs:
 
 
 app = Logs().app
+hasty = Logs(shutdown_grace=0.5).app

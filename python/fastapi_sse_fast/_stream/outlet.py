@@ -189,7 +189,7 @@ class Outlet:
     def forget(self) -> None:
         """Drop references that form cycles, when the stream is closed."""
         self._source.send_with(None)
-        self._direct = None
+        self._direct = self._error = None
         self._work.close()
 
     # Called by the pump, within a step of the source

@@ -120,6 +120,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
+        # Runs by their names and ids, after another run of the name was started.
+        self._replaced: dict[tuple[str, str], _Kept] = {}
         self._tasks: StoreTasks | None = None
         self._call_soon: Callable[..., Any] | None = None
 
@@ -154,8 +156,9 @@ class MemoryStore:
             await tasks.__aexit__(kind, error, traceback)
         finally:
             self._tasks = self._call_soon = None
-            kept, self._kept = self._kept, {}
-            for one in kept.values():
+            kept = [*self._kept.values(), *self._replaced.values()]
+            self._kept, self._replaced = {}, {}
+            for one in kept:
                 one.log.end()
 
     def start_task(self, function: Callable[..., Any], *args: Any) -> None:
@@ -181,9 +184,8 @@ class MemoryStore:
                 (kept.history.ttl for kept in self._kept.values()), default=60.0
             )
             await anyio.sleep(min(max(shortest / 4, 0.05), 60.0))
-            now = time.monotonic()
-            for name in [n for n, k in self._kept.items() if k.is_expired(now)]:
-                del self._kept[name]
+            _drop_expired(self._kept)
+            _drop_expired(self._replaced)
 
     def _find(self, name: str) -> _Kept | None:
         self._open_tasks()
@@ -229,10 +231,7 @@ class MemoryStore:
             kept.dedupe[dedupe] = position
             if len(kept.dedupe) > history.events:
                 kept.dedupe.popitem(last=False)
-        # A publisher does not wait for clients. But readers need turns of the event
-        # loop to keep up with a publisher that waits for nothing else.
-        while 2 * kept.log.undelivered > history.events:
-            await anyio.lowlevel.checkpoint()
+        await _let_readers_run(kept.log, position.offset - history.events // 2)
         return position
 
     # Runs
@@ -250,7 +249,7 @@ class MemoryStore:
             await kept.ended.wait()
         if kept is not None:
             # Its readers may still come.
-            self._kept[_name_of_replaced(name, kept.log.epoch)] = kept
+            self._replaced[name, kept.log.epoch] = kept
         kept = self._new(name, terms.history)
         kept.status = "running"
         kept.writer = _Writer(kept)
@@ -271,7 +270,7 @@ class MemoryStore:
         """Return the log of a run, to read it, if it has not expired."""
         kept = self._find(name)
         if kept is None or kept.log.epoch != id:
-            kept = self._find(_name_of_replaced(name, id))
+            kept = self._replaced.get((name, id))
         return None if kept is None else kept.log
 
     async def cancel_run(self, name: str) -> bool:
@@ -289,8 +288,24 @@ NOT_OPEN = (
 )
 
 
-def _name_of_replaced(name: str, epoch: str) -> str:
-    return f"{name}\0{epoch}"
+def _drop_expired(logs: dict[Any, _Kept]) -> None:
+    now = time.monotonic()
+    for name in [name for name, kept in logs.items() if kept.is_expired(now)]:
+        del logs[name]
+
+
+async def _let_readers_run(log: EventLog, offset: int) -> None:
+    """Let the readers of a log run until they have the event at an offset.
+
+    A publisher does not wait for clients. But readers need turns of the event loop to
+    keep up with a publisher that waits for nothing else.
+    """
+    if log.top - log.undelivered >= offset:
+        return
+    while log.top - log.undelivered < offset:
+        await anyio.lowlevel.checkpoint()
+    # Streams that could not send at once have been woken, and need a turn, too.
+    await anyio.lowlevel.checkpoint()
 
 
 def _call_soon() -> Callable[..., Any]:
