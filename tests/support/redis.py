@@ -95,7 +95,7 @@ class RedisServer:
     """
 
     def __init__(self, binary: str, *options: str, password: str | None = None) -> None:
-        self._binary = binary
+        self.binary = binary
         self._options = options
         self._password = password
         self.folder = Path(tempfile.mkdtemp(prefix="redis-"))
@@ -126,7 +126,7 @@ class RedisServer:
         """Start the server, or start it again with what it has saved."""
         self._process = subprocess.Popen(
             [
-                self._binary,
+                self.binary,
                 *("--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--dir", str(self.folder), "--save", "", "--loglevel", "warning"),
                 *self._options,
