@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import redis
 
 from tests.soak.watch import Faults
+from tests.support.proxy import proxy_of
 from tests.support.redis import BINARIES, RedisServer
 
-from .processes import Proxy
 from .stage import Figures, Size, Stage, Traffic
 
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
@@ -228,9 +228,9 @@ async def proxy_silent(stage: Stage, scenario: Scenario) -> Figures:
     traffic = await begun(stage, scenario)
     assert stage.proxy is not None
     await asyncio.sleep(0.5)
-    stage.proxy.go_silent()
+    stage.proxy.is_silent = True
     await asyncio.sleep(1.0 + 7.0 * scenario.size.scale)
-    stage.proxy.go_on()
+    stage.proxy.is_silent = False
     await asyncio.sleep(0.5)
     return await traffic.end(["done", "cancelled", "lost"])
 
@@ -240,9 +240,9 @@ async def listeners_silent(stage: Stage, scenario: Scenario) -> Figures:
     traffic = await begun(stage, scenario)
     assert stage.proxy is not None
     await asyncio.sleep(0.5)
-    stage.proxy.go_silent(listeners_only=True)
+    stage.proxy.drops = lambda answer: b"$7\r\nmessage" in answer
     await asyncio.sleep(1.0 + 12.0 * scenario.size.scale)
-    stage.proxy.go_on()
+    stage.proxy.drops = lambda answer: False
     await asyncio.sleep(0.5)
     return await traffic.end()
 
@@ -250,31 +250,29 @@ async def listeners_silent(stage: Stage, scenario: Scenario) -> Figures:
 async def promotion(stage: Stage, scenario: Scenario) -> Figures:
     """A replica that has not received the newest events becomes the server."""
     assert stage.proxy is not None
-    master, link = stage.server, Proxy(stage.server.port)
-    await link.open()
-    options = ["--repl-diskless-sync-delay", "0"]
-    replica = RedisServer(master.binary, *options)
+    master = stage.server
+    replica = RedisServer(master.binary, "--repl-diskless-sync-delay", "0")
     try:
         await asyncio.to_thread(replica.start)
-        traffic = await begun(stage, scenario)
-        for old, new in ((master, replica), (replica, master)):
-            link.target = old.port
-            with new.client() as client:
-                await replicate(client, link.port)
-                await asyncio.sleep(0.5)
-                link.go_silent()
-                await asyncio.sleep(0.7)
-                client.replicaof("NO", "ONE")
-            stage.proxy.target = new.port
-            stage.proxy.cut()
-            stage.server = new
-            await come_back(traffic)
-            link.go_on()
-            link.cut()
-        return await traffic.end(["done", "cancelled", "lost"], loses=True)
+        async with proxy_of(master.port) as link:
+            traffic = await begun(stage, scenario)
+            for old, new in ((master, replica), (replica, master)):
+                link.server_port = old.port
+                with new.client() as client:
+                    await replicate(client, link.port)
+                    await asyncio.sleep(0.5)
+                    link.is_silent = True
+                    await asyncio.sleep(0.7)
+                    client.replicaof("NO", "ONE")
+                stage.proxy.server_port = new.port
+                stage.proxy.cut()
+                stage.server = new
+                await come_back(traffic)
+                link.is_silent = False
+                link.cut()
+            return await traffic.end(["done", "cancelled", "lost"], loses=True)
     finally:
-        await link.close()
-        stage.proxy.target = master.port
+        stage.proxy.server_port = master.port
         stage.proxy.cut()
         stage.server = master
         replica.close()
@@ -441,15 +439,13 @@ async def staged(
 ) -> AsyncIterator[Stage]:
     """Start a server and workers."""
     server = RedisServer(BINARIES[server_name], *options)
-    proxy = None
     try:
         await asyncio.to_thread(server.start)
-        if behind_proxy:
-            proxy = Proxy(server.port)
-            await proxy.open()
-        async with Stage(server, faults, randomness, proxy=proxy, **settings) as stage:
-            yield stage
+        async with contextlib.AsyncExitStack() as stack:
+            proxy = None
+            if behind_proxy:
+                proxy = await stack.enter_async_context(proxy_of(server.port))
+            stage = Stage(server, faults, randomness, proxy=proxy, **settings)
+            yield await stack.enter_async_context(stage)
     finally:
-        if proxy is not None:
-            await proxy.close()
         server.close()

@@ -29,11 +29,14 @@ from fastapi_sse_fast import (
 )
 from fastapi_sse_fast.errors import StoreError
 from fastapi_sse_fast.runs import RunResult
-from fastapi_sse_fast.stores import RedisStore
-from tests.support.internals import forget_logs_after
+from fastapi_sse_fast.stores._redis.limits import RedisLimits
+from tests.support.redis import redis_store
 from tests.support.streams import say
 
 PADDING = "x" * 20_000
+
+LIMITS = RedisLimits(mirror_unused=1.0)
+"""The limits of the store, but for how long a log is kept that nobody reads."""
 
 
 class Settings(NamedTuple):
@@ -51,7 +54,7 @@ class App:
     """The application of a worker."""
 
     def __init__(self, settings: Settings) -> None:
-        self.store = store = RedisStore.from_url(settings.url)
+        self.store = store = redis_store(settings.url, LIMITS)
         self.channels = Channels(store, history=settings.history)
         self.runs = Runs(
             store,
@@ -126,7 +129,6 @@ def main() -> None:
     settings = Settings(*json.loads(sys.argv[1]))
     right = time.time
     time.time = lambda: right() + settings.clock
-    forget_logs_after(1.0)
     uvicorn.run(
         App(settings).app, port=settings.port, log_level="warning", backlog=2048
     )

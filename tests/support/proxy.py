@@ -16,6 +16,7 @@ class Proxy:
 
     Attributes:
         port: Where clients connect.
+        server_port: Where new connections are passed on to.
         connects: How often they have.
         is_silent: Whether nothing is passed on any more, in either direction.
         refuses: Whether new connections are closed at once.
@@ -25,7 +26,7 @@ class Proxy:
     """
 
     def __init__(self, server_port: int) -> None:
-        self._server_port = server_port
+        self.server_port = server_port
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.connects = 0
@@ -50,7 +51,7 @@ class Proxy:
         if self.refuses:
             writer.transport.abort()
             return
-        there = await asyncio.open_connection("127.0.0.1", self._server_port)
+        there = await asyncio.open_connection("127.0.0.1", self.server_port)
         self._writers |= {writer, there[1]}
         try:
             async with anyio.create_task_group() as tasks:
