@@ -120,7 +120,8 @@ class RedisServer:
         with self.client() as client:
             names = client.keys()
         keys = [name.decode("utf-8", "surrogatepass") for name in names]
-        return sorted(key.removeprefix("sse:") for key in keys if "lock" not in key)
+        of_all = ("sse:runs:lock", "sse:runs:server")
+        return sorted(key.removeprefix("sse:") for key in keys if key not in of_all)
 
     def start(self) -> None:
         """Start the server, or start it again with what it has saved."""

@@ -9,16 +9,20 @@
 --             <key>:l        lease of a run; it expires unless the owner renews it
 --             <key>:o:<id>   hash of a run that another one of the name has followed
 -- ARGV[1]   the operation
--- ARGV[2]   which server process the caller is connected to
+-- ARGV[2]   which server process the caller is connected to: its run id
 -- ARGV[3]   '1' if the operation may have been done already, without an answer
 -- ARGV[4]   a token of this call, the same each time that it is repeated. It is the next epoch if
 --           a log begins anew.
--- ARGV[5]   the set of all runs that are running
+-- ARGV[5]   the set of all runs that are running. Derived keys, of all logs:
+--             <set>:server   hash: process, since
+--             <set>:lock     who looks for lost runs
 -- ARGV[6..] arguments of the operation
 --
 -- No result depends on a clock: a lease that expires only means that its run may be ended.
 
-local key, server, token, running_set = KEYS[1], ARGV[2], ARGV[4], ARGV[5]
+local key, token, running_set = KEYS[1], ARGV[4], ARGV[5]
+-- Names the time since which the server has lost nothing, see `find_server`.
+local server
 local is_repeated = ARGV[3] == '1'
 local log, log_key, stream
 -- '1' if this call has found that the owner of the run is dead.
@@ -31,6 +35,21 @@ local FIELDS = {
 
 local function text(number)
   return string.format('%.0f', number)
+end
+
+-- The data remember the process that they are in. If it is another one now, they may be older than
+-- what clients have seen. The id of the process is not enough to know that for each log: after a
+-- failover and a second one back, it is the same as before, but newer events may be lost. If this
+-- expires, each log begins a new epoch, which does no harm.
+local function find_server()
+  local process, server_key = ARGV[2], running_set .. ':server'
+  local known = redis.call('HMGET', server_key, 'process', 'since')
+  server = known[2]
+  if known[1] ~= process then
+    server = token
+    redis.call('HSET', server_key, 'process', process, 'since', server)
+    redis.call('PEXPIRE', server_key, 30 * 24 * 3600 * 1000)
+  end
 end
 
 local function load(hash_key)
@@ -386,6 +405,7 @@ end
 
 local operation = ARGV[1]
 if operation ~= 'sweep' and operation ~= 'probe' then
+  find_server()
   load(key)
 end
 return operations[operation]()
