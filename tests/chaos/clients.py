@@ -33,6 +33,7 @@ class Client:
         served_at: When it was told its position on the last connection.
         ended_at: When it received the end of a run.
         is_over: Whether it has nothing more to read.
+        stops_at_end: Whether it does not come back when it has received the end.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Client:
         self.served_at = 0.0
         self.ended_at = 0.0
         self.is_over = False
+        self.stops_at_end = False
         self._path = path
         self._workers = workers
         self._randomness = randomness
@@ -128,6 +130,9 @@ class Client:
             self._heard_at = now
             if type != "gap":
                 self._on_event(data)
+        if self.course.end is not None and self.stops_at_end:
+            self.is_over = True
+            self.cut()
 
     def cut(self) -> None:
         """Close the connection. It will come back."""

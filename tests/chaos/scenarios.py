@@ -149,20 +149,20 @@ async def restart(stage: Stage, scenario: Scenario) -> Figures:
 
 async def restart_empty(stage: Stage, scenario: Scenario) -> Figures:
     """The server is killed, and starts again with nothing."""
-    traffic = await begun(stage, scenario)
+    traffic = await begun(stage, scenario, loses=True)
     await asyncio.sleep(1.0)
     await asyncio.to_thread(stage.server.kill)
     await asyncio.sleep(0.5)
     await asyncio.to_thread(stage.server.start)
     await asyncio.sleep(1.0)
-    figures = await traffic.end(loses=True)
+    figures = await traffic.end()
     check_all_reset(stage, traffic)
     return figures
 
 
 async def restart_old(stage: Stage, scenario: Scenario) -> Figures:
     """The server is killed, and starts again with what it had a while before."""
-    traffic = await begun(stage, scenario)
+    traffic = await begun(stage, scenario, loses=True)
     with stage.server.client() as client:
         await asyncio.sleep(0.5)
         client.save()
@@ -171,7 +171,7 @@ async def restart_old(stage: Stage, scenario: Scenario) -> Figures:
     await asyncio.sleep(0.2)
     await asyncio.to_thread(stage.server.start)
     await come_back(traffic)
-    return await traffic.end(["done", "cancelled", "lost"], loses=True)
+    return await traffic.end(["done", "cancelled", "lost"])
 
 
 async def come_back(traffic: Traffic) -> None:
@@ -184,12 +184,12 @@ async def come_back(traffic: Traffic) -> None:
 
 async def flush_all(stage: Stage, scenario: Scenario) -> Figures:
     """Somebody deletes everything."""
-    traffic = await begun(stage, scenario)
+    traffic = await begun(stage, scenario, loses=True)
     await asyncio.sleep(1.0)
     with stage.server.client() as client:
         client.flushall()
     await asyncio.sleep(1.0)
-    figures = await traffic.end(loses=True)
+    figures = await traffic.end()
     check_all_reset(stage, traffic)
     return figures
 
@@ -255,7 +255,7 @@ async def promotion(stage: Stage, scenario: Scenario) -> Figures:
     try:
         await asyncio.to_thread(replica.start)
         async with proxy_of(master.port) as link:
-            traffic = await begun(stage, scenario)
+            traffic = await begun(stage, scenario, loses=True)
             for old, new in ((master, replica), (replica, master)):
                 link.server_port = old.port
                 with new.client() as client:
@@ -270,7 +270,7 @@ async def promotion(stage: Stage, scenario: Scenario) -> Figures:
                 await come_back(traffic)
                 link.is_silent = False
                 link.cut()
-            return await traffic.end(["done", "cancelled", "lost"], loses=True)
+            return await traffic.end(["done", "cancelled", "lost"])
     finally:
         stage.proxy.server_port = master.port
         stage.proxy.cut()

@@ -201,6 +201,7 @@ class Traffic:
         size: How much happens.
         padded: Number of paddings in each event, of 20 kB each.
         buffers: Bytes that the sockets of clients buffer.
+        loses: Whether the server will lose what it has acknowledged.
     """
 
     def __init__(
@@ -211,11 +212,13 @@ class Traffic:
         *,
         padded: int = 0,
         buffers: int | None = None,
+        loses: bool = False,
     ) -> None:
         self.stage = stage
         self.size = size
         self.notes: list[str] = []
         self._buffers = buffers
+        self._loses = loses
         self.latencies: list[float] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -239,6 +242,8 @@ class Traffic:
         self.runs = Runs(
             prefix, stage.workers, faults, chance, self.gate, size.run_events
         )
+        # The server may have lost the end, and then there is another one.
+        self.runs.stop_at_end = loses
         self._tasks: list[asyncio.Task[None]] = []
         self._publishing: list[asyncio.Task[None]] = []
 
@@ -310,14 +315,11 @@ class Traffic:
             if run.owner is worker and not run.log.ends and not run.killed_at:
                 run.killed_at = time.perf_counter()
 
-    async def end(
-        self, statuses: Sequence[str] = ("done", "cancelled"), *, loses: bool = False
-    ) -> Figures:
+    async def end(self, statuses: Sequence[str] = ("done", "cancelled")) -> Figures:
         """Publish final events, wait until everybody has everything, and check it.
 
         Args:
             statuses: How runs may end.
-            loses: Whether the server may lose what it has acknowledged.
         """
         self._is_over = True
         await asyncio.gather(*self._publishing)
@@ -338,7 +340,7 @@ class Traffic:
             if isinstance(result, Exception):
                 self.stage.faults.add(f"{result!r}")
         readers = self.readers()
-        lost = self._check(set(statuses), loses=loses)
+        lost = self._check(set(statuses))
         everyone = [*self.clients, *readers]
         gaps: Counter[str] = Counter()
         for client in everyone:
@@ -368,7 +370,7 @@ class Traffic:
             for client in self.clients
         )
 
-    def _check(self, statuses: set[str], *, loses: bool) -> int:
+    def _check(self, statuses: set[str]) -> int:
         faults = self.stage.faults
         lost = 0
         with redis.Redis(port=self.stage.server.port) as client:
@@ -378,11 +380,11 @@ class Traffic:
                 for position, data in kept.items():
                     log.see(position, data)
                 log.check_joins()
-        if lost and not loses:
+        if lost and not self._loses:
             faults.add(f"{lost} acknowledged events are not in the store")
         for run in self.runs.runs:
             run.log.check_joins()
-            run.check(statuses, faults, loses=loses)
+            run.check(statuses, faults, loses=self._loses)
         for client_ in self.clients:
             unavailable = [status for status in client_.answers if status != 503]
             if unavailable:

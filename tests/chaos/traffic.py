@@ -158,6 +158,9 @@ class Runs:
         randomness: Chooses what happens.
         gate: Of the readers.
         events: Number of events of a run, at most.
+
+    Attributes:
+        stop_at_end: Whether clients do not come back when they have received the end.
     """
 
     def __init__(
@@ -171,6 +174,7 @@ class Runs:
     ) -> None:
         self.runs: list[RunOfTraffic] = []
         self.tasks: list[asyncio.Task[None]] = []
+        self.stop_at_end = False
         self._prefix = prefix
         self._workers = workers
         self._faults = faults
@@ -208,6 +212,7 @@ class Runs:
                 lambda data: None,
                 self._gate,
             )
+            client.stops_at_end = self.stop_at_end
             run.readers.append(client)
             self.tasks.append(asyncio.create_task(client.run()))
         if chance.random() < 0.4:
