@@ -339,7 +339,7 @@ async def measure(url: str, rounds: int) -> None:
 
 def commands(server: redis.Redis) -> int:
     """Return the number of scripts and subscriptions that the server has run."""
-    stats: dict[str, Any] = server.info("commandstats")  # type: ignore[assignment]
+    stats: dict[str, Any] = server.info("commandstats")
     return sum(
         stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]
         for name in ("evalsha", "subscribe")
