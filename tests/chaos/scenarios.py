@@ -154,7 +154,7 @@ async def restart_empty(stage: Stage, scenario: Scenario) -> Figures:
     await asyncio.to_thread(stage.server.kill)
     await asyncio.sleep(0.5)
     await asyncio.to_thread(stage.server.start)
-    await asyncio.sleep(1.0)
+    await come_back(traffic)
     figures = await traffic.end()
     check_all_reset(stage, traffic)
     return figures

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 
 pytest.importorskip("redis")
 
-from fastapi_sse_fast import Channels
+from fastapi_sse_fast import Channels, Runs
 
 from ..support.logs import subscribed
 from ..support.proxy import Proxy, proxy_of
-from ..support.redis import RedisServer, redis_server, redis_store
+from ..support.redis import QUICK, RedisServer, redis_server, redis_store
 
 pytestmark = pytest.mark.anyio
 
@@ -67,3 +70,29 @@ async def test_no_position_is_used_again_after_a_failover_and_one_back(
             async with subscribed(channels.subscribe("a", lost)) as client:
                 await client.until(lambda: client.last_event_id == after)
                 assert [gap["reason"] for gap in client.gaps] == ["reset"]
+
+
+async def test_a_run_is_found_that_its_process_has_not_restored_yet(
+    own_server: RedisServer,
+) -> None:
+    async def answer() -> AsyncIterator[str]:
+        yield "begun"
+        await anyio.sleep_forever()
+
+    patient = QUICK._replace(longest_backoff=1.0)
+    async with (
+        proxy_of(own_server.port) as proxy,
+        redis_store(proxy.url) as owner,
+        redis_store(own_server, patient) as other,
+    ):
+        await Runs(owner).start("a", answer)
+        connects = other.stats().connects
+        proxy.refuses = True
+        own_server.restart()
+        while other.stats().connects < connects + 2:
+            await anyio.sleep(0.01)
+        status = asyncio.create_task(Runs(other).status("a"))
+        await anyio.sleep(0.1)
+        proxy.refuses = False
+        assert await status == "running"
+        assert await Runs(other).status("another") is None

@@ -337,12 +337,25 @@ class RedisStore:
     async def run(self, name: str) -> RunInfo | None:
         """Return a run, if there is one that has not expired."""
         key = self._key(name)
-        status, id, epoch, top, is_lost = await self._call_run("status", key)
+        while True:
+            status, id, epoch, top, is_lost = await self._call_run("status", key)
+            if epoch or not self._may_be_restored:
+                break
+            await asyncio.sleep(self._limits.wait_interval)
         if is_lost == b"1":
             self._lost(key)
         if not epoch:
             return None
         return RunInfo(id.decode(), Position(epoch.decode(), int(top)), status.decode())
+
+    @property
+    def _may_be_restored(self) -> bool:
+        """Whether another process may be about to restore a run.
+
+        It does so as soon as it is connected to the server that has taken over.
+        """
+        since = time.monotonic() - self._link.replaced_at
+        return since < 2 * self._limits.longest_backoff
 
     async def run_log(
         self, name: str, id: str, history: History, after: Position

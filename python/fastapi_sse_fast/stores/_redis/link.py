@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.resources
+import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,7 @@ class Link(Connection):
 
     Attributes:
         server: Tells server processes apart: the one of the newest connection.
+        replaced_at: When it was found to be another one, on the monotonic clock.
         batches: How often commands were sent.
         calls: How many commands were answered.
     """
@@ -99,6 +101,7 @@ class Link(Connection):
         self._sha = b""
         self._is_closed = False
         self.server = b""
+        self.replaced_at = -math.inf
         self.batches = 0
         self.calls = 0
 
@@ -150,7 +153,10 @@ class Link(Connection):
         info, sha = await self._ask(
             connection, [("INFO", "server"), ("SCRIPT", "LOAD", LUA)]
         )
-        self.server = run_id(info)
+        server = run_id(info)
+        if self.server not in (b"", server):
+            self.replaced_at = time.monotonic()
+        self.server = server
         self._sha = sha
         self._note_ready()
         self._on_connect()
