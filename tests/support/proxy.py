@@ -28,6 +28,7 @@ class Proxy:
     def __init__(self, server_port: int) -> None:
         self.server_port = server_port
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving = 0
         self.port = 0
         self.connects = 0
         self.is_silent = False
@@ -48,9 +49,17 @@ class Proxy:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.connects += 1
-        if self.refuses:
-            writer.transport.abort()
-            return
+        self._serving += 1
+        try:
+            if not self.refuses:
+                await self._serve(reader, writer)
+        finally:
+            await closed(writer)
+            self._serving -= 1
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         there = await asyncio.open_connection("127.0.0.1", self.server_port)
         self._writers |= {writer, there[1]}
         try:
@@ -59,9 +68,8 @@ class Proxy:
                 await self._pass_on(there[0], writer, True)
                 tasks.cancel_scope.cancel()
         finally:
-            for each in (writer, there[1]):
-                self._writers.discard(each)
-                each.transport.abort()
+            self._writers -= {writer, there[1]}
+            await closed(there[1])
 
     async def _pass_on(
         self,
@@ -81,6 +89,12 @@ class Proxy:
         writer.transport.abort()
 
 
+async def closed(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
 @contextlib.asynccontextmanager
 async def proxy_of(server_port: int) -> AsyncIterator[Proxy]:
     """Run a proxy for a server."""
@@ -91,5 +105,7 @@ async def proxy_of(server_port: int) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
-        proxy.cut()
-        await asyncio.sleep(0)
+        proxy.is_silent = False
+        while proxy._serving:
+            proxy.cut()
+            await asyncio.sleep(0.001)

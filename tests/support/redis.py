@@ -20,6 +20,9 @@ import redis
 
 from fastapi_sse_fast.stores import RedisStore, SyncRedisStore
 from fastapi_sse_fast.stores._redis.limits import RedisLimits
+from fastapi_sse_fast.stores._redis.link import LUA
+
+__all__ = ["BINARIES", "LUA", "QUICK", "RedisServer", "redis_server", "redis_store"]
 
 
 def valkey_binary() -> str | None:
@@ -46,7 +49,7 @@ QUICK = RedisLimits(
     connect_timeout=2.0,
     answer_timeout=1.0,
     longest_backoff=0.02,
-    probe_interval=0.1,
+    probe_interval=0.5,
     patience=3.0,
     write_patience=3.0,
     tick=0.01,
@@ -97,7 +100,7 @@ class RedisServer:
     def __init__(self, binary: str, *options: str, password: str | None = None) -> None:
         self.binary = binary
         self._options = options
-        self._password = password
+        self.password = password
         self.folder = Path(tempfile.mkdtemp(prefix="redis-"))
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -108,14 +111,14 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """Return a client that is not the store's."""
-        return redis.Redis(port=self.port, password=self._password)
+        return redis.Redis(port=self.port, password=self.password)
 
     def ask(self, *command: Any) -> Any:
         """Return the answer to a command of the server."""
         with self.client() as client:
-            return client.execute_command(*command)  # type: ignore[no-untyped-call]
+            return client.execute_command(*command)
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """Return the names of all keys that belong to logs, without their prefix."""
         with self.client() as client:
             names = client.keys()
@@ -123,20 +126,20 @@ class RedisServer:
         of_all = ("sse:runs:lock", "sse:runs:server")
         return sorted(key.removeprefix("sse:") for key in keys if key not in of_all)
 
-    def start(self) -> None:
+    def start(self, *options: str, wait: bool = True) -> None:
         """Start the server, or start it again with what it has saved."""
         self._process = subprocess.Popen(
             [
                 self.binary,
                 *("--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--dir", str(self.folder), "--save", "", "--loglevel", "warning"),
-                *self._options,
+                *(*self._options, *options),
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 10
-        while True:
+        while wait:
             with contextlib.suppress(redis.RedisError), self.client() as client:
                 client.ping()
                 return
@@ -148,19 +151,25 @@ class RedisServer:
         assert self._process is not None
         os.kill(self._process.pid, number)
 
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
+    def freeze(self) -> None:
         """Have the server stand still."""
         self.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        self.freeze()
         try:
             yield
         finally:
-            self.send_signal(signal.SIGCONT)
+            self.thaw()
 
     def kill(self) -> None:
         """Kill the server: what it has not written is lost."""
         if self._process is not None:
-            self.send_signal(signal.SIGCONT)
+            self.thaw()
             self._process.kill()
             self._process.wait()
             self._process = None

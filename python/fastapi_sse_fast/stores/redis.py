@@ -380,7 +380,8 @@ class RedisStore:
     def _hear(self, message: bytes) -> None:
         """Do what is told to this process alone."""
         kind, _, id = message.partition(b" ")
-        if kind == b"cancel" and (writer := self._writers.get(id.decode())) is not None:
+        writer = self._writers.get(id.decode("utf-8", "replace"))
+        if kind == b"cancel" and writer is not None:
             writer.ask_to_end("cancelled")
 
     def _compare_all(self) -> None:

@@ -267,7 +267,10 @@ class Mirror:
             self._limits.page_events,
             self._limits.page_bytes,
         )
-        answer = _answer_of(values)
+        try:
+            answer = _answer_of(values)
+        except (KeyError, ValueError) as error:
+            raise StoreError("the key is that of somebody else") from error
         if values[-1] == b"1":
             self._on_lost(self.key)
         self._first, self._is_settled = answer.first, answer.is_settled
@@ -283,41 +286,23 @@ class Mirror:
         """Append what a message tells."""
         if self.log is None or self._busy.locked():
             self._held.append(message)
-        elif not self._apply(self.log, message):
-            self.compare_at = 0.0
+        else:
+            self._take(self.log, message)
 
     def _release(self) -> None:
         """Look at what has been heard meanwhile."""
         held, self._held = self._held, []
         if self.log is not None:
             for message in held:
-                if not self._apply(self.log, message):
-                    self.compare_at = 0.0
+                self._take(self.log, message)
 
-    def _apply(self, log: EventLog, message: bytes) -> bool:
-        """Append what a message tells. Return whether no event before it is missing."""
-        if log.is_over:
-            return True
-        head, _, body = message.partition(b"\n")
+    def _take(self, log: EventLog, message: bytes) -> None:
         try:
-            epoch, *numbers, status = head.split(b" ")
-            first, count, size = map(int, numbers)
-        except ValueError:
-            return False  # somebody else has sent it
-        if epoch.decode("utf-8", "replace") != log.epoch:
-            return False
-        known = log.top + 1 - first
-        if known < 0:
-            return False
-        if status != b"-":
-            if known == 0:
-                log.end(body[size:], without_id=body[:size])
-        elif known == 0:
-            log.append(body)
-        elif known < count:
-            frames, _ = split_events(body)
-            log.append(b"".join(frames[known:]))
-        return True
+            is_complete = _apply(log, message)
+        except ValueError:  # somebody else has sent it
+            is_complete = False
+        if not is_complete:
+            self.compare_at = 0.0
 
     async def compare(self) -> None:
         """Read what is new on the server."""
@@ -355,6 +340,29 @@ class Mirror:
         if self.log is not None:
             # A reader that begins just now must not wait for ever.
             self._fail(self.log, StoreError("the log was closed"))
+
+
+def _apply(log: EventLog, message: bytes) -> bool:
+    """Append what a message tells. Return whether no event before it is missing."""
+    if log.is_over:
+        return True
+    head, _, body = message.partition(b"\n")
+    epoch, *numbers, status = head.split(b" ")
+    first, count, size = map(int, numbers)
+    if epoch.decode() != log.epoch:
+        return False
+    known = log.top + 1 - first
+    if known < 0:
+        return False
+    if status != b"-":
+        if known == 0:
+            log.end(body[size:], without_id=body[:size])
+    elif known == 0:
+        log.append(body)
+    elif known < count:
+        frames, _ = split_events(body)
+        log.append(b"".join(frames[known:]))
+    return True
 
 
 def _begin(answer: Answer) -> int:
