@@ -16,6 +16,7 @@ import redis
 from ..support.redis import LUA, RedisServer
 
 MINUTE = 60_000
+OF_ALL_LOGS = ("sse:runs:server", "sse:runs:lock")
 LOST = ("event: error\ndata: lost\n\n", "data: lost\n\n")
 END = ("event: end\n\n", "data: [DONE]\n\n")
 
@@ -131,7 +132,9 @@ class Script:
 
     @property
     def keys(self) -> list[str]:
-        return sorted(key.decode() for key in self._client.scan_iter())
+        """The keys of logs, and the set of runs."""
+        keys = sorted(key.decode() for key in self._client.scan_iter())
+        return [key for key in keys if key not in OF_ALL_LOGS]
 
     def delete(self, *keys: str) -> None:
         assert self._client.delete(*keys) == len(keys)
@@ -141,7 +144,7 @@ class Script:
 
     def contents(self) -> dict[str, Any]:
         """Return everything that is in the database."""
-        return {key: self._value(key) for key in self.keys}
+        return {key: self._value(key) for key in (*self.keys, *OF_ALL_LOGS)}
 
     def _value(self, key: str) -> Any:
         client = self._client
@@ -152,6 +155,7 @@ class Script:
             "string": lambda: client.get(key),
             "set": lambda: client.smembers(key),
             "zset": lambda: client.zrange(key, 0, -1, withscores=True),
+            "none": lambda: None,
         }
         return read[kind]()
 

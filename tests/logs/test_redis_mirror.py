@@ -24,7 +24,12 @@ from ..support.redis import QUICK, RedisServer, redis_server, redis_store
 
 pytestmark = pytest.mark.anyio
 
-PATIENT = QUICK._replace(compare_interval=60.0, probe_interval=60.0, mirror_unused=60.0)
+PATIENT = QUICK._replace(
+    compare_interval=60.0,
+    probe_interval=60.0,
+    mirror_unused=60.0,
+    sweep_interval=60.0,
+)
 """Nothing is compared because time has passed."""
 
 OLD = "aaaaaaaa.0"
