@@ -82,6 +82,9 @@ impl Sender {
         }
         while !pending.is_empty() {
             let body = pending.take(py)?;
+            if body.as_bytes().is_empty() {
+                return Ok(()); // what was pending waits for something else
+            }
             if !self.is_sent(py, direct.begin_body(&body))? {
                 return Ok(());
             }

@@ -119,9 +119,7 @@ class Subscription(AsyncIterable[EncodedEvent]):
         self._ends_at_once = False
         # Not a reference, because the reader refers to this.
         self._reader: Callable[[], LogReader | None] = lambda: None
-        # A gap may be found while another task publishes. But `on_gap` is called in the
-        # context of the task that subscribes.
-        self._context = contextvars.copy_context() if callable(on_gap) else None
+        self._context: contextvars.Context | None = None
 
     async def open(self) -> None:
         """Find the logs, and decide where to begin.
@@ -133,6 +131,10 @@ class Subscription(AsyncIterable[EncodedEvent]):
         """
         if self._logs is not None:
             return
+        if callable(self._on_gap):
+            # A gap may be found while another task publishes. But `on_gap` is always
+            # called in the context of the task that reads.
+            self._context = contextvars.copy_context()
         last = None if self._last is None else parse_last_event_id(self._last)
         positions = None if last is None else [Position(*one) for one in last]
         logs = list(await self._open_logs(positions))

@@ -155,25 +155,34 @@ impl LogReader {
         drop((parts, sender, failure));
     }
 
-    /// Send what reports a gap, and continue.
+    /// Send what reports a gap, and continue. Nothing is sent in this call, because a task may call
+    /// it, and only the event loop may send for another one.
     #[pyo3(signature = (told, ends, /))]
     fn report(&self, py: Python<'_>, told: Vec<u8>, ends: bool) -> PyResult<()> {
-        {
+        let sender = {
             let mut state = self.lock();
             if state.next == Next::Wait {
                 state.next = Next::Read;
                 state.reported(told, ends);
             }
-        }
-        self.flush(py)
+            state.sender.clone()
+        };
+        sender.map_or(Ok(()), |sender| sender.wake(py))
     }
 
     /// Fail the stream of this reader.
     #[pyo3(signature = (error, /))]
-    fn fail(&self, py: Python<'_>, error: Py<PyAny>) -> PyResult<()> {
-        let before = self.lock().failure.replace(error);
+    fn fail(&self, error: Bound<'_, PyAny>) -> PyResult<()> {
+        let py = error.py();
+        let (sender, before) = {
+            let mut state = self.lock();
+            let failure = error.clone().unbind();
+            (state.sender.clone(), state.failure.replace(failure))
+        };
         drop(before);
-        self.flush(py)
+        sender.map_or(Ok(()), |sender| {
+            sender.fail(py, PyErr::from_value(error))
+        })
     }
 
     /// End the stream behind what is sent next.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -587,6 +588,25 @@ async def test_a_gap_in_one_of_several_channels(store: Store) -> None:
     assert sorted(map(str, client.data)) == ["3", "4", "5", "a"]
 
 
+async def test_a_gap_says_in_which_channels_it_may_be(store: Store) -> None:
+    gaps: list[Gap] = []
+    channels = Channels(store, history=3, on_gap=gaps.append)
+    async with subscribed(channels.subscribe(["b", "c", "a"], "7")) as client:
+        await publish(channels, "b", several(*range(5)))
+        await client.until(lambda: len(client.gaps) == 2)
+    assert [gap.reason for gap in gaps] == ["unknown", "overflow"]
+    assert [gap.names for gap in gaps] == 2 * [("a", "b", "c")]
+    # The positions before and after it show where it is.
+    before, after = parts(gaps[1].requested), parts(gaps[1].position)
+    assert [
+        now.offset - then.offset for then, now in zip(before, after, strict=True)
+    ] == [
+        0,
+        2,
+        0,
+    ]
+
+
 async def test_an_overflow_of_one_of_several_channels(store: Store) -> None:
     channels = Channels(store, history=3)
     async with subscribed(channels.subscribe(["a", "b"])) as client:
@@ -788,6 +808,243 @@ async def test_a_snapshot_that_fails_in_a_delivery_fails_its_stream_alone(
         for client in clients:
             await client.until(lambda it=client: 5 in it.data)
             assert client.data == [2, 3, 4, 5]
+
+
+# A function that is async
+
+
+async def test_a_snapshot_may_be_awaited_before_the_first_event(store: Store) -> None:
+    async def snapshot(gap: Gap) -> ServerSentEvent:
+        await anyio.sleep(MS)
+        return ServerSentEvent(event="snapshot", data=gap.missed)
+
+    channels = Channels(store, history=3, on_gap=snapshot)
+    ids = await publish(channels, "a", 1, 2, 3, 4, 5)
+    async with subscribed(channels.subscribe("a", ids[0])) as client:
+        await client.has(5)
+    assert [event.data for event in client.events[1:]] == ["1", "3", "4", "5"]
+    assert client.ids == [ids[1], ids[1], *ids[2:]]
+
+
+async def test_a_snapshot_may_be_awaited_in_the_middle_of_a_stream(
+    store: Store,
+) -> None:
+    """The reader waits for it, and everything else goes on."""
+    gaps: list[Gap] = []
+    ready = anyio.Event()
+
+    async def snapshot(gap: Gap) -> ServerSentEvent:
+        gaps.append(gap)
+        await ready.wait()
+        return ServerSentEvent(event="snapshot", data="so far")
+
+    channels = Channels(store, history=3, on_gap=snapshot)
+    others = Channels(store, history=3)
+    async with subscribed(channels.subscribe("a"), others.subscribe("a")) as clients:
+        client, other = clients
+        await publish(channels, "a", 0)
+        await client.has(1)
+        client.freeze()
+        ids = await publish(channels, "a", 1)
+        await other.has(2)
+        for number in range(2, 8):
+            ids += await publish(channels, "a", number)
+            await other.has(number + 1)
+        client.thaw()
+        await until(lambda: gaps)
+        ids += await publish(channels, "a", 8)
+        await other.has(9)
+        await anyio.sleep(5 * MS)
+        assert client.data == [0, 1]
+        assert client.gaps == []
+        ready.set()
+        await client.until(lambda: client.data[-1:] == [8])
+    assert [event.type for event in client.events[2:4]] == ["gap", "snapshot"]
+    # While it waited, another event was dropped. Each gap has a snapshot.
+    assert [(gap.reason, gap.missed) for gap in gaps] == [
+        ("overflow", 3),
+        ("overflow", 1),
+    ]
+    assert [(gap["requested"], gap["id"]) for gap in client.gaps] == [
+        (ids[0], ids[3]),
+        (ids[3], ids[4]),
+    ]
+    assert client.data == [0, 1, "so far", "so far", 6, 7, 8]
+    assert client.empty == 0
+    assert gaps[0].names == ("a",)
+
+
+async def test_an_awaited_snapshot_may_be_none(store: Store) -> None:
+    async def nothing(gap: Gap) -> None:
+        await anyio.sleep(MS)
+
+    channels = Channels(store, history=3, on_gap=nothing)
+    async with subscribed(channels.subscribe("a", "7")) as client:
+        await publish(channels, "a", several(*range(5)))
+        await client.has(5)
+    assert [gap["reason"] for gap in client.gaps] == ["unknown", "overflow"]
+    assert client.data == [2, 3, 4]
+
+
+async def failing_later(gap: Gap) -> ServerSentEvent:
+    await anyio.sleep(MS)
+    raise LookupError(gap.reason)
+
+
+async def with_an_id(gap: Gap) -> ServerSentEvent:
+    return ServerSentEvent(data=1, id="7")
+
+
+@pytest.mark.parametrize(
+    ("on_gap", "error"), [(failing_later, LookupError), (with_an_id, ValueError)]
+)
+async def test_an_awaited_snapshot_that_fails_fails_its_stream_alone(
+    store: Store, on_gap: Any, error: type[Exception]
+) -> None:
+    channels = Channels(store, history=3, on_gap=on_gap)
+    others = Channels(store, history=3)
+    async with subscribed(channels.subscribe("a", "7")) as client:
+        await client.to_end()
+    assert isinstance(client.error, error)
+    assert client.status is None  # it could still have been an error response
+    async with subscribed(channels.subscribe("a"), others.subscribe("a")) as clients:
+        failed, other = clients
+        await publish(channels, "a", several(*range(5)))
+        await failed.to_end()
+        assert isinstance(failed.error, error)
+        assert not failed.complete
+        await publish(channels, "a", 5)
+        await other.until(lambda: 5 in other.data)
+    assert channels.stats().subscribers == 0
+
+
+async def test_a_stream_that_waits_for_a_snapshot_ends_with_the_store(
+    anyio_backend: str, new_store: Callable[[], Store]
+) -> None:
+    log: list[str] = []
+
+    async def endless(gap: Gap) -> None:
+        log.append("begun")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            log.append("cancelled")
+
+    store = new_store()
+    channels = Channels(store, history=3, on_gap=endless)
+    client = Subscriber(EventSourceResponse(channels.subscribe("a")))
+    async with anyio.create_task_group() as tasks:
+        async with store:
+            tasks.start_soon(client.run)
+            await until(lambda: client.chunks)
+            await publish(channels, "a", several(*range(5)))
+            await until(lambda: log)
+        await client.to_end()
+    assert log == ["begun", "cancelled"]
+    assert client.complete
+    # The gap is reported to the client when it reconnects.
+    assert client.events == []
+
+
+async def test_a_gap_that_is_met_after_the_store_has_closed(
+    anyio_backend: str, new_store: Callable[[], Store]
+) -> None:
+    async def never(gap: Gap) -> None:
+        raise AssertionError
+
+    store = new_store()
+    channels = Channels(store, history=3, on_gap=never)
+    client = Subscriber(EventSourceResponse(channels.subscribe("a")))
+    async with anyio.create_task_group() as tasks:
+        async with store:
+            tasks.start_soon(client.run)
+            await until(lambda: client.chunks)
+            client.freeze()
+            await publish(channels, "a", 1)
+            await anyio.sleep(5 * MS)
+            await publish(channels, "a", *range(2, 9))
+        client.thaw()
+        await client.to_end()
+    assert client.data[:1] == [1]
+    assert not client.complete or client.data == [1]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_gap_is_reported_in_the_context_of_the_subscriber(
+    store: Store, is_async: bool
+) -> None:
+    user = contextvars.ContextVar("user", default="nobody")
+
+    def snapshot(gap: Gap) -> ServerSentEvent:
+        return ServerSentEvent(data=user.get())
+
+    async def async_snapshot(gap: Gap) -> ServerSentEvent:
+        await anyio.lowlevel.checkpoint()
+        return ServerSentEvent(data=user.get())
+
+    on_gap: Any = async_snapshot if is_async else snapshot
+    channels = Channels(store, history=3, on_gap=on_gap)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        user.set("subscriber")
+        response = EventSourceResponse(channels.subscribe("a", "7"))
+        await response(scope, receive, send)
+
+    async with subscribed(app) as client:
+        user.set("publisher")
+        await publish(channels, "a", several(*range(5)))
+        await client.has(6)
+    assert [data for data in client.data if isinstance(data, str)] == 2 * ["subscriber"]
+
+
+# A publisher that waits for nothing else
+
+
+@pytest.mark.parametrize("history", [1, 2, 10])
+@pytest.mark.parametrize("way", ["streamed", "sends wait", "iterated"])
+async def test_a_publisher_does_not_overtake_who_reads(
+    store: Store, history: int, way: str
+) -> None:
+    channels = Channels(store, history=history)
+    app: Any = channels.subscribe("a")
+    if way == "iterated":
+        app = EventSourceResponse(iterated(app))
+    async with subscribed(app) as client:
+        client.waits = way == "sends wait"
+        for number in range(300):
+            await channels.publish("a", number)
+        await client.until(lambda: client.data[-1:] == [299])
+    assert client.gaps == []
+    assert client.data == list(range(300))
+
+
+async def iterated(subscription: Subscription) -> AsyncIterator[EncodedEvent]:
+    async for event in subscription:
+        yield event
+
+
+async def test_publishers_at_the_same_time_do_not_keep_each_other_waiting(
+    store: Store,
+) -> None:
+    """Each waits for the readers of what it has published, however much follows."""
+    channels = Channels(store, history=2)
+    published = 0
+
+    async def publish_for_ever() -> None:
+        while True:
+            await channels.publish("a", 0)
+            await anyio.lowlevel.checkpoint()
+
+    async with subscribed(*(channels.subscribe("a") for _ in range(20))):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(publish_for_ever)
+            with anyio.fail_after(TIMEOUT):
+                for _ in range(100):
+                    await channels.publish("a", 1)
+                    published += 1
+            tasks.cancel_scope.cancel()
+    assert published == 100
 
 
 async def test_a_gap_repeats_no_more_than_a_little_of_a_cursor(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -34,7 +35,7 @@ from fastapi_sse_fast.stores import MemoryStore, Store
 
 from ..support.apps import KINDS, MS, OddError, logged
 from ..support.asgi import call
-from ..support.internals import nothing_for_the_collector
+from ..support.internals import nothing_for_the_collector, shutdown_grace_of
 from ..support.logs import (
     TIMEOUT,
     Id,
@@ -720,6 +721,52 @@ async def test_an_event_that_has_an_id_fails_a_run(
     assert "must not have an id" in caplog.text
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_events_before_one_that_has_an_id_are_kept(
+    store: Store, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """They are encoded in the same step, and are not refused with it."""
+    events = [1, {"n": 2}, "x" * 20_000, 4, ServerSentEvent(data=5, id="7"), 6]
+
+    async def items() -> AsyncIterator[Any]:
+        for event in events:
+            yield event
+
+    def sync_items() -> Iterator[Any]:
+        yield from events
+
+    runs = Runs(store)
+    run = await runs.start("a", items if kind == "async" else sync_items)
+    async with subscribed(run.subscribe()) as client:
+        await client.to_end()
+    assert client.data == events[:4]
+    assert end_of(client) == ("error", {"code": "failed"})
+    assert "must not have an id" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ServerSentEvent(data="x" * 20_000, id="7"),
+        EncodedEvent(data="x" * 20_000, id="7"),
+        EncodedEvent.from_bytes(b"data: 1\n\n" * 2000 + b"id\n\n"),
+    ],
+    ids=["ServerSentEvent", "EncodedEvent", "bytes"],
+)
+async def test_a_large_event_that_has_an_id_is_refused_as_a_whole(
+    store: Store, event: Any
+) -> None:
+    async def items() -> AsyncIterator[Any]:
+        yield 1
+        yield event
+
+    run = await Runs(store).start("a", items)
+    async with subscribed(run.subscribe()) as client:
+        await client.to_end()
+    assert client.data == [1]
+    assert end_of(client) == ("error", {"code": "failed"})
+
+
 async def test_the_application_chooses_what_clients_are_told_of_an_error(
     store: Store, work: Work
 ) -> None:
@@ -896,6 +943,74 @@ async def test_a_run_goes_on_for_as_long_as_the_server_waits(
         work.finish()
         await client.to_end()
     assert end_of(client) == DONE
+
+
+@pytest.mark.parametrize("ends_in_time", [False, True])
+async def test_a_store_that_closes_after_a_shutdown_leaves_a_run_its_grace(
+    anyio_backend: str, new_store: Callable[[], Store], work: Work, ends_in_time: bool
+) -> None:
+    """That is the order of a server: it closes the store when nobody reads any more."""
+    results: list[RunResult] = []
+    grace = 60.0 if ends_in_time else 200 * MS
+
+    async def finish() -> None:
+        await anyio.sleep(100 * MS)
+        work.step(2)
+        work.finish()
+
+    async with anyio.create_task_group() as tasks:
+        async with new_store() as store:
+            runs = Runs(store, shutdown_grace=grace, on_end=results.append)
+            run = await runs.start("a", work)
+            client = Subscriber(EventSourceResponse(run.subscribe()), method="POST")
+            tasks.start_soon(client.run)
+            work.step(1)
+            await client.has(1)
+            await anyio.sleep(100 * MS)  # for so long no stream is ended
+            shutdown()
+            await anyio.sleep(MS)
+            started = time.monotonic()
+            if ends_in_time:
+                tasks.start_soon(finish)
+        elapsed = time.monotonic() - started
+        await client.to_end()
+    [result] = results
+    if ends_in_time:
+        assert result.status == "done"
+        assert end_of(client) == DONE
+        assert client.data == [1, 2]
+        assert elapsed < TIMEOUT
+    else:
+        assert result.status == "shutdown"
+        assert end_of(client) == ("error", {"code": "shutdown"})
+        assert elapsed >= 150 * MS
+
+
+@pytest.mark.parametrize(
+    ("seconds", "grace"),
+    [(None, 27.0), (60, 27.0), (20, 17.1), (10, 8.1), (1, 0.81), (0, 0.0)],
+)
+async def test_a_run_ends_a_little_before_its_server_loses_patience(
+    anyio_backend: str, seconds: float | None, grace: float
+) -> None:
+    class Config:
+        timeout_graceful_shutdown = seconds
+
+    class Server:
+        should_exit = False
+        config = Config
+
+        def handle_exit(self, number: int, frame: object) -> None: ...
+
+    original = signal.signal(signal.SIGTERM, Server().handle_exit)
+    try:
+        store = MemoryStore()
+        assert shutdown_grace_of(Runs(store)) == pytest.approx(grace)
+        assert shutdown_grace_of(Runs(store, shutdown_grace=3.0)) == 3.0
+    finally:
+        signal.signal(signal.SIGTERM, original)
+    # Of another server, nothing is known.
+    assert shutdown_grace_of(Runs(store)) == 27.0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -1165,6 +1280,24 @@ async def test_a_run_that_is_being_read_does_not_expire(
     assert await runs.status("a") == "cancelled"
     await anyio.sleep(250 * MS)
     assert await runs.status("a") is None
+
+
+async def test_a_run_that_was_replaced_is_kept_as_long_as_another_one(
+    store: Store,
+) -> None:
+    runs = Runs(store, ttl=400 * MS)
+    first = await runs.start("a", forever)
+    second = await runs.start("a", count, 1, if_running="replace")
+    async with subscribed(first.subscribe(), second.subscribe()) as clients:
+        for client in clients:
+            await client.to_end()
+    assert [end_of(client) for client in clients] == [CANCELLED, DONE]
+    await anyio.sleep(700 * MS)
+    async with subscribed(first.subscribe(), second.subscribe()) as clients:
+        for client in clients:
+            await client.to_end()
+            assert client.complete
+            assert client.data == []
 
 
 async def test_runs_and_channels_of_a_name_are_different(store: Store) -> None:

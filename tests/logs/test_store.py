@@ -376,6 +376,8 @@ async def test_a_run_that_was_replaced_can_still_be_read(store: Store) -> None:
             with_id(info.position.epoch, 2, LAST.frame),
         ]
     assert (await found(store)).id == infos[-1].id
+    # No name leads to it.
+    assert await store.run(f"a\0{infos[0].id}") is None
 
 
 async def test_there_is_no_log_of_an_unknown_run(store: Store) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from anyio._backends._asyncio import WorkerThread
 
-from fastapi_sse_fast import EventSourceResponse, Subscription, _shutdown
+from fastapi_sse_fast import EventSourceResponse, Runs, Subscription, _shutdown
 from fastapi_sse_fast._core import EventLog
 from fastapi_sse_fast.stores import memory
 from fastapi_sse_fast.subscription import Readings
@@ -63,6 +63,11 @@ def forget_open_streams(monkeypatch: pytest.MonkeyPatch) -> None:
 def without_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Assume that a server whose grace period is unknown does not wait."""
     monkeypatch.setattr(_shutdown, "DEFAULT_SHUTDOWN_TIMEOUT", 0.0)
+
+
+def shutdown_grace_of(runs: Runs) -> float | None:
+    """Return how long a run that begins now may continue on server shutdown."""
+    return runs._options_now().shutdown_grace
 
 
 def before_handlers_change(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:

@@ -61,6 +61,7 @@ class Subscriber:
     Attributes:
         status: Of the response.
         chunks: What has been sent, piece by piece.
+        empty: Number of pieces that had nothing in them, before the end.
         complete: Whether the response is complete.
         error: What the application has raised.
         waits: Whether each send waits for a moment. Otherwise, it is over in the step
@@ -79,6 +80,7 @@ class Subscriber:
         self._takes.set()
         self.status: int | None = None
         self.chunks: list[bytes] = []
+        self.empty = 0
         self.complete = False
         self.is_over = False
         self.error: Exception | None = None
@@ -172,6 +174,7 @@ class Subscriber:
                 self.chunks.append(body)
                 self._source.feed(body)
             self.complete = not message.get("more_body", False)
+            self.empty += not body and not self.complete
         self._tell()
 
     def _tell(self) -> None:

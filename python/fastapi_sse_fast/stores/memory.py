@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .store import History, IfRunning, LastEvent, RunStatus, RunTerms
     from .tasks import RunTask
 
+TURNS = 4
+"""Turns of the event loop in which a stream that was woken sends what it has."""
+
 _BASE62 = string.digits + string.ascii_letters
 
 
@@ -271,7 +274,9 @@ class MemoryStore:
         kept = self._find(name)
         if kept is None or kept.log.epoch != id:
             kept = self._replaced.get((name, id))
-        return None if kept is None else kept.log
+        if kept is None or kept.is_expired(time.monotonic()):
+            return None
+        return kept.log
 
     async def cancel_run(self, name: str) -> bool:
         """Ask the process of a run to end it. Return whether it is running."""
@@ -304,8 +309,9 @@ async def _let_readers_run(log: EventLog, offset: int) -> None:
         return
     while log.top - log.undelivered < offset:
         await anyio.lowlevel.checkpoint()
-    # Streams that could not send at once have been woken, and need a turn, too.
-    await anyio.lowlevel.checkpoint()
+    # Streams that could not send at once have been woken, and need some turns, too.
+    for _ in range(TURNS):
+        await anyio.lowlevel.checkpoint()
 
 
 def _call_soon() -> Callable[..., Any]:
