@@ -15,7 +15,7 @@ from ._core import (
 from ._seam import install, take_over, uninstall
 from ._shutdown import shutdown, shutting_down
 from .channels import Channels
-from .errors import RunExists
+from .errors import RunExists, StoreError
 from .event import ServerSentEvent
 from .event_stream import EventStream
 from .last_event_id import LastEventID
@@ -43,6 +43,7 @@ __all__ = [
     "Runs",
     "ServerSentEvent",
     "Slot",
+    "StoreError",
     "StreamOptions",
     "StreamSummary",
     "Subscription",

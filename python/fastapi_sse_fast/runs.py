@@ -46,7 +46,8 @@ class RunResult(NamedTuple):
 
     Attributes:
         name: Name of the run.
-        status: `"done"`, `"cancelled"`, `"failed"`, `"timeout"` or `"shutdown"`.
+        status: `"done"`, `"cancelled"`, `"failed"`, `"timeout"`, `"shutdown"`, or
+            `"lost"`.
         error: The exception that the generator raised.
         events: Number of events, without the last one, which says how the run ended.
     """

@@ -2,7 +2,8 @@
 
 The Python blocks under one heading of a page run in order in one namespace. A block
 with prompts runs as a doctest. `console` blocks show the output of curl; here the test
-calls the application of that namespace instead, inside its lifespan.
+calls the application of that namespace instead, inside its lifespan. Blocks that read
+`REDIS_URL` get a server for their section.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ OPTIONAL = {
     "opentelemetry.instrumentation": "opentelemetry.instrumentation.fastapi",
     "opentelemetry.sdk": "opentelemetry.sdk",
     "prometheus_client": "prometheus_client",
+    "RedisStore": "redis",
     "sse_starlette": "sse_starlette",
 }
 """A text in an example, and the module it needs, which tests can run without."""
@@ -111,13 +113,18 @@ SECTIONS = [
 
 @pytest.mark.parametrize("section", SECTIONS, ids=str)
 def test_the_blocks_of_a_section_run(
-    section: Section, monkeypatch: pytest.MonkeyPatch
+    section: Section, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     for text, module in OPTIONAL.items():
         if any(text in block.text for block in section.blocks):
             pytest.importorskip(module, exc_type=ImportError)
     monkeypatch.setenv("OPENAI_API_KEY", "none")  # which its client asks for
     monkeypatch.setattr("fastapi_sse_fast.stores.memory.new_epoch", epochs().__next__)
+    if any("REDIS_URL" in block.text for block in section.blocks):
+        monkeypatch.setenv("REDIS_URL", request.getfixturevalue("redis_url"))
+        for module in ("link", "sync"):
+            name = f"fastapi_sse_fast.stores._redis.{module}.new_epoch"
+            monkeypatch.setattr(name, lambda: "Ab3dE9xZ")
     namespace: dict[str, Any] = {"__name__": "main"}
     callers: dict[Any, Caller] = {}
     with contextlib.ExitStack() as stack:
