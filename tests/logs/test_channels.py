@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -22,6 +23,7 @@ from fastapi_sse_fast import (
     EventSourceResponse,
     Gap,
     LastEventID,
+    Runs,
     ServerSentEvent,
     StreamOptions,
     Subscription,
@@ -1294,6 +1296,33 @@ async def test_an_expired_channel_starts_again_with_another_epoch(
     [second] = await publish(channels, "a", 1)
     assert Id.of(first).epoch != Id.of(second).epoch
     assert offset(second) == 1
+
+
+def test_memory_is_freed_when_channels_and_runs_expire() -> None:
+    async def one(number: int) -> AsyncIterator[int]:
+        yield number
+
+    async def main() -> None:
+        async with MemoryStore() as store:
+            channels, runs = Channels(store, ttl=100 * MS), Runs(store, ttl=100 * MS)
+            for _ in range(2):  # the second time, it has been empty before
+                for number in range(50):
+                    await channels.publish(str(number), number, dedupe="k")
+                    await runs.start(
+                        str(number % 10), one, number, if_running="replace"
+                    )
+                assert logs()
+                # Nobody asks for them any more.
+                with anyio.fail_after(TIMEOUT):
+                    while logs():
+                        await anyio.sleep(10 * MS)
+
+    def logs() -> int:
+        return sum(type(it).__name__ == "EventLog" for it in gc.get_objects())
+
+    gc.collect()
+    assert logs() == 0
+    anyio.run(main)
 
 
 @pytest.mark.parametrize("last", [None, "Ab3dE9xZ.1"])
