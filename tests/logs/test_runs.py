@@ -1283,8 +1283,9 @@ async def test_a_run_that_is_being_read_does_not_expire(
 
 
 async def test_a_run_that_was_replaced_is_kept_as_long_as_another_one(
-    store: Store,
+    store: Store, store_kind: StoreKind
 ) -> None:
+    store_kind.needs_to_be_local("what a process has read, it keeps for some seconds")
     runs = Runs(store, ttl=400 * MS)
     first = await runs.start("a", forever)
     second = await runs.start("a", count, 1, if_running="replace")

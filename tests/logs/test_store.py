@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -531,6 +532,39 @@ async def test_a_run_whose_end_is_not_stored_ends_no_other_run(
 async def endless() -> AsyncIterator[int]:
     yield 1
     await anyio.sleep_forever()
+
+
+async def test_nothing_depends_on_the_time_of_day(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may jump, in any direction."""
+    jumps = itertools.cycle([0.0, 1e6, -1e6, 5.0, 1e9])
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
+    monkeypatch.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
+    channels, runs = Channels(store, history=9), Runs(store)
+    start = await channels.position("a")
+    ids = [await channels.publish("a", n, dedupe=f"k{n}") for n in range(9)]
+    assert [offset(id) for id in ids] == list(range(1, 10))
+    assert [await channels.publish("a", n, dedupe=f"k{n}") for n in range(9)] == ids
+    run = await runs.start("a", three)
+    with anyio.fail_after(TIMEOUT):
+        while await runs.status("a") == "running":
+            await anyio.sleep(MS)
+    for subscription, count in [
+        (channels.subscribe("a", start), 9),
+        (run.subscribe(), 4),
+    ]:
+        events: Any = aiter(subscription)
+        frames = [bytes(await anext(events)) for _ in range(count + 1)]
+        offsets = [offset(parse(it).last_event_id) for it in frames]
+        assert offsets == list(range(count + 1))
+        await events.aclose()
+
+
+async def three() -> AsyncIterator[int]:
+    for number in range(3):
+        yield number
 
 
 # Any sequence of calls, compared with lists

@@ -127,6 +127,7 @@ class MemoryStore:
         self._replaced: dict[tuple[str, str], _Kept] = {}
         self._tasks: StoreTasks | None = None
         self._call_soon: Callable[..., Any] | None = None
+        self._is_used: anyio.Event  # set when there is a log
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
@@ -143,6 +144,7 @@ class MemoryStore:
         if self._tasks is not None:
             raise RuntimeError("the store is open already")
         self._call_soon = _call_soon()
+        self._is_used = anyio.Event()
         self._tasks = await StoreTasks().__aenter__()
         self._tasks.start(self._sweep)
         return self
@@ -183,9 +185,10 @@ class MemoryStore:
     async def _sweep(self) -> None:
         """Drop logs whose time has come."""
         while True:
-            shortest = min(
-                (kept.history.ttl for kept in self._kept.values()), default=60.0
-            )
+            if not self._kept:
+                self._is_used = anyio.Event()
+                await self._is_used.wait()
+            shortest = min(kept.history.ttl for kept in self._kept.values())
             await anyio.sleep(min(max(shortest / 4, 0.05), 60.0))
             _drop_expired(self._kept)
             _drop_expired(self._replaced)
@@ -203,6 +206,7 @@ class MemoryStore:
         assert call_soon is not None
         log = EventLog(new_epoch(), most=history.events, call_soon=call_soon)
         kept = self._kept[name] = _Kept(log, history)
+        self._is_used.set()
         return kept
 
     # Channels
