@@ -42,7 +42,7 @@ STAGES: Sequence[tuple[Mapping[str, Play], Sequence[str], dict[str, Any]]] = (
     (ON_ONE_SERVER, AOF, {}),
     (WITHOUT_PERSISTENCE, (), {}),
     (BEHIND_A_PROXY, (), {"behind_proxy": True}),
-    (SMALL_HISTORY, (), {"history": 20}),
+    (SMALL_HISTORY, (), {"history": 5}),
     (QUIET, (), {}),
     (ALONE, (), {"workers": 1}),
 )

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import redis
@@ -90,6 +91,8 @@ class Stage:
         settings = Settings(url, 0, history, lease, 0.0)
         self.workers = [Worker(number, settings) for number in range(workers)]
         self.store = SyncRedisStore.from_url(url)
+        # Its threads wait while the server is away, and others must not.
+        self.threads = ThreadPoolExecutor(max_workers=32)
         self._quiet_tasks: list[int] = []
 
     async def __aenter__(self) -> Stage:
@@ -105,6 +108,7 @@ class Stage:
 
     async def __aexit__(self, *error: object) -> None:
         await asyncio.gather(*(worker.terminate() for worker in self.workers))
+        self.threads.shutdown()
         self.store.close()
         for worker in self.workers:
             unexpected = [line for line in worker.log if not is_expected(line)]
@@ -173,6 +177,7 @@ class Figures(NamedTuple):
     runs: Counter[str]
     lost: int
     unknown: int
+    refused: int
     notes: list[str]
 
     def __str__(self) -> str:
@@ -187,6 +192,7 @@ class Figures(NamedTuple):
             f"runs: {runs or 'none'}",
             *([f"{self.lost} lost by the server"] if self.lost else []),
             *([f"{self.unknown} not acknowledged"] if self.unknown else []),
+            *([f"{self.refused} refused"] if self.refused else []),
             *self.notes,
         ]
         return ", ".join(texts)
@@ -234,8 +240,9 @@ class Traffic:
             for how, store in (("http", None), ("sync", stage.store)):
                 name = f"{log.name}-{how}"
                 publisher = Publisher(
-                    name, log, stage.workers, store, stage.history, chance
+                    name, log, stage.workers, store, stage.threads, chance
                 )
+                publisher.history = stage.history
                 publisher.padded = padded
                 self.publishers[name] = publisher
         self.clients = [self._client(number) for number in range(size.clients)]
@@ -306,6 +313,13 @@ class Traffic:
             await asyncio.sleep(0.01)
         return time.perf_counter() - began
 
+    async def have_all_readers(self) -> None:
+        """Start no run any more, and wait until all of them are read."""
+        self.runs.starts = False
+        await self.wait(
+            lambda: all(reader.served_at for reader in self.readers()), "readers"
+        )
+
     def readers(self) -> list[Client]:
         return [reader for run in self.runs.runs for reader in run.readers]
 
@@ -354,6 +368,7 @@ class Traffic:
             runs=Counter(s for run in self.runs.runs for s, _ in run.log.ends),
             lost=lost,
             unknown=sum(it.unknown for it in self.publishers.values()),
+            refused=sum(client.answers.count(503) for client in everyone),
             notes=[*self.notes, *self._run_notes()],
         )
 

@@ -7,6 +7,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 from fastapi_sse_fast import ServerSentEvent
 from fastapi_sse_fast.errors import StoreError
@@ -30,10 +31,11 @@ class Publisher:
         log: The channel.
         workers: Whom it asks to publish.
         store: What publishes instead of a worker.
-        history: Number of events that the channel keeps.
+        threads: Where it does.
         randomness: Chooses a worker.
 
     Attributes:
+        history: Number of events that the channel keeps.
         number: Number of events.
         padded: Number of paddings in each event, of 20 kB each.
         sent_at: When each event was published.
@@ -46,10 +48,11 @@ class Publisher:
         log: Log,
         workers: Sequence[Worker],
         store: SyncRedisStore | None,
-        history: int,
+        threads: Executor,
         randomness: random.Random,
     ) -> None:
         self.log = log
+        self.history = 1000
         self.number = 0
         self.padded = 0
         self.unknown = 0
@@ -57,7 +60,7 @@ class Publisher:
         self._name = name
         self._workers = workers
         self._store = store
-        self._history = history
+        self._threads = threads
         self._randomness = randomness
 
     async def run(self, pause: float, is_over: Callable[[], bool]) -> None:
@@ -71,7 +74,10 @@ class Publisher:
         number = self.number
         self.sent_at[number] = time.perf_counter()
         if self._store is not None:
-            id = await asyncio.to_thread(self._publish, self._store, number, type)
+            loop = asyncio.get_running_loop()
+            id = await loop.run_in_executor(
+                self._threads, self._publish, self._store, number, type
+            )
         else:
             id = await self._ask(number, type)
         if id is None:
@@ -87,7 +93,7 @@ class Publisher:
     def _publish(self, store: SyncRedisStore, number: int, type: str) -> str | None:
         event = ServerSentEvent(event=type, data=self._data(number))
         try:
-            return store.publish(self.log.name, event, history=self._history)
+            return store.publish(self.log.name, event, history=self.history)
         except StoreError:
             return None
 
@@ -160,6 +166,7 @@ class Runs:
         events: Number of events of a run, at most.
 
     Attributes:
+        starts: Whether runs are started.
         stop_at_end: Whether clients do not come back when they have received the end.
     """
 
@@ -175,6 +182,7 @@ class Runs:
         self.runs: list[RunOfTraffic] = []
         self.tasks: list[asyncio.Task[None]] = []
         self.stop_at_end = False
+        self.starts = True
         self._prefix = prefix
         self._workers = workers
         self._faults = faults
@@ -184,7 +192,8 @@ class Runs:
 
     async def run(self, pause: float, readers: int, is_over: Callable[[], bool]) -> None:
         while not is_over():
-            self.tasks.append(asyncio.create_task(self._one(readers)))
+            if self.starts:
+                self.tasks.append(asyncio.create_task(self._one(readers)))
             await asyncio.sleep(pause)
 
     async def _one(self, readers: int) -> None:

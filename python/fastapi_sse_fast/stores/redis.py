@@ -412,7 +412,10 @@ class RedisStore:
             now = time.monotonic()
             async with anyio.create_task_group() as tasks:
                 for mirror in self._mirrors.values():
-                    if mirror.compare_at <= now and self._link.is_ready:
+                    # A log that is being opened may have to wait for its subscription,
+                    # and the others must not wait for it.
+                    is_due = mirror.compare_at <= now and not mirror.is_busy
+                    if is_due and self._link.is_ready:
                         tasks.start_soon(mirror.compare)
 
     async def _sweep(self) -> None:

@@ -111,10 +111,15 @@ class Mirror:
         self.has_failed = False
 
     @property
+    def is_busy(self) -> bool:
+        """Whether it is being opened, or compared with the server."""
+        return self._busy.locked()
+
+    @property
     def seconds_unused(self) -> float:
         """How long nobody has asked for the log or read it."""
         unasked = time.monotonic() - self._used_at
-        if self._busy.locked():
+        if self.is_busy:
             return 0.0
         return unasked if self.log is None else min(unasked, self.log.seconds_unread)
 
@@ -284,7 +289,7 @@ class Mirror:
 
     def hear(self, message: bytes) -> None:
         """Append what a message tells."""
-        if self.log is None or self._busy.locked():
+        if self.log is None or self.is_busy:
             self._held.append(message)
         else:
             self._take(self.log, message)
