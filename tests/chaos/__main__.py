@@ -34,9 +34,9 @@ from .scenarios import (
     WITHOUT_PERSISTENCE,
     Play,
     Scenario,
-    Size,
     staged,
 )
+from .stage import Size
 
 STAGES: Sequence[tuple[Mapping[str, Play], Sequence[str], dict[str, Any]]] = (
     (ON_ONE_SERVER, AOF, {}),

@@ -114,4 +114,3 @@ class Worker:
         if not head.startswith(b"HTTP/1.1 200"):
             raise OSError(f"{path}: {answer.decode()}")
         return json.loads(body)
-

@@ -246,9 +246,9 @@ async def listeners_silent(stage: Stage, scenario: Scenario) -> Figures:
     traffic = await begun(stage, scenario)
     assert stage.proxy is not None
     await asyncio.sleep(0.5)
-    stage.proxy.holds = lambda answer: answer.startswith((MESSAGE, CONFIRMATION))
+    stage.proxy.holds = lambda data: data.startswith((MESSAGE, CONFIRMATION))
     await asyncio.sleep(1.0 + 12.0 * scenario.size.scale)
-    stage.proxy.holds = lambda answer: False
+    stage.proxy.holds = lambda data: False
     await asyncio.sleep(0.5)
     return await traffic.end()
 
@@ -298,9 +298,7 @@ async def frozen_readers(stage: Stage, scenario: Scenario) -> Figures:
     """Some clients do not read for a while, but the channels go on."""
     size = scenario.size
     few = size._replace(clients=size.clients // 3, channels=3, pause=0.2)
-    traffic = await begun(
-        stage, scenario._replace(size=few), padded=10, buffers=8192
-    )
+    traffic = await begun(stage, scenario._replace(size=few), padded=10, buffers=8192)
     await asyncio.sleep(0.3)
     frozen = traffic.clients[::3]
     for client in frozen:

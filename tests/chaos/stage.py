@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import redis
+from typing_extensions import Self
 
 from fastapi_sse_fast.stores import SyncRedisStore
 from tests.soak.watch import Faults
@@ -95,7 +96,7 @@ class Stage:
         self.threads = ThreadPoolExecutor(max_workers=32)
         self._quiet_tasks: list[int] = []
 
-    async def __aenter__(self) -> Stage:
+    async def __aenter__(self) -> Self:
         try:
             await asyncio.gather(*(worker.start() for worker in self.workers))
         except BaseException:
@@ -375,7 +376,10 @@ class Traffic:
     async def _publish_finals(self) -> None:
         while True:
             await asyncio.gather(
-                *(publisher.publish("final") for publisher in list(self.publishers.values())[::2])
+                *(
+                    publisher.publish("final")
+                    for publisher in list(self.publishers.values())[::2]
+                )
             )
             await asyncio.sleep(0.5)
 

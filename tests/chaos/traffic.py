@@ -190,7 +190,9 @@ class Runs:
         self._gate = gate
         self._events = events
 
-    async def run(self, pause: float, readers: int, is_over: Callable[[], bool]) -> None:
+    async def run(
+        self, pause: float, readers: int, is_over: Callable[[], bool]
+    ) -> None:
         while not is_over():
             if self.starts:
                 self.tasks.append(asyncio.create_task(self._one(readers)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -21,7 +22,13 @@ from fastapi_sse_fast.stores.store import START, History
 from ..support.apps import MS
 from ..support.logs import Work, offset, subscribed, until
 from ..support.proxy import Proxy, proxy_of
-from ..support.redis import QUICK, RedisServer, free_port, redis_store
+from ..support.redis import (
+    QUICK,
+    RedisServer,
+    free_port,
+    redis_store,
+    sync_redis_store,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -149,6 +156,45 @@ async def test_a_run_ends_once_if_answers_are_lost(
 
 
 # Servers that do not do what they are asked to
+
+
+class HoldsFirst:
+    """Holds back the first command with some text until it is released."""
+
+    def __init__(self, proxy: Proxy, text: bytes) -> None:
+        self._text = text
+        self._held: bytes | None = None
+        self.is_released = False
+        proxy.holds = self._hold
+
+    def _hold(self, data: bytes) -> bool:
+        if self._held is None and self._text in data:
+            self._held = data
+        return data is self._held and not self.is_released
+
+
+async def test_a_command_that_arrives_late_is_not_done_again(
+    server: RedisServer, proxy: Proxy, store: RedisStore
+) -> None:
+    channels = Channels(store)
+    held = HoldsFirst(proxy, b"late")
+    await channels.publish("a", "late")  # on another connection
+    held.is_released = True
+    await channels.publish("a", "next")
+    await anyio.sleep(0.05)
+    assert await events_of(store, "a") == ["late", "next"]
+
+
+async def test_a_command_of_a_thread_that_arrives_late_is_not_done_again(
+    server: RedisServer, proxy: Proxy, store: RedisStore
+) -> None:
+    held = HoldsFirst(proxy, b"late")
+    with contextlib.closing(sync_redis_store(proxy.url)) as threads:
+        await anyio.to_thread.run_sync(threads.publish, "a", "late")
+        held.is_released = True
+        await anyio.to_thread.run_sync(threads.publish, "a", "next")
+    await anyio.sleep(0.05)
+    assert await events_of(store, "a") == ["late", "next"]
 
 
 async def test_a_server_forgets_the_script(server: RedisServer) -> None:

@@ -23,7 +23,8 @@ class Proxy:
         cut_before: Returns whether to cut the connection instead of passing on what the
             server has answered. The server has then done what it was asked to.
         drops: Returns whether not to pass on what the server has sent.
-        holds: Returns whether not to do so yet. It is asked again and again.
+        holds: Returns whether not to pass on yet what somebody has sent. It is asked
+            again and again.
     """
 
     def __init__(self, server_port: int) -> None:
@@ -36,7 +37,7 @@ class Proxy:
         self.refuses = False
         self.cut_before: Callable[[bytes], bool] = lambda answer: False
         self.drops: Callable[[bytes], bool] = lambda answer: False
-        self.holds: Callable[[bytes], bool] = lambda answer: False
+        self.holds: Callable[[bytes], bool] = lambda data: False
 
     @property
     def url(self) -> str:
@@ -81,7 +82,7 @@ class Proxy:
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                while self.is_silent or (is_answer and self.holds(data)):
+                while self.is_silent or self.holds(data):
                     await asyncio.sleep(0.005)
                 if is_answer and self.cut_before(data):
                     break

@@ -21,7 +21,7 @@ from ..._stream.hooks import logger
 from ...errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -159,7 +159,9 @@ def first_cause(error: BaseException) -> BaseException:
     return next((one for one in causes if not isinstance(one, FAILURES)), causes[0])
 
 
-async def send(connection: AbstractConnection, commands: list[tuple[Any, ...]]) -> None:
+async def send(
+    connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]
+) -> None:
     """Send commands together."""
     packed = connection.pack_commands(commands)
     await connection.send_packed_command(packed, check_health=False)

@@ -33,6 +33,20 @@ if TYPE_CHECKING:
 
 LUA = importlib.resources.files(__package__).joinpath("log.lua").read_text("utf-8")
 
+HANDSHAKE = (("INFO", "server"), ("SCRIPT", "LOAD", LUA), ("CLIENT", "ID"))
+"""What a connection begins with. The last one may be forbidden."""
+
+
+def close_client(id: Any) -> tuple[Any, ...]:
+    """Return the command that closes a connection of the server.
+
+    The server may forbid it.
+
+    Args:
+        id: Its answer to `CLIENT ID`, which may be an error.
+    """
+    return "CLIENT", "KILL", "ID", id if isinstance(id, int) else 0
+
 
 class Call:
     """A command that waits to be sent, or for its answer."""
@@ -99,6 +113,7 @@ class Link(Connection):
         self._in_flight: list[Call] = []
         self._wake = asyncio.Event()
         self._sha = b""
+        self._client_id: Any = 0
         self._is_closed = False
         self.server = b""
         self.replaced_at = -math.inf
@@ -150,14 +165,18 @@ class Link(Connection):
                 self._waiting.popleft().fail(StoreError("the store was closed"))
 
     async def _serve(self, connection: AbstractConnection) -> None:
-        info, sha = await self._ask(
-            connection, [("INFO", "server"), ("SCRIPT", "LOAD", LUA)]
-        )
+        info, sha, client_id = await self._answers(connection, HANDSHAKE)
+        for needed in (info, sha):
+            if isinstance(needed, RedisError):
+                raise needed
         server = run_id(info)
-        if self.server not in (b"", server):
+        if server == self.server:
+            # What was sent on the connection before may still be on its way. It must
+            # not arrive after it was sent again.
+            await self._answers(connection, [close_client(self._client_id)])
+        elif self.server:
             self.replaced_at = time.monotonic()
-        self.server = server
-        self._sha = sha
+        self.server, self._sha, self._client_id = server, sha, client_id
         self._note_ready()
         self._on_connect()
         while True:
@@ -168,7 +187,7 @@ class Link(Connection):
             if self._waiting:
                 await self._serve_batch(connection)
             else:
-                await self._ask(connection, [("PING",)])
+                await self._ping(connection)
             self._backoff = 0.0
 
     def _next_batch(self) -> list[Call]:
@@ -210,16 +229,17 @@ class Link(Connection):
         head = (self._sha, self.server, self._running_set)
         return command(*head, call.key, call.token, call.may_be_done, call.args)
 
-    async def _ask(
-        self, connection: AbstractConnection, commands: list[tuple[Any, ...]]
+    async def _ping(self, connection: AbstractConnection) -> None:
+        [value] = await self._answers(connection, [("PING",)])
+        if isinstance(value, RedisError):
+            raise value
+
+    async def _answers(
+        self, connection: AbstractConnection, commands: Sequence[tuple[Any, ...]]
     ) -> list[Any]:
         with anyio.fail_after(self._limits.answer_timeout):
             await send(connection, commands)
-            answers = [await answer(connection) for _ in commands]
-        for value in answers:
-            if isinstance(value, RedisError):
-                raise value
-        return answers
+            return [await answer(connection) for _ in commands]
 
 
 def encoded(args: Sequence[Any]) -> list[bytes]:

@@ -14,7 +14,7 @@ from redis.retry import Retry
 from ...errors import StoreError
 from ..memory import new_epoch
 from .connection import FAILURES, NOT_NOW, reason, settings
-from .link import LUA, command, encoded, refused, run_id
+from .link import LUA, close_client, command, encoded, refused, run_id
 
 if TYPE_CHECKING:
     from redis import ConnectionPool
@@ -45,6 +45,7 @@ class SyncLink:
         self._lock = threading.Lock()
         self._connection: AbstractConnection | None = None
         self._server = self._sha = b""
+        self._client_id: Any = 0
 
     def call(self, operation: str, key: bytes, *args: Any) -> Any:
         """Do an operation, and return its result.
@@ -99,8 +100,13 @@ class SyncLink:
             )
             try:
                 connection.connect()
-                self._server = run_id(self._ask(connection, "INFO", "server"))
+                server = run_id(self._ask(connection, "INFO", "server"))
                 self._sha = self._ask(connection, "SCRIPT", "LOAD", LUA)
+                if server == self._server:
+                    # What was sent on the connection before may still be on its way.
+                    self._try(connection, *close_client(self._client_id))
+                self._client_id = self._try(connection, "CLIENT", "ID")
+                self._server = server
             except BaseException:
                 connection.disconnect()
                 raise
@@ -110,6 +116,13 @@ class SyncLink:
     def _ask(self, connection: AbstractConnection, *command: Any) -> Any:
         connection.send_command(*command, check_health=False)  # type: ignore[no-untyped-call]
         return connection.read_response(disable_decoding=True)
+
+    def _try(self, connection: AbstractConnection, *command: Any) -> Any:
+        """Do what the server may forbid."""
+        try:
+            return self._ask(connection, *command)
+        except ResponseError as error:
+            return error
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
