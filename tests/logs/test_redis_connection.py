@@ -237,8 +237,9 @@ async def test_a_server_without_memory_refuses_to_publish(
         channels = Channels(store)
         await channels.publish("a", 1)
         own_server.ask("CONFIG", "SET", "maxmemory", 1)
-        with pytest.raises(StoreError, match=r"refused the operation.*maxmemory"):
-            await channels.publish("a", 2)
+        for name in ("a", "new"):
+            with pytest.raises(StoreError, match=r"refused the operation.*maxmemory"):
+                await channels.publish(name, 2)
         async with subscribed(channels.subscribe("a", "aaaaaaaa.0")) as client:
             await client.until(lambda: client.data == [1])  # it can still be read
             own_server.ask("CONFIG", "SET", "maxmemory", 0)

@@ -76,7 +76,9 @@ def redis_kinds() -> Iterator[StoreKind]:
     for name in BINARIES:
         yield StoreKind(
             name,
-            lambda server, prefix: stores.RedisStore.from_url(server.url, prefix=prefix),
+            lambda server, prefix: stores.RedisStore.from_url(
+                server.url, prefix=prefix
+            ),
             server=functools.partial(redis_server, name),
             backends=("asyncio",),
             is_local=False,

@@ -176,10 +176,11 @@ end
 
 local function open_channel()
   if not log.epoch then
+    log.epoch, log.top, log.server = token, 0, server
+    -- Before any other write, because a server without memory refuses only the first one.
+    redis.call('HSET', log_key, 'epoch', log.epoch, 'top', '0', 'server', server)
     -- The server may have evicted one of the keys.
     redis.call('DEL', stream, key .. ':d')
-    log.epoch, log.top, log.server = token, 0, server
-    redis.call('HSET', log_key, 'epoch', log.epoch, 'top', '0', 'server', server)
   elseif log.server ~= server then
     begin_epoch()
   end
