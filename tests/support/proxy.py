@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from ssl import SSLContext
 
 import anyio
 
@@ -99,10 +100,12 @@ async def closed(writer: asyncio.StreamWriter) -> None:
 
 
 @contextlib.asynccontextmanager
-async def proxy_of(server_port: int) -> AsyncIterator[Proxy]:
-    """Run a proxy for a server."""
+async def proxy_of(
+    server_port: int, ssl: SSLContext | None = None
+) -> AsyncIterator[Proxy]:
+    """Run a proxy for a server, which clients may have to reach with TLS."""
     proxy = Proxy(server_port)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, ssl=ssl)
     proxy.port = server.sockets[0].getsockname()[1]
     try:
         yield proxy

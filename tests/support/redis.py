@@ -126,15 +126,18 @@ class RedisServer:
         of_all = ("sse:runs:lock", "sse:runs:server")
         return sorted(key.removeprefix("sse:") for key in keys if key not in of_all)
 
+    @property
+    def _arguments(self) -> list[str]:
+        return [
+            *("--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--dir", str(self.folder), "--save", "", "--loglevel", "warning"),
+            *self._options,
+        ]
+
     def start(self, *options: str, wait: bool = True) -> None:
         """Start the server, or start it again with what it has saved."""
         self._process = subprocess.Popen(
-            [
-                self.binary,
-                *("--port", str(self.port), "--bind", "127.0.0.1"),
-                *("--dir", str(self.folder), "--save", "", "--loglevel", "warning"),
-                *(*self._options, *options),
-            ],
+            [self.binary, *self._arguments, *options],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
         try:
             from . import redis, sync_redis
         except ModuleNotFoundError as error:
-            if error.name != "redis":
+            if error.name is None or error.name.partition(".")[0] != "redis":
                 raise
             raise ImportError(
                 f"{name} needs redis-py: pip install 'fastapi_sse_fast[redis]'"

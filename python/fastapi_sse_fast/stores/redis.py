@@ -78,6 +78,8 @@ class RedisStore:
     """
 
     def __init__(self, client: Redis, *, prefix: str = "sse:") -> None:
+        if not isinstance(client, Redis):
+            raise TypeError(f"a store needs a redis.asyncio.Redis, not {client!r}")
         self._pool = client.connection_pool
         self._prefix = prefix
         self._id = new_epoch()

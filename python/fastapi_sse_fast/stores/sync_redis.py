@@ -49,6 +49,8 @@ class SyncRedisStore:
     def __init__(
         self, client: Redis, *, prefix: str = "sse:", json: Json = "fastapi"
     ) -> None:
+        if not isinstance(client, Redis):
+            raise TypeError(f"a store needs a redis.Redis, not {client!r}")
         self._limits = RedisLimits()
         self._link = SyncLink(
             client.connection_pool, self._limits, f"{prefix}runs".encode()
