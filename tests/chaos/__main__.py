@@ -36,7 +36,7 @@ from .scenarios import (
     Scenario,
     staged,
 )
-from .stage import Size
+from .traffic import Size
 
 STAGES: Sequence[tuple[Mapping[str, Play], Sequence[str], dict[str, Any]]] = (
     (ON_ONE_SERVER, AOF, {}),

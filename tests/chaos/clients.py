@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from .oracle import Course
-from .processes import Worker
+from .courses import Course
+from .stage import Stage
 
 
 class Client:
@@ -19,20 +18,16 @@ class Client:
     Args:
         course: Checks what it receives.
         path: What it reads.
-        workers: Whom it may ask.
-        randomness: Chooses one, and how long to wait before.
+        stage: The workers to choose from.
         on_event: Called with the data of each event.
-        gate: If it is closed, the client waits before it connects.
         buffers: Bytes that its socket buffers. `None` leaves it to the system.
 
     Attributes:
-        worker: The worker that it is connected to.
         connects: Number of responses that have begun.
-        longest_silence: The longest time between two events.
         answers: Other answers than a stream, by their status.
+        longest_silence: The longest time between two events.
         served_at: When it was told its position on the last connection.
         ended_at: When it received the end of a run.
-        is_over: Whether it has nothing more to read.
         stops_at_end: Whether it does not come back when it has received the end.
     """
 
@@ -40,46 +35,38 @@ class Client:
         self,
         course: Course,
         path: str,
-        workers: Sequence[Worker],
-        randomness: random.Random,
-        on_event: Callable[[str], None],
-        gate: asyncio.Event,
+        stage: Stage,
+        on_event: Callable[[str], None] | None = None,
         buffers: int | None = None,
     ) -> None:
         self.course = course
-        self.worker: Worker | None = None
         self.connects = 0
-        self.longest_silence = 0.0
         self.answers: list[int] = []
+        self.longest_silence = 0.0
         self.served_at = 0.0
         self.ended_at = 0.0
-        self.is_over = False
         self.stops_at_end = False
         self._path = path
-        self._workers = workers
-        self._randomness = randomness
+        self._stage = stage
         self._on_event = on_event
-        self._gate = gate
         self._buffers = buffers
         self._heard_at = 0.0
+        self._is_over = False
         self._connection: Connection | None = None
 
     async def run(self) -> None:
         """Read until a worker says that there is nothing."""
-        while not self.is_over:
-            worker = self._randomness.choice(self._workers)
+        while not self._is_over:
             connection = self._connection = Connection(self)
             with contextlib.suppress(OSError):
                 try:
-                    await self._connect(worker.port, connection)
-                    self.worker = worker
+                    await self._connect(self._stage.any_worker.port, connection)
                     await connection.closed
                 finally:
                     connection.close()
-            self.worker = None
-            if self._gate.is_set():
-                await asyncio.sleep(self._randomness.uniform(0.02, 0.3))
-            await self._gate.wait()
+            if self._stage.gate.is_set():
+                await asyncio.sleep(self._stage.randomness.uniform(0.02, 0.3))
+            await self._stage.gate.wait()
 
     async def _connect(self, port: int, connection: Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -106,7 +93,7 @@ class Client:
             self.course.open()
             return True
         self.answers.append(status)
-        self.is_over = status == 204
+        self._is_over = status == 204
         return False
 
     def take(self, frame: bytes) -> None:
@@ -118,9 +105,10 @@ class Client:
             return  # a ping
         type, data = fields.get("event", "message"), fields.get("data")
         now = time.perf_counter()
-        if self.course.end is None:
+        course = self.course
+        if course.end is None:
             self.ended_at = now
-        self.course.take(fields.get("id", ""), type, data)
+        course.take(fields.get("id", ""), type, data)
         if data is None:
             self.served_at = now
         else:
@@ -128,10 +116,10 @@ class Client:
                 silence = now - self._heard_at
                 self.longest_silence = max(self.longest_silence, silence)
             self._heard_at = now
-            if type != "gap":
+            if self._on_event is not None and type != "gap":
                 self._on_event(data)
-        if self.course.end is not None and self.stops_at_end:
-            self.is_over = True
+        if course.end is not None and self.stops_at_end:
+            self._is_over = True
             self.cut()
 
     def cut(self) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import signal
-import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +16,8 @@ from tests.soak.watch import Faults
 from tests.support.proxy import proxy_of
 from tests.support.redis import BINARIES, RedisServer
 
-from .stage import Figures, Size, Stage, Traffic
+from .stage import Stage
+from .traffic import Figures, Size, Traffic, percentiles
 
 AOF = ("--appendonly", "yes", "--appendfsync", "always")
 
@@ -46,7 +46,7 @@ async def cuts(stage: Stage, scenario: Scenario) -> Figures:
     size = scenario.size._replace(clients=scenario.size.crowd)
     traffic = await begun(stage, scenario._replace(size=size))
     for _ in range(round(10 * scenario.size.scale)):
-        everyone = [*traffic.clients, *traffic.readers()]
+        everyone = traffic.everyone
         for client in stage.randomness.sample(everyone, len(everyone) // 5):
             client.cut()
         await asyncio.sleep(0.2)
@@ -58,14 +58,12 @@ async def readers_killed(stage: Stage, scenario: Scenario) -> Figures:
     traffic = await begun(stage, scenario)
     for worker in stage.workers[: max(1, round(scenario.size.scale))]:
         await asyncio.sleep(0.5)
-        traffic.note_kill(worker)
+        traffic.runs.note_kill(worker)
         await worker.kill()
         await asyncio.sleep(0.5)
         await worker.start()
     await asyncio.sleep(0.3)
-    figures = await traffic.end(["done", "cancelled", "lost"])
-    check_lost(stage, traffic)
-    return figures
+    return await traffic.end("lost")
 
 
 async def owners_killed(stage: Stage, scenario: Scenario) -> Figures:
@@ -74,31 +72,11 @@ async def owners_killed(stage: Stage, scenario: Scenario) -> Figures:
     await asyncio.sleep(1.0 * scenario.size.scale)
     running = [run for run in traffic.runs.runs if not run.log.ends]
     worker = max(stage.workers, key=lambda it: sum(run.owner is it for run in running))
-    traffic.note_kill(worker)
+    traffic.runs.note_kill(worker)
     await worker.kill()
     await asyncio.sleep(0.5)
     await worker.start()
-    figures = await traffic.end(["done", "cancelled", "lost"])
-    check_lost(stage, traffic)
-    return figures
-
-
-def check_lost(stage: Stage, traffic: Traffic) -> None:
-    """Check when readers were told that runs are lost, and that one worker found it."""
-    for run in traffic.runs.runs:
-        ends = {reader.course.end for reader in run.readers}
-        if not run.killed_at or ends != {"lost"}:
-            continue
-        for reader in run.readers:
-            after = reader.ended_at - run.killed_at
-            if after > stage.lease + stage.slack:
-                stage.faults.add(f"{run.log.name}: lost, told after {after:.1f} s")
-        line = f"lost {run.log.name}"
-        found = sum(
-            said.strip() == line for worker in stage.workers for said in worker.said
-        )
-        if found != 1:
-            stage.faults.add(f"{run.log.name}: found lost by {found} workers")
+    return await traffic.end("lost")
 
 
 async def worker_stopped(stage: Stage, scenario: Scenario) -> Figures:
@@ -110,7 +88,7 @@ async def worker_stopped(stage: Stage, scenario: Scenario) -> Figures:
     stage.workers[0].send_signal(signal.SIGCONT)
     await asyncio.sleep(0.5)
     # The runs of the worker have lost their lease.
-    return await traffic.end(["done", "cancelled", "lost"])
+    return await traffic.end("lost")
 
 
 async def server_stopped(stage: Stage, scenario: Scenario) -> Figures:
@@ -122,7 +100,7 @@ async def server_stopped(stage: Stage, scenario: Scenario) -> Figures:
     stage.server.send_signal(signal.SIGCONT)
     await asyncio.sleep(0.5)
     # The time of a lease goes on.
-    return await traffic.end(["done", "cancelled", "lost"])
+    return await traffic.end("lost")
 
 
 async def rolling_restart(stage: Stage, scenario: Scenario) -> Figures:
@@ -132,7 +110,7 @@ async def rolling_restart(stage: Stage, scenario: Scenario) -> Figures:
         await asyncio.sleep(0.2)
         await worker.terminate()
         await worker.start()
-    return await traffic.end(["done", "cancelled", "shutdown"])
+    return await traffic.end("shutdown")
 
 
 async def restart(stage: Stage, scenario: Scenario) -> Figures:
@@ -171,12 +149,12 @@ async def restart_old(stage: Stage, scenario: Scenario) -> Figures:
     await asyncio.sleep(0.2)
     await asyncio.to_thread(stage.server.start)
     await come_back(traffic)
-    return await traffic.end(["done", "cancelled", "lost"])
+    return await traffic.end("lost")
 
 
 async def come_back(traffic: Traffic) -> None:
     """Have some clients come back, to any worker, one after the other."""
-    for client in [*traffic.clients, *traffic.readers()][::3]:
+    for client in traffic.everyone[::3]:
         client.cut()
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.5)
@@ -238,7 +216,7 @@ async def proxy_silent(stage: Stage, scenario: Scenario) -> Figures:
     await asyncio.sleep(1.0 + 7.0 * scenario.size.scale)
     stage.proxy.is_silent = False
     await asyncio.sleep(0.5)
-    return await traffic.end(["done", "cancelled", "lost"])
+    return await traffic.end("lost")
 
 
 async def listeners_silent(stage: Stage, scenario: Scenario) -> Figures:
@@ -276,7 +254,7 @@ async def promotion(stage: Stage, scenario: Scenario) -> Figures:
                 await come_back(traffic)
                 link.is_silent = False
                 link.cut()
-            return await traffic.end(["done", "cancelled", "lost"])
+            return await traffic.end("lost")
     finally:
         stage.proxy.server_port = master.port
         stage.proxy.cut()
@@ -324,7 +302,7 @@ async def frozen_worker(stage: Stage, scenario: Scenario) -> Figures:
 
 
 async def ended_with_gaps(stage: Stage, traffic: Traffic) -> Figures:
-    figures = await traffic.end(["done", "cancelled", "lost"])
+    figures = await traffic.end("lost")
     if not figures.gaps:
         stage.faults.add("no client has missed anything")
     return figures
@@ -344,12 +322,7 @@ async def quiet(stage: Stage, scenario: Scenario) -> Figures:
     traffic = await begun(stage, scenario)
     await asyncio.sleep(3.0 * scenario.size.scale)
     figures = await traffic.end()
-    latencies = sorted(traffic.latencies)
-    p99 = latencies[min(len(latencies) - 1, round(0.99 * len(latencies)))]
-    figures.notes.append(
-        f"delivered p50 {1000 * statistics.median(latencies):.1f} ms "
-        f"p99 {1000 * p99:.1f} ms"
-    )
+    figures.notes.append(f"delivered {percentiles(traffic.latencies)}")
     return figures
 
 
@@ -361,15 +334,16 @@ async def crowd_returns(stage: Stage, scenario: Scenario) -> Figures:
     connections = await connections_of(stage)
     traffic.notes.append(f"{connections} connections to the server")
     await asyncio.sleep(1.0)
-    await traffic.pause()
-    traffic.gate.clear()
+    await traffic.stop_publishing()
+    await traffic.have_all_events()
+    stage.gate.clear()
     await worker.kill()
     await worker.start()
     with stage.server.client() as client:
         before = commands(client)
         began = time.perf_counter()
-        traffic.gate.set()
-        await traffic.wait(
+        stage.gate.set()
+        await stage.wait(
             lambda: all(reader.served_at > began for reader in traffic.clients),
             "served",
         )

@@ -1,244 +1,320 @@
-"""What is published, and the runs that are started, cancelled and read."""
+"""The clients, channels and runs of one scenario, and what is checked in the end."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
+import statistics
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections import Counter
+from typing import Any, NamedTuple
 
-from fastapi_sse_fast import ServerSentEvent
-from fastapi_sse_fast.errors import StoreError
-from fastapi_sse_fast.stores import SyncRedisStore
-from tests.soak.watch import Faults
+import redis
 
 from .clients import Client
-from .oracle import Course, Log, parsed
-from .processes import Worker
-from .worker import PADDING
-
-PATIENCE = 40.0
-"""Seconds that a publisher tries to publish an event."""
+from .courses import Course, Log, Position
+from .publishers import Publisher
+from .runs import Runs
+from .stage import PREFIX, Stage
 
 
-class Publisher:
-    """Publishes numbered events to a channel, one after the other.
-
-    Args:
-        name: Its name, which is in every event.
-        log: The channel.
-        workers: Whom it asks to publish.
-        store: What publishes instead of a worker.
-        threads: Where it does.
-        randomness: Chooses a worker.
+class Size(NamedTuple):
+    """How much happens at a time.
 
     Attributes:
-        history: Number of events that the channel keeps.
-        number: Number of events.
+        clients: Number of clients that read channels.
+        channels: Number of channels.
+        pause: Seconds between two events of a publisher. Each channel has two.
+        run_pause: Seconds between the starts of two runs.
+        readers: Number of readers of a run.
+        run_events: Number of events of a run, at most.
+        crowd: Number of clients that come back at once.
+        scale: By how much scenarios take longer than they must.
+    """
+
+    clients: int
+    channels: int
+    pause: float
+    run_pause: float
+    readers: int
+    run_events: int
+    crowd: int
+    scale: float
+
+
+class Figures(NamedTuple):
+    """What a scenario has found.
+
+    Attributes:
+        clients: Number of clients, of channels and runs.
+        events: Number of events that they have received.
+        reconnects: Number of times that they have come back.
+        silence: The longest time without an event on a channel, in seconds.
+        gaps: Number of gaps by reason.
+        runs: Number of runs by how they have ended.
+        lost: Number of events that the server has acknowledged and lost.
+        unknown: Number of events whose publisher has no answer.
+        refused: Number of responses that say that the store is not available.
+        notes: Other figures.
+    """
+
+    clients: int
+    events: int
+    reconnects: int
+    silence: float
+    gaps: Counter[str]
+    runs: Counter[str]
+    lost: int
+    unknown: int
+    refused: int
+    notes: list[str]
+
+    def __str__(self) -> str:
+        texts = [
+            f"{self.clients} clients",
+            f"{self.events} events",
+            f"{self.reconnects} reconnects",
+            f"{self.silence:.1f} s silence",
+            f"gaps: {counted(self.gaps)}",
+            f"runs: {counted(self.runs)}",
+        ]
+        others = ((self.lost, "lost by the server"), (self.unknown, "not acknowledged"))
+        for count, what in (*others, (self.refused, "refused")):
+            if count:
+                texts.append(f"{count} {what}")
+        return ", ".join([*texts, *self.notes])
+
+
+def counted(counter: Counter[str]) -> str:
+    return " ".join(f"{n} {what}" for what, n in sorted(counter.items())) or "none"
+
+
+def percentiles(seconds: list[float]) -> str:
+    """Return a median and a percentile in milliseconds."""
+    ordered = sorted(seconds)
+    p99 = ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))]
+    return f"p50 {1000 * statistics.median(ordered):.0f} ms p99 {1000 * p99:.0f} ms"
+
+
+class Traffic:
+    """The clients, channels and runs of one scenario.
+
+    Args:
+        stage: Where it takes place.
+        name: Name of the scenario.
+        size: How much happens.
         padded: Number of paddings in each event, of 20 kB each.
-        sent_at: When each event was published.
-        unknown: Number of events that may or may not be in the store.
+        buffers: Bytes that the sockets of clients buffer.
+        loses: Whether the server loses what it has acknowledged.
+
+    Attributes:
+        clients: The clients of channels.
+        runs: The runs, and their clients.
+        latencies: How long events have taken from the publisher to each client.
+        notes: Figures to print.
     """
 
     def __init__(
         self,
+        stage: Stage,
         name: str,
-        log: Log,
-        workers: Sequence[Worker],
-        store: SyncRedisStore | None,
-        threads: Executor,
-        randomness: random.Random,
+        size: Size,
+        *,
+        padded: int = 0,
+        buffers: int | None = None,
+        loses: bool = False,
     ) -> None:
-        self.log = log
-        self.history = 1000
-        self.number = 0
-        self.padded = 0
-        self.unknown = 0
-        self.sent_at: dict[int, float] = {}
-        self._name = name
-        self._workers = workers
-        self._store = store
-        self._threads = threads
-        self._randomness = randomness
-
-    async def run(self, pause: float, is_over: Callable[[], bool]) -> None:
-        while not is_over():
-            await self.publish("item")
-            await asyncio.sleep(pause * self._randomness.uniform(0.5, 1.5))
-
-    async def publish(self, type: str) -> None:
-        """Publish the next event, and note its position."""
-        self.number += 1
-        number = self.number
-        self.sent_at[number] = time.perf_counter()
-        if self._store is not None:
-            loop = asyncio.get_running_loop()
-            id = await loop.run_in_executor(
-                self._threads, self._publish, self._store, number, type
-            )
-        else:
-            id = await self._ask(number, type)
-        if id is None:
-            self.unknown += 1
-            return
-        [position] = parsed(id)
-        data = json.dumps(self._data(number))
-        self.log.acknowledge(position, data)
-
-    def _data(self, number: int) -> list[str | int]:
-        return [self._name, number, *[PADDING] * self.padded]
-
-    def _publish(self, store: SyncRedisStore, number: int, type: str) -> str | None:
-        event = ServerSentEvent(event=type, data=self._data(number))
-        try:
-            return store.publish(self.log.name, event, history=self.history)
-        except StoreError:
-            return None
-
-    async def _ask(self, number: int, type: str) -> str | None:
-        """Ask one worker after the other, because any of them may die meanwhile."""
-        path = (
-            f"/events/{self.log.name}?publisher={self._name}&number={number}"
-            f"&type={type}&padded={self.padded}"
+        self.stage = stage
+        self.latencies: list[float] = []
+        self.notes: list[str] = []
+        self._size = size
+        self._buffers = buffers
+        self._loses = loses
+        self._is_over = False
+        number = stage.randomness.randrange(10**6)
+        prefix = "".join(word[0] for word in name.split()) + str(number)
+        self._logs = [
+            Log(f"{prefix}-{number}", stage.faults) for number in range(size.channels)
+        ]
+        self._publishers: dict[str, Publisher] = {}
+        for log in self._logs:
+            for how, store in (("http", None), ("thread", stage.store)):
+                publisher = f"{log.name}-{how}"
+                self._publishers[publisher] = Publisher(
+                    publisher, log, stage, store, padded
+                )
+        self.clients = [self._client(number) for number in range(size.clients)]
+        self.runs = Runs(
+            prefix, stage, size.readers, size.run_events, stop_at_end=loses
         )
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            worker = self._randomness.choice(self._workers)
-            try:
-                id: str = await worker.request("POST", path)
-                return id
-            except (OSError, EOFError, asyncio.TimeoutError):
-                await asyncio.sleep(0.05)
-        return None
+        self._reading: list[asyncio.Task[None]] = []
+        self._publishing: list[asyncio.Task[None]] = []
 
+    def _client(self, number: int) -> Client:
+        logs = [self._logs[number % len(self._logs)]]
+        if number % 8 == 7 and len(self._logs) > 1:  # some read two channels
+            two = self.stage.randomness.sample(self._logs, 2)
+            logs = sorted(two, key=lambda log: log.name)
+        names = ",".join(log.name for log in logs)
+        course = Course(f"client {number} of {names}", logs, self.stage.faults)
+        return Client(course, f"/events/{names}", self.stage, self._note, self._buffers)
 
-class RunOfTraffic:
-    """A run that is read by several clients, and how it has to end.
+    def _note(self, data: str) -> None:
+        """Note how long an event has taken."""
+        publisher, number, *_ = json.loads(data)
+        sent_at = self._publishers[publisher].sent_at[number]
+        self.latencies.append(time.perf_counter() - sent_at)
 
-    Attributes:
-        owner: The worker that has started it.
-        readers: Its readers.
-        cancelled_at: When a worker was asked to cancel it.
-        killed_at: When its owner was killed.
-    """
+    @property
+    def everyone(self) -> list[Client]:
+        return [*self.clients, *self.runs.readers]
 
-    def __init__(self, log: Log, owner: Worker, events: int) -> None:
-        self.log = log
-        self.owner = owner
-        self.events = events
-        self.readers: list[Client] = []
-        self.cancelled_at = 0.0
-        self.killed_at = 0.0
+    async def begin(self) -> None:
+        """Connect all clients, and begin to publish and to start runs."""
+        self._reading = [asyncio.create_task(client.run()) for client in self.clients]
+        await self.stage.wait(
+            lambda: all(client.served_at for client in self.clients), "positions"
+        )
+        works = [self._publish(publisher) for publisher in self._publishers.values()]
+        if self._size.readers:
+            works.append(self._start_runs())
+        self._publishing = [asyncio.create_task(work) for work in works]
 
-    def check(self, allowed: set[str], faults: Faults, *, loses: bool) -> None:
-        """Check that all clients have received the same end, and how it has ended.
-
-        Args:
-            allowed: How it may have ended.
-            faults: List of the faults that are found.
-            loses: Whether the server may have lost its end.
-        """
-        ends = self.log.ends
-        name = self.log.name
-        if not ends or (len(ends) > 1 and not loses):
-            faults.add(f"{name} has the ends {ends}")
-        for status, offset in ends:
-            if status not in allowed:
-                faults.add(f"{name} has ended: {status}")
-            if status == "done" and offset != self.events + 1:
-                faults.add(f"{name} is done after {offset - 1} of {self.events} events")
-        for reader in self.readers:
-            if reader.course.end is None:
-                faults.add(f"{reader.course.name} has not received an end")
-
-
-class Runs:
-    """Starts runs, attaches readers to them, and cancels some.
-
-    Args:
-        prefix: What the names of all runs begin with.
-        workers: Whom it asks.
-        faults: List of the faults that are found.
-        randomness: Chooses what happens.
-        gate: Of the readers.
-        events: Number of events of a run, at most.
-
-    Attributes:
-        starts: Whether runs are started.
-        stop_at_end: Whether clients do not come back when they have received the end.
-    """
-
-    def __init__(
-        self,
-        prefix: str,
-        workers: Sequence[Worker],
-        faults: Faults,
-        randomness: random.Random,
-        gate: asyncio.Event,
-        events: int,
-    ) -> None:
-        self.runs: list[RunOfTraffic] = []
-        self.tasks: list[asyncio.Task[None]] = []
-        self.stop_at_end = False
-        self.starts = True
-        self._prefix = prefix
-        self._workers = workers
-        self._faults = faults
-        self._randomness = randomness
-        self._gate = gate
-        self._events = events
-
-    async def run(
-        self, pause: float, readers: int, is_over: Callable[[], bool]
-    ) -> None:
-        while not is_over():
-            if self.starts:
-                self.tasks.append(asyncio.create_task(self._one(readers)))
+    async def _publish(self, publisher: Publisher) -> None:
+        while not self._is_over:
+            await publisher.publish("item")
+            pause = self._size.pause * self.stage.randomness.uniform(0.5, 1.5)
             await asyncio.sleep(pause)
 
-    async def _one(self, readers: int) -> None:
-        chance = self._randomness
-        name = f"{self._prefix}-run{len(self.tasks)}"
-        # Some are silent for so long that only heartbeats keep them.
-        events, pause = chance.randrange(10, self._events), 0.05
-        if chance.random() < 0.2:
-            events, pause = 2, 0.025 * self._events
-        owner = chance.choice(self._workers)
-        path = f"/runs/{name}?events={events}&pause={pause}"
-        try:
-            await owner.request("POST", path)
-        except (OSError, EOFError, asyncio.TimeoutError):
-            return  # it may be running, and nobody reads it
-        run = RunOfTraffic(Log(name, self._faults), owner, events)
-        self.runs.append(run)
-        for number in range(readers):
-            course = Course(f"reader {number} of {name}", [run.log], self._faults)
-            client = Client(
-                course,
-                f"/runs/{name}",
-                self._workers,
-                chance,
-                lambda data: None,
-                self._gate,
-            )
-            client.stops_at_end = self.stop_at_end
-            run.readers.append(client)
-            self.tasks.append(asyncio.create_task(client.run()))
-        if chance.random() < 0.4:
-            await asyncio.sleep(chance.uniform(0.1, pause * events))
-            await self._cancel(run)
+    async def _start_runs(self) -> None:
+        while not self._is_over:
+            self.runs.start()
+            await asyncio.sleep(self._size.run_pause)
 
-    async def _cancel(self, run: RunOfTraffic) -> None:
-        path = f"/runs/{run.log.name}/cancel"
+    async def stop_publishing(self) -> None:
+        """Publish nothing more, and start no more runs."""
+        self._is_over = True
+        await asyncio.gather(*self._publishing)
+
+    async def have_all_events(self) -> None:
+        """Wait until all clients are at the newest event."""
+        newest = {
+            log.name: max((at.offset for at in log.acknowledged), default=0)
+            for log in self._logs
+        }
+        await self.stage.wait(
+            lambda: all(
+                [at.offset for at in client.course.positions]
+                == [newest[log.name] for log in client.course.logs]
+                for client in self.clients
+            ),
+            "all events",
+        )
+
+    async def have_all_readers(self) -> None:
+        """Start no run any more, and wait until all of them are read."""
+        self.runs.starts = False
+        await self.stage.wait(
+            lambda: all(reader.served_at for reader in self.runs.readers), "readers"
+        )
+
+    async def end(self, *statuses: str) -> Figures:
+        """Publish final events, wait until everybody has everything, and check it.
+
+        Args:
+            *statuses: How runs may end, but for the usual ways.
+        """
+        stage = self.stage
+        await self.stop_publishing()
+        finals = asyncio.create_task(self._publish_finals())
+        await stage.wait(
+            lambda: all(client.course.has_finals for client in self.clients),
+            "final events",
+        )
+        finals.cancel()
+        # Some of these tasks begin others.
+        await stage.wait(
+            lambda: all(task.done() for task in self.runs.tasks), "ends of runs"
+        )
+        tasks = [*self._reading, *self.runs.tasks, finals]
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                stage.faults.add(repr(result))
+        return self._figures(self._check({"done", "cancelled", *statuses}))
+
+    async def _publish_finals(self) -> None:
+        """Publish final events, also for clients that begin behind the first one."""
         while True:
-            worker = self._randomness.choice(self._workers)
-            began = time.perf_counter()
-            try:
-                is_running = await worker.request("POST", path)
-            except (OSError, EOFError, asyncio.TimeoutError):
-                await asyncio.sleep(0.05)
-            else:
-                run.cancelled_at = began if is_running else 0.0
-                return
+            publishers = [*self._publishers.values()][::2]
+            await asyncio.gather(*(each.publish("final") for each in publishers))
+            await asyncio.sleep(0.5)
+
+    def _check(self, statuses: set[str]) -> int:
+        """Check everything, and return how many events the server has lost."""
+        faults = self.stage.faults
+        lost = 0
+        with self.stage.server.client() as client:
+            for log in self._logs:
+                kept = kept_of(client, log)
+                lost += log.lost({at.offset: event for at, event in kept.items()})
+                for position, (type, data) in kept.items():
+                    log.see(position, type, data)
+        if lost and not self._loses:
+            faults.add(f"{lost} acknowledged events are not in the store")
+        for run in self.runs.runs:
+            run.check(statuses, self.stage, loses=self._loses)
+        for log in (*self._logs, *(run.log for run in self.runs.runs)):
+            log.check_joins()
+        for each in self.clients:
+            if wrong := {*each.answers} - {503}:
+                faults.add(f"{each.course.name}: answers {wrong}")
+        return lost
+
+    def _figures(self, lost: int) -> Figures:
+        everyone = self.everyone
+        gaps: Counter[str] = Counter()
+        for client in everyone:
+            gaps.update(client.course.gaps)
+        return Figures(
+            clients=len(everyone),
+            events=sum(client.course.events for client in everyone),
+            reconnects=sum(max(0, client.connects - 1) for client in everyone),
+            silence=max(client.longest_silence for client in self.clients),
+            gaps=gaps,
+            runs=Counter(end for run in self.runs.runs for end, _ in run.log.ends),
+            lost=lost,
+            unknown=sum(each.unknown for each in self._publishers.values()),
+            refused=sum(client.answers.count(503) for client in everyone),
+            notes=[*self.notes, *self._notes_on_runs()],
+        )
+
+    def _notes_on_runs(self) -> list[str]:
+        notes = []
+        runs = self.runs.runs
+        ended: list[float] = []
+        told: list[float] = []
+        for run in runs:
+            ended += run.ended_after(run.cancelled_at)
+            told += run.told_after("cancelled", run.cancelled_at)
+        if ended and told:
+            notes.append(f"cancelled {percentiles(ended)}, told {percentiles(told)}")
+        lost = [s for run in runs for s in run.told_after("lost", run.killed_at)]
+        if lost:
+            notes.append(f"lost after {max(lost):.1f} s at most")
+        return notes
+
+
+def kept_of(client: redis.Redis, log: Log) -> dict[Position, tuple[str, str]]:
+    """Return the type and data of the events of a channel that the server has."""
+    key = f"{PREFIX}{{channel:{log.name}}}"
+    epoch: Any = client.hget(key, "epoch")
+    entries: Any = client.xrange(f"{key}:s")
+    kept = {}
+    for id, fields in entries:
+        lines = fields[b"f"].decode().splitlines()
+        event = dict(line.split(": ", 1) for line in lines if line)
+        position = Position(epoch.decode(), int(id.partition(b"-")[0]))
+        kept[position] = (event["event"], event["data"])
+    return kept

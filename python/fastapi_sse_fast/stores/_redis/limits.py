@@ -38,7 +38,7 @@ class RedisLimits(NamedTuple):
     page_bytes: int = 1024 * 1024
     """How many bytes it returns, unless a few events are larger."""
 
-    tick: float = 0.25
+    tick: float = 0.2
     """How often the store looks for what is due."""
 
     compare_interval: float = 10.0

@@ -34,7 +34,7 @@ class Log:
 
     Attributes:
         name: Its name.
-        data: The data of each position.
+        events: The type and data of the event at each position.
         acknowledged: The positions that publishers were told.
         joins: The positions at which a client has followed the log into another epoch
             without a gap, and that epoch.
@@ -43,51 +43,52 @@ class Log:
 
     def __init__(self, name: str, faults: Faults) -> None:
         self.name = name
-        self.data: dict[Position, str] = {}
-        self.acknowledged: dict[Position, str] = {}
+        self.events: dict[Position, tuple[str, str]] = {}
+        self.acknowledged: dict[Position, tuple[str, str]] = {}
         self.joins: set[tuple[Position, str]] = set()
         self.ends: set[tuple[str, int]] = set()
         self._faults = faults
 
-    def see(self, position: Position, data: str) -> None:
-        """Note the data of a position: the same for everybody."""
-        if (known := self.data.setdefault(position, data)) != data:
-            self._faults.add(f"{self.name} {position}: {data}, not {known}")
+    def see(self, position: Position, type: str, data: str) -> None:
+        """Note the event of a position: the same for everybody."""
+        event = (type, data)
+        if (known := self.events.setdefault(position, event)) != event:
+            self._faults.add(f"{self.name} {position}: {event}, not {known}")
 
-    def acknowledge(self, position: Position, data: str) -> None:
+    def acknowledge(self, position: Position, type: str, data: str) -> None:
         """Note that a publisher was told that an event is in the log."""
         if (known := self.acknowledged.get(position)) is not None:
             self._faults.add(f"{self.name} {position}: told for {known} and {data}")
-        self.acknowledged[position] = data
-        self.see(position, data)
+        self.acknowledged[position] = (type, data)
+        self.see(position, type, data)
 
     def check_joins(self) -> None:
         """Check that epochs have the same events up to where clients join them."""
         for join, epoch in self.joins:
             for offset in range(1, join.offset + 1):
-                before = self.data.get(Position(join.epoch, offset))
-                after = self.data.get(Position(epoch, offset))
+                before = self.events.get(Position(join.epoch, offset))
+                after = self.events.get(Position(epoch, offset))
                 if before is not None and after is not None and before != after:
                     self._faults.add(
                         f"{self.name}: {epoch} follows {join}, but at {offset} it has "
                         f"{after}, not {before}"
                     )
 
-    def lost(self, kept: Mapping[int, str]) -> int:
+    def lost(self, kept: Mapping[int, tuple[str, str]]) -> int:
         """Return how many acknowledged events are not in the store at the end.
 
         Args:
-            kept: The data that the store has, by offset.
+            kept: The events that the store has, by offset.
         """
-        if len({*kept.values()}) < len(kept):
-            twice = [data for data, n in Counter(kept.values()).items() if n > 1]
+        counts = Counter(kept.values())
+        if twice := [event for event, count in counts.items() if count > 1]:
             self._faults.add(f"{self.name}: stored twice: {twice}")
-        there = {*kept.values()}
         first = min(kept, default=1)
         return sum(
-            data not in there
-            for position, data in self.acknowledged.items()
-            if position.offset >= first or first == 1
+            event not in counts
+            for position, event in self.acknowledged.items()
+            # Older events may have been dropped.
+            if position.offset >= first
         )
 
 
@@ -100,21 +101,21 @@ class Course:
         faults: List of the faults that are found.
 
     Attributes:
+        logs: The logs.
         positions: The positions of the last event that has arrived.
         gaps: Number of gaps by reason.
         events: Number of events.
-        finals: The channels whose final event has arrived.
         end: How a run has ended.
     """
 
     def __init__(self, name: str, logs: Sequence[Log], faults: Faults) -> None:
         self.name = name
-        self.positions: list[Position] | None = None
+        self.logs = logs
+        self.positions: list[Position] = []
         self.gaps: Counter[str] = Counter()
         self.events = 0
-        self.finals: set[str] = set()
         self.end: str | None = None
-        self.logs = logs
+        self._finals: set[str] = set()
         self._faults = faults
         self._is_opening = False
         # The last number of each publisher.
@@ -122,7 +123,12 @@ class Course:
 
     @property
     def last_event_id(self) -> str:
-        return "" if self.positions is None else text(self.positions)
+        return text(self.positions)
+
+    @property
+    def has_finals(self) -> bool:
+        """Whether the final event of each channel has arrived."""
+        return len(self._finals) == len(self.logs)
 
     def fault(self, what: str) -> None:
         self._faults.add(f"{self.name} at {self.last_event_id or 'its start'}: {what}")
@@ -151,14 +157,14 @@ class Course:
     def _take_opening(self, positions: list[Position], *, was_opening: bool) -> None:
         if not was_opening:
             self.fault(f"{text(positions)} has no data")
-        if self.positions is not None:
+        if self.positions:
             self._advance(positions, 0)
         self.positions = positions
 
     def _take_gap(self, positions: list[Position], gap: dict[str, Any]) -> None:
         reason, missed = gap["reason"], gap["missed"]
         self.gaps[reason] += 1
-        if self.positions is None:
+        if not self.positions:
             self.fault(f"gap {gap}")
             self.positions = positions
             return
@@ -176,7 +182,6 @@ class Course:
 
     def _advance(self, positions: list[Position], events: int) -> None:
         """Note new positions, which are further by some events in all."""
-        assert self.positions is not None
         pairs = list(zip(self.positions, positions, strict=True))
         steps = [after.offset - before.offset for before, after in pairs]
         if sum(steps) != events or min(steps) < 0:
@@ -187,13 +192,12 @@ class Course:
         self.positions = positions
 
     def _take_event(self, positions: list[Position], type: str, data: str) -> None:
-        assert self.positions is not None
         self.events += 1
         before = self.positions
         self._advance(positions, 1)
         for log, earlier, position in zip(self.logs, before, positions, strict=True):
             if position.offset == earlier.offset + 1:
-                log.see(position, data)
+                log.see(position, type, data)
                 self._take_data(log, position, type, json.loads(data))
 
     def _take_data(self, log: Log, position: Position, type: str, data: Any) -> None:
@@ -203,7 +207,7 @@ class Course:
             return
         publisher, number, *_ = data
         if type == "final":
-            self.finals.add(log.name)
+            self._finals.add(log.name)
         last = self._numbers.get(publisher, 0)
         if number <= last:
             self.fault(f"{number} of {publisher} arrives after {last}")

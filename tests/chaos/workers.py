@@ -9,15 +9,32 @@ import os
 import signal
 import threading
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.support.forking import Forked
 from tests.support.redis import free_port
 
-from .worker import Settings
+from .app import Settings
 
 TIMEOUT = 20.0
 """Seconds after which something that does not answer is a fault."""
+
+UNAVAILABLE = (OSError, EOFError, asyncio.TimeoutError)
+"""What a request raises if a worker is not there, is killed or cannot do it."""
+
+EXPECTED = (
+    "the connection to Redis for",
+    # uvicorn says so of streams that end with the server.
+    "ASGI callable returned without completing response",
+)
+"""Lines that workers may print."""
+
+
+class Said(NamedTuple):
+    """A line that the application of a worker has printed, and when."""
+
+    at: float
+    line: str
 
 
 class Worker:
@@ -29,7 +46,7 @@ class Worker:
 
     Attributes:
         port: Its port, which stays the same.
-        said: Lines that its application has printed.
+        said: What its application has printed, also before it was started again.
         log: All other lines.
     """
 
@@ -37,21 +54,21 @@ class Worker:
         self.port = free_port()
         # The clock of each worker is wrong, and no result depends on it.
         self._settings = settings._replace(port=self.port, clock=3600.0 * number)
-        self.said: list[str] = []
+        self.said: list[Said] = []
         self.log: list[str] = []
         self._process: Forked | None = None
         self._reader: threading.Thread | None = None
 
     async def start(self) -> None:
         """Start it, and wait until it serves."""
-        arguments = ["tests.chaos.worker", json.dumps(self._settings)]
+        arguments = ["tests.chaos.app", json.dumps(self._settings)]
         self._process = await asyncio.to_thread(Forked, arguments, None)
         self._reader = threading.Thread(target=self._read, args=[self._process.stdout])
         self._reader.start()
         deadline = time.monotonic() + TIMEOUT
         while True:
-            with contextlib.suppress(OSError, EOFError):
-                await self.request("GET", "/state")
+            with contextlib.suppress(*UNAVAILABLE):
+                await self.state()
                 return
             assert self._process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
@@ -60,8 +77,11 @@ class Worker:
     def _read(self, output: Any) -> None:
         with output:
             for line in output:
-                said = line.startswith("say: ")
-                (self.said if said else self.log).append(line.removeprefix("say: "))
+                if line.startswith("say: "):
+                    text = line.removeprefix("say: ").rstrip()
+                    self.said.append(Said(time.perf_counter(), text))
+                elif line.strip() and not any(text in line for text in EXPECTED):
+                    self.log.append(line)
 
     def send_signal(self, number: int) -> None:
         if self._process is not None:
@@ -77,26 +97,32 @@ class Worker:
 
     async def _end(self, number: int) -> None:
         process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(signal.SIGCONT)
-            process.send_signal(number)
-            try:
-                await asyncio.to_thread(process.wait, TIMEOUT)
-            except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                raise
+        if process is None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(number)
+        try:
+            await asyncio.to_thread(process.wait, TIMEOUT)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             assert self._reader is not None
             await asyncio.to_thread(self._reader.join, TIMEOUT)
 
-    async def request(self, method: str, path: str, timeout: float = TIMEOUT) -> Any:
+    async def state(self) -> dict[str, Any]:
+        """Return what the worker has."""
+        state: dict[str, Any] = await self.request("GET", "/state")
+        return state
+
+    async def request(self, method: str, path: str) -> Any:
         """Return the parsed JSON of a response.
 
         Raises:
             OSError: The worker is not there, or cannot do it.
             EOFError: It was killed meanwhile.
+            TimeoutError: It does not answer.
         """
-        return await asyncio.wait_for(self._request(method, path), timeout)
+        return await asyncio.wait_for(self._request(method, path), TIMEOUT)
 
     async def _request(self, method: str, path: str) -> Any:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

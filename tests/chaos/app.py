@@ -1,6 +1,6 @@
-"""A worker of the chaos test: channels and runs over a store in Redis.
+"""The application of a worker: channels and runs over a store in Redis.
 
-    python -m tests.chaos.worker SETTINGS
+    python -m tests.chaos.app SETTINGS
 
 What happens to runs is printed.
 """
@@ -116,12 +116,14 @@ class App:
         say("lost", name)
 
     async def state(self) -> dict[str, Any]:
+        store, runs = self.store.stats(), self.runs.stats()
         return {
             "tasks": len(asyncio.all_tasks()),
-            "store": self.store.stats()._asdict(),
             "subscribers": self.channels.stats().subscribers,
-            "running": self.runs.stats().running,
-            "readers": self.runs.stats().subscribers,
+            "readers": runs.subscribers,
+            "running": runs.running,
+            "logs": store.logs,
+            "runs": store.runs,
         }
 
 
