@@ -474,6 +474,22 @@ async def test_a_run_is_lost_if_the_server_is_away_for_much_longer(
         assert end_of(client) == lost()
 
 
+async def test_a_run_whose_owner_was_given_up_is_lost_and_has_not_failed(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def answer() -> AsyncIterator[int]:
+        for number in range(1_000_000):
+            yield number
+
+    async with redis_store(server) as store:
+        ends = Ends()
+        await Runs(store, on_end=ends.append).start("a", answer)
+        server.ask("HSET", "sse:{run:a}", "owner", "somebody else")
+        result = await ends.only()
+    assert (result.status, result.error) == ("lost", None)
+    assert not caplog.records
+
+
 async def test_nothing_is_lost_while_the_server_refuses_events(
     own_server: RedisServer,
 ) -> None:

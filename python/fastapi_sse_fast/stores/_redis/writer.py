@@ -98,6 +98,8 @@ class Writer:
         Raises:
             StoreError: The server has not accepted earlier events.
         """
+        if self._ended is not None:
+            return  # the run was lost, and its generator is about to be closed
         if self._failure is not None:
             raise self._failure
         events, self._rest = split_events(self._rest + frames if self._rest else frames)
