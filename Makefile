@@ -11,7 +11,7 @@ RUST   := Cargo.toml Cargo.lock build.rs $(wildcard src/*.rs src/*/*.rs) \
           python/fastapi_sse_fast/_core.pyi
 
 .DEFAULT_GOAL := help
-.PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak upstream-tests sse-starlette-tests mcp-tests test-frozen dist audit bench bench-server bench-instructions bench-anchors demo docs check clean
+.PHONY: help install build format lint test test-quick test-slow fuzz memcheck test-matrix test-rust e2e soak chaos upstream-tests sse-starlette-tests mcp-tests test-frozen dist audit bench bench-server bench-instructions bench-anchors demo docs check clean
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' Makefile
@@ -87,6 +87,9 @@ e2e: build ## Test with browsers, SDKs and proxies (Debian: apache2-bin chromium
 
 soak: build ## Run thousands of streams that end in every possible way (several minutes)
 	$(BIN)/python -m tests.soak
+
+chaos: build ## Break workers, connections and a Redis while a thousand clients read (4 minutes)
+	$(BIN)/python -m tests.chaos
 
 upstream-tests: build ## Run FastAPI's own tests of Server-Sent Events against this package
 	$(BIN)/python -m tests.upstream

@@ -16,37 +16,16 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from tests.soak.watch import Faults, say
 from tests.support.redis import BINARIES
 
-from .scenarios import (
-    ALONE,
-    AOF,
-    BEHIND_A_PROXY,
-    LARGE,
-    ON_ONE_SERVER,
-    QUIET,
-    SMALL,
-    SMALL_HISTORY,
-    WITHOUT_PERSISTENCE,
-    Play,
-    Scenario,
-    staged,
-)
+from .scenarios import LARGE, SETTINGS, SMALL, Scenario, staged
 from .traffic import Size
 
-STAGES: Sequence[tuple[Mapping[str, Play], Sequence[str], dict[str, Any]]] = (
-    (ON_ONE_SERVER, AOF, {}),
-    (WITHOUT_PERSISTENCE, (), {}),
-    (BEHIND_A_PROXY, (), {"behind_proxy": True}),
-    (SMALL_HISTORY, (), {"history": 5}),
-    (QUIET, (), {}),
-    (ALONE, (), {"workers": 1}),
-)
-"""Scenarios, the options of their server, and settings of their workers."""
+SLACK = 1.0
+"""Seconds, in addition to the lease, in which readers know that a run is lost."""
 
 
 async def run(
@@ -55,33 +34,31 @@ async def run(
     faults: Faults,
     randomness: random.Random,
     only: Sequence[str] = (),
-    slack: float = 1.0,
+    slack: float = SLACK,
 ) -> None:
-    """Play all scenarios, or those whose names have one of some words in them."""
-    for plays, options, settings in STAGES:
-        chosen = {
-            name: play
-            for name, play in plays.items()
+    """Play scenarios.
+
+    Args:
+        server: Name of the server.
+        size: How much happens.
+        faults: List of the faults that are found.
+        randomness: Chooses what happens.
+        only: Words in the names of the scenarios. Without words, all are played.
+        slack: See `SLACK`.
+    """
+    for setting in SETTINGS:
+        names = [
+            name
+            for name in setting.scenarios
             if not only or any(word in name for word in only)
-        }
-        if not chosen:
+        ]
+        if not names:
             continue
-        async with staged(
-            server, options, faults, randomness, slack=slack, **settings
-        ) as stage:
-            for name, play in chosen.items():
+        async with staged(setting, server, faults, randomness, slack) as stage:
+            for name in names:
                 began = time.perf_counter()
-                before = len(faults)
-                try:
-                    figures = await play(stage, Scenario(name, play, size))
-                except Exception as error:
-                    faults.add(f"{name}: {error!r}")
-                    raise
-                seconds = time.perf_counter() - began
-                found = len(faults) - before
-                say(f"{name} ({seconds:.0f} s): {figures}")
-                if found:
-                    say(f"{'':8}{found} faults")
+                figures = await setting.scenarios[name](stage, Scenario(name, size))
+                say(f"{name}, {time.perf_counter() - began:.0f} s: {figures}")
             await stage.check_nothing_left()
 
 

@@ -7,7 +7,8 @@ import contextlib
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import redis
@@ -19,22 +20,18 @@ from tests.support.redis import BINARIES, RedisServer
 from .stage import Stage
 from .traffic import Figures, Size, Traffic, percentiles
 
-AOF = ("--appendonly", "yes", "--appendfsync", "always")
-
 Play = Callable[[Stage, "Scenario"], Awaitable[Figures]]
 
 
 class Scenario(NamedTuple):
-    """A fault, and how to play it.
+    """A fault to play.
 
     Attributes:
         name: What is printed.
-        play: Does it.
         size: How much happens meanwhile.
     """
 
     name: str
-    play: Play
     size: Size
 
 
@@ -368,62 +365,101 @@ def commands(client: redis.Redis) -> int:
 # Where they are played
 
 
-SMALL = Size(24, 3, 0.1, 0.4, 2, 20, 60, 0.5)
-LARGE = Size(300, 8, 0.4, 0.3, 3, 60, 1000, 1.0)
+class Setting(NamedTuple):
+    """A server and workers, and what is played with them.
 
-ON_ONE_SERVER: dict[str, Play] = {
-    "clients are cut": cuts,
-    "kill -9 of readers' workers": readers_killed,
-    "kill -9 of an owner of runs": owners_killed,
-    "SIGSTOP of a worker": worker_stopped,
-    "rolling restart of workers": rolling_restart,
-    "CLIENT KILL TYPE pubsub": listeners_killed,
-    "SIGSTOP of the server": server_stopped,
-    "restart, append-only file": restart,
-    "FLUSHALL": flush_all,
-}
+    Attributes:
+        scenarios: The scenarios by name.
+        options: Options of the server.
+        stage: Arguments of `Stage`.
+        behind_proxy: Whether there is a proxy before the server.
+    """
 
-WITHOUT_PERSISTENCE: dict[str, Play] = {
-    "restart without persistence": restart_empty,
-    "restart, old snapshot": restart_old,
-}
+    scenarios: Mapping[str, Play]
+    options: Sequence[str] = ()
+    stage: Mapping[str, Any] = MappingProxyType({})
+    behind_proxy: bool = False
 
-BEHIND_A_PROXY: dict[str, Play] = {
-    "proxy cuts": proxy_cuts,
-    "proxy is silent": proxy_silent,
-    "proxy forwards no messages": listeners_silent,
-    "promoted replica": promotion,
-}
 
-SMALL_HISTORY: dict[str, Play] = {
-    "frozen readers": frozen_readers,
-    "frozen worker": frozen_worker,
-}
+SETTINGS = [
+    Setting(
+        {
+            "clients are cut": cuts,
+            "kill -9 of readers' workers": readers_killed,
+            "kill -9 of an owner of runs": owners_killed,
+            "SIGSTOP of a worker": worker_stopped,
+            "rolling restart of workers": rolling_restart,
+            "CLIENT KILL TYPE pubsub": listeners_killed,
+            "SIGSTOP of the server": server_stopped,
+            "restart, append-only file": restart,
+            "FLUSHALL": flush_all,
+        },
+        options=("--appendonly", "yes", "--appendfsync", "always"),
+    ),
+    Setting(
+        {
+            "restart without persistence": restart_empty,
+            "restart, old snapshot": restart_old,
+        }
+    ),
+    Setting(
+        {
+            "proxy cuts": proxy_cuts,
+            "proxy is silent": proxy_silent,
+            "proxy forwards no messages": listeners_silent,
+            "promoted replica": promotion,
+        },
+        behind_proxy=True,
+    ),
+    Setting(
+        {"frozen readers": frozen_readers, "frozen worker": frozen_worker},
+        stage={"history": 5},
+    ),
+    Setting({"quiet": quiet}),
+    Setting({"a crowd returns": crowd_returns}, stage={"workers": 1}),
+]
 
-QUIET: dict[str, Play] = {"quiet": quiet}
-
-ALONE: dict[str, Play] = {"a crowd returns": crowd_returns}
+SMALL = Size(
+    clients=16,
+    channels=2,
+    pause=0.1,
+    run_pause=0.4,
+    readers=2,
+    run_events=20,
+    crowd=40,
+    scale=0.5,
+)
+LARGE = Size(
+    clients=300,
+    channels=8,
+    pause=0.4,
+    run_pause=0.3,
+    readers=3,
+    run_events=60,
+    crowd=1000,
+    scale=1.0,
+)
 
 
 @contextlib.asynccontextmanager
 async def staged(
+    setting: Setting,
     server_name: str,
-    options: Sequence[str],
     faults: Faults,
     randomness: random.Random,
-    *,
-    behind_proxy: bool = False,
-    **settings: Any,
+    slack: float,
 ) -> AsyncIterator[Stage]:
     """Start a server and workers."""
-    server = RedisServer(BINARIES[server_name], *options)
+    server = RedisServer(BINARIES[server_name], *setting.options)
     try:
         await asyncio.to_thread(server.start)
         async with contextlib.AsyncExitStack() as stack:
             proxy = None
-            if behind_proxy:
+            if setting.behind_proxy:
                 proxy = await stack.enter_async_context(proxy_of(server.port))
-            stage = Stage(server, faults, randomness, proxy=proxy, **settings)
+            stage = Stage(
+                server, faults, randomness, proxy=proxy, slack=slack, **setting.stage
+            )
             yield await stack.enter_async_context(stage)
     finally:
         server.close()
