@@ -21,7 +21,7 @@ from fastapi_sse_fast.stores.store import START, History
 
 from ..support.apps import MS
 from ..support.logs import Work, offset, subscribed, until
-from ..support.proxy import Proxy, proxy_of
+from ..support.proxy import Proxy, closed, proxy_of
 from ..support.redis import (
     QUICK,
     RedisServer,
@@ -429,12 +429,14 @@ async def test_a_server_that_does_not_answer_at_the_start(
         pass
 
 
-async def test_a_server_that_is_none_of_redis(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_server_that_is_none_of_redis() -> None:
+    writers = []
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         await reader.read(100)
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
-        await writer.wait_closed()
 
     other = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = other.sockets[0].getsockname()[1]
@@ -443,6 +445,8 @@ async def test_a_server_that_is_none_of_redis(caplog: pytest.LogCaptureFixture) 
         async with redis_store(f"redis://127.0.0.1:{port}", limits):
             raise AssertionError
     other.close()
+    for writer in writers:
+        await closed(writer)
 
 
 # Many at once
