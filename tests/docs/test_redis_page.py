@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 PAGE = ROOT / "docs" / "redis.md"
 
-OPTIONS = {"count", "load", "maxlen"}
-"""Words in capitals that are no commands of their own."""
+OPTIONS = {"count", "kill", "load", "maxlen"}
+"""Words in capitals that are no commands of their own, or that a user need not have."""
 
 Start = Callable[[], contextlib.AbstractContextManager[Worker]]
 

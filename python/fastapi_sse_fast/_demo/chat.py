@@ -34,7 +34,8 @@ from fastapi_sse_fast.stores import MemoryStore
 logger = logging.getLogger(__name__)
 
 store = MemoryStore()
-runs = Runs(store, timeout=600.0)
+# Ctrl+C in a demo is not to wait for answers.
+runs = Runs(store, timeout=600.0, shutdown_grace=0.0)
 app = FastAPI(title="Chat completions", lifespan=store.lifespan)
 
 

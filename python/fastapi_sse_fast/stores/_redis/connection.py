@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 FAILURES = (OSError, EOFError, RedisError, StoreError)
 """A connection that raised one of these is replaced."""
 
+CLOSE_TIMEOUT = 0.5
+"""Seconds that closing a connection may take."""
+
 NOT_NOW = (BusyLoadingError, ClusterDownError, NoScriptError, ReadOnlyError)
 """What a server answers that cannot do anything now. It, or another one, may soon."""
 
@@ -72,7 +75,9 @@ class Connection:
                 self._note(error)
             finally:
                 self.is_ready = False
-                await connection.disconnect(nowait=True)
+                # Over TLS, closing takes some turns of the event loop.
+                with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                    await connection.disconnect()
             await asyncio.sleep(self._backoff * random.random())
             longest = self._limits.longest_backoff
             self._backoff = min(max(2 * self._backoff, 0.05), longest)
