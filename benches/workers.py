@@ -6,8 +6,8 @@
 starts two workers, and Valkey unless a URL is given, and measures
 
 * the CPU of a worker for each event and each of 1,000 subscribers: `Channels` in memory
-  and in Redis, Litestar's channels if Litestar is installed, and a generator for each
-  client with a pub/sub connection of its own,
+  and in Redis, Litestar's channels, and a generator for each client with a pub/sub
+  connection of its own,
 * the round trips to Redis for each event: one publisher, and 100 runs at once,
 * the time from `publish` in one worker to the client of the other one, and from
   `cancel` in one to the end of the run in the other,
@@ -18,7 +18,6 @@ starts two workers, and Valkey unless a URL is given, and measures
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import resource
@@ -284,15 +283,14 @@ async def measure(url: str, rounds: int) -> None:
         a, b = Worker(url), Worker(url)
         stack.callback(a.stop)
         stack.callback(b.stop)
+        litestar = Worker(url, "litestar_channels:app")
+        others.callback(litestar.stop)
         kinds = {
             "Channels, memory": ("memory", a, a),
             "Channels, Redis": ("redis", a, b),
             "a connection for each client": ("each", a, b),
+            "Litestar's channels, Redis": ("litestar", litestar, litestar),
         }
-        if importlib.util.find_spec("litestar"):
-            litestar = Worker(url, "litestar_channels:app")
-            others.callback(litestar.stop)
-            kinds["Litestar's channels, Redis"] = ("litestar", litestar, litestar)
         found = [
             [await cpu_of_subscribers(*row) for row in kinds.values()]
             for _ in range(rounds)
