@@ -3,6 +3,7 @@
 use fastapi_sse_fast::json::float::write_float;
 use fastapi_sse_fast::json::string::write_string;
 use fastapi_sse_fast::json::style::Spelling;
+pub use fastapi_sse_fast::log::{position, split};
 use fastapi_sse_fast::output::Output;
 pub use fastapi_sse_fast::{lines as text, output, wire};
 

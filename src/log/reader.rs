@@ -180,9 +180,7 @@ impl LogReader {
             (state.sender.clone(), state.failure.replace(failure))
         };
         drop(before);
-        sender.map_or(Ok(()), |sender| {
-            sender.fail(py, PyErr::from_value(error))
-        })
+        sender.map_or(Ok(()), |sender| sender.fail(py, PyErr::from_value(error)))
     }
 
     /// End the stream behind what is sent next.

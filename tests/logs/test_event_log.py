@@ -144,6 +144,26 @@ async def test_readers_follow_a_log_into_another_epoch(anyio_backend: str) -> No
     assert (log.epoch, log.first, log.top) == (NEXT, 5, 5)
 
 
+async def test_the_same_offset_is_another_event_in_another_epoch(
+    anyio_backend: str,
+) -> None:
+    """What readers at a position have been sent is kept for the next one."""
+    log = new_log()
+    async with subscribed(subscription_to(log), subscription_to(log)) as clients:
+        append(log, 1)
+        for client in clients:
+            await client.has(1)
+        log.restart(NEXT, 0)
+        append(log, 10)
+        for client in clients:
+            await client.has(3)
+            assert seen_by(client) == [
+                (f"{EPOCH}.1", 1),
+                (f"{NEXT}.0", ("reset", f"{EPOCH}.1", None)),
+                (f"{NEXT}.1", 10),
+            ]
+
+
 async def test_a_reader_that_has_nothing_to_read_follows_at_once(
     anyio_backend: str,
 ) -> None:
