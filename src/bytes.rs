@@ -2,6 +2,7 @@
 //! is written into scratch space and copied once.
 
 use std::cell::Cell;
+use std::io::Write;
 
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -40,7 +41,22 @@ pub(crate) fn return_scratch(mut scratch: Vec<u8>) {
 /// A large frame, or `None` if the frame was small and was appended to the output.
 pub(crate) type Large<'py> = Option<Bound<'py, PyBytes>>;
 
-/// Return `before`, the `data: ` lines of `text`, and `after`, in one `bytes` object.
+/// Return the lines of a large text that [`surround`] writes straight into a `bytes` object, or
+/// `None` if it costs less to write them to the output and copy that.
+///
+/// The size of the object has to be known first. Counting the line breaks of a text takes longer
+/// than copying it. Only a text that would not fit into scratch space is counted, because growing
+/// that would take longer still.
+#[inline]
+pub(crate) fn large_lines(text: &[u8]) -> Option<DataLines<'_>> {
+    if text.len() < LARGE {
+        return None;
+    }
+    let counted = || (text.len() > MAX_KEPT_SCRATCH / 2).then(|| DataLines::of(text));
+    DataLines::one(text).or_else(counted)
+}
+
+/// Return `before`, `lines` and `after` in one `bytes` object.
 ///
 /// # Errors
 ///
@@ -49,16 +65,18 @@ pub(crate) type Large<'py> = Option<Bound<'py, PyBytes>>;
 pub(crate) fn surround<'py>(
     py: Python<'py>,
     before: &[u8],
-    text: &[u8],
+    lines: &DataLines<'_>,
     after: &[u8],
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let lines = DataLines::of(text);
-    let mut scratch = Output::default();
-    fill(py, before.len() + lines.size() + after.len(), |put| {
-        put(before)?;
-        lines.write(&mut scratch, &mut *put)?;
-        scratch.check()?;
-        put(after)
+    if let Some([start, text, end]) = lines.pieces() {
+        return concat(py, &[before, start, text, end, after]);
+    }
+    // The bytes are zeroed first, which costs less than a call of Python's writer for each piece.
+    let size = before.len() + lines.size() + after.len();
+    PyBytes::new_with(py, size, |mut room| {
+        room.write_all(before)?;
+        lines.write(&mut room)?;
+        Ok(room.write_all(after)?)
     })
 }
 
@@ -159,6 +177,6 @@ fn fill(
     });
     #[cfg(Py_LIMITED_API)]
     PyBytes::new_with(py, size, |mut room| {
-        write(&mut |piece| Ok(std::io::Write::write_all(&mut room, piece)?))
+        write(&mut |piece| Ok(room.write_all(piece)?))
     })
 }

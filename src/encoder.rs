@@ -289,14 +289,16 @@ impl ItemEncoder {
 /// Append `data: <json>` and a blank line, or return that frame if it is large. `json` is what
 /// pydantic has returned.
 fn write_json<'py>(json: &Bound<'py, PyAny>, out: &mut Output) -> PyResult<Large<'py>> {
-    let bytes = json.cast::<PyBytes>()?.as_bytes();
-    if bytes.len() >= LARGE {
-        return bytes::surround(json.py(), b"", bytes, b"\n").map(Some);
+    let py = json.py();
+    let json = json.cast::<PyBytes>()?.as_bytes();
+    if let Some(lines) = bytes::large_lines(json) {
+        return bytes::surround(py, b"", &lines, b"\n").map(Some);
     }
+    let start = out.len();
     let mut frame = FrameWriter::new(out);
-    frame.json(bytes);
+    frame.json(json);
     frame.end();
-    Ok(None)
+    bytes::split_off_large(py, out, start)
 }
 
 #[doc = stub_doc!("encode_event")]

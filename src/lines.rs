@@ -3,6 +3,8 @@
 //!
 //! A line break is CRLF, LF or CR, as the WHATWG standard defines it, and nothing else.
 
+use std::convert::Infallible;
+use std::io::{self, Write};
 use std::ops::BitOr;
 
 use memchr::memchr2;
@@ -20,17 +22,20 @@ pub struct DataLines<'a> {
 impl<'a> DataLines<'a> {
     const PREFIX: &'static [u8; 7] = b"\ndata: ";
 
+    /// Return the line of `text`, or `None` if there are several lines.
+    pub fn one(text: &'a [u8]) -> Option<Self> {
+        memchr2(b'\r', b'\n', text).is_none().then(|| Self {
+            text,
+            breaks: 0,
+            size: Self::PREFIX.len() + text.len(),
+        })
+    }
+
     /// Count the lines of `text`.
     pub fn of(text: &'a [u8]) -> Self {
-        let mut size = Self::PREFIX.len() + text.len();
-        let mut breaks = 0;
-        // Most texts have no line break, and searching for one is cheaper than counting.
-        if memchr2(b'\r', b'\n', text).is_some() {
-            breaks = count(text, |byte| matches!(byte, b'\r' | b'\n'));
-            size -= breaks;
-            breaks -= count_crlf(text);
-            size += breaks * Self::PREFIX.len();
-        }
+        let (cr, lf) = count_cr_and_lf(text);
+        let breaks = cr + lf - if cr == 0 { 0 } else { count_crlf(text) };
+        let size = text.len() - cr - lf + (breaks + 1) * Self::PREFIX.len();
         Self { text, breaks, size }
     }
 
@@ -39,37 +44,20 @@ impl<'a> DataLines<'a> {
         self.size
     }
 
-    /// Pass the lines to `put`, piece by piece. Each piece is written to `scratch` first, because
-    /// lines can be short and calls of `put` expensive.
+    /// Return the pieces of the line, or `None` if there are several lines.
+    pub fn pieces(&self) -> Option<[&[u8]; 3]> {
+        (self.breaks == 0).then_some([&Self::PREFIX[1..], self.text, b"\n"])
+    }
+
+    /// Write the lines to `out`, which gets two pieces for each.
     ///
     /// # Errors
     ///
-    /// The errors of `put`.
-    pub fn write<E>(
-        &self,
-        scratch: &mut Output,
-        mut put: impl FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        const PIECE: usize = 4096;
-        put(&Self::PREFIX[1..])?;
-        if self.breaks == 0 {
-            put(self.text)?;
-        } else {
-            let mut rest = self.text;
-            while !rest.is_empty() {
-                let mut end = rest.len().min(PIECE);
-                // A CRLF is one line break, so both characters must be in the same piece.
-                if rest[end - 1..].starts_with(b"\r\n") {
-                    end += 1;
-                }
-                let (piece, after) = rest.split_at(end);
-                scratch.truncate(0);
-                append_lines(scratch, Self::PREFIX, piece);
-                put(scratch)?;
-                rest = after;
-            }
-        }
-        put(b"\n")
+    /// The errors of `out`.
+    pub fn write(&self, mut out: impl Write) -> io::Result<()> {
+        out.write_all(&Self::PREFIX[1..])?;
+        split(self.text, Self::PREFIX, |piece| out.write_all(piece))?;
+        out.write_all(b"\n")
     }
 }
 
@@ -80,77 +68,134 @@ impl<'a> DataLines<'a> {
     reason = "a call would double the cost of short texts, and the length of `prefix` is constant"
 )]
 pub(crate) fn append_lines(out: &mut Output, prefix: &[u8], text: &[u8]) {
+    let Ok(()) = split(text, prefix, |piece| {
+        out.extend_from_slice(piece);
+        Ok::<_, Infallible>(())
+    });
+}
+
+/// Pass the pieces of `text` to `put`, with `prefix` in place of each line break.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "as for `append_lines`")]
+fn split<E>(
+    text: &[u8],
+    prefix: &[u8],
+    mut put: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     let mut start = 0;
-    let (blocks, rest) = text.as_chunks::<64>();
-    let breaks = blocks.iter().map(|block| line_breaks(block));
-    for (index, mut breaks) in breaks.chain([line_breaks(rest)]).enumerate() {
+    for (index, block) in text.chunks(64).enumerate() {
+        let mut breaks = match block.first_chunk::<64>() {
+            Some(block) => line_breaks_in_block(block),
+            None => line_breaks(block),
+        };
         while breaks != 0 {
             let at = 64 * index + breaks.trailing_zeros() as usize;
             breaks &= breaks - 1;
             if at < start {
                 continue; // This is the LF of a CRLF.
             }
-            out.extend_from_slice(&text[start..at]);
-            out.extend_from_slice(prefix);
+            put(&text[start..at])?;
+            put(prefix)?;
             start = at + 1;
             if text[at..].starts_with(b"\r\n") {
                 start += 1;
             }
         }
     }
-    out.extend_from_slice(&text[start..]);
+    put(&text[start..])
 }
 
-/// The size of the blocks that are counted in a `u8`, which the compiler turns into SIMD. A block
-/// must be shorter than 256 bytes, so that its count fits.
-const COUNTED_AT_ONCE: usize = 192;
+/// The number of vectors that can be counted in the lanes of another vector. The lanes are `u8`.
+const COUNTED_AT_ONCE: usize = 255;
 
-/// Return the number of bytes that are counted.
-fn count(text: &[u8], is_counted: impl Fn(u8) -> bool) -> usize {
-    let flags = |chunk: &[u8]| chunk.iter().map(|byte| u8::from(is_counted(*byte))).sum();
-    let counts = text.chunks(COUNTED_AT_ONCE).map(flags);
-    counts.map(|count: u8| usize::from(count)).sum()
+/// Return the numbers of CR and of LF.
+fn count_cr_and_lf(text: &[u8]) -> (usize, usize) {
+    let (mut cr, mut lf) = (0, 0);
+    let (vectors, rest) = text.as_chunks::<16>();
+    for byte in rest {
+        cr += usize::from(*byte == b'\r');
+        lf += usize::from(*byte == b'\n');
+    }
+    for vectors in vectors.chunks(COUNTED_AT_ONCE) {
+        let (mut crs, mut lfs) = (u8x16::ZERO, u8x16::ZERO);
+        for vector in vectors {
+            // A mask of all ones is -1.
+            crs -= u8x16::new(*vector).simd_eq(u8x16::splat(b'\r'));
+            lfs -= u8x16::new(*vector).simd_eq(u8x16::splat(b'\n'));
+        }
+        cr += sum(crs);
+        lf += sum(lfs);
+    }
+    (cr, lf)
 }
 
 /// Return the number of CRLF pairs.
 fn count_crlf(text: &[u8]) -> usize {
-    let first = text.chunks(COUNTED_AT_ONCE);
-    let second = text.get(1..).unwrap_or_default().chunks(COUNTED_AT_ONCE);
-    let counts = first.zip(second).map(|(first, second)| {
-        let pairs = first.iter().zip(second);
-        pairs
-            .map(|(first, second)| u8::from(*first == b'\r' && *second == b'\n'))
-            .sum()
-    });
-    counts.map(|count: u8| usize::from(count)).sum()
+    let (first, _) = text.as_chunks::<16>();
+    let (second, _) = text.get(1..).unwrap_or_default().as_chunks::<16>();
+    let mut pairs = 0;
+    for pair in text[16 * second.len()..].windows(2) {
+        pairs += usize::from(pair == b"\r\n");
+    }
+    let first = first.chunks(COUNTED_AT_ONCE);
+    for (first, second) in first.zip(second.chunks(COUNTED_AT_ONCE)) {
+        let mut counts = u8x16::ZERO;
+        for (first, second) in first.iter().zip(second) {
+            let cr = u8x16::new(*first).simd_eq(u8x16::splat(b'\r'));
+            let lf = u8x16::new(*second).simd_eq(u8x16::splat(b'\n'));
+            counts -= cr & lf;
+        }
+        pairs += sum(counts);
+    }
+    pairs
 }
 
-/// Return a bit for each of up to 64 bytes, set where the byte is CR or LF. The lowest bit is that
-/// of the first byte.
+/// Return the sum of the lanes.
+fn sum(counts: u8x16) -> usize {
+    counts.to_array().into_iter().map(usize::from).sum()
+}
+
+/// Return a bit for each byte, set where the byte is CR or LF. The lowest bit is that of the first
+/// byte.
 ///
 /// To find all breaks, calling `memchr` for each next one takes half as long again, although it
 /// uses wider instructions.
 #[inline(always)]
 #[expect(
     clippy::inline_always,
-    reason = "for blocks of 64 bytes the compiler removes the loops"
+    reason = "it is called for every block of a text"
 )]
+fn line_breaks_in_block(block: &[u8; 64]) -> u64 {
+    // Written out, because the compiler does not unroll the loop everywhere it is inlined.
+    let (vectors, _) = block.as_chunks::<16>();
+    let [first, second, third, fourth] = [0, 1, 2, 3].map(|index| bits(&vectors[index]));
+    first | second << 16 | third << 32 | fourth << 48
+}
+
+/// As [`line_breaks_in_block`], for up to 64 bytes.
+#[inline]
 fn line_breaks(block: &[u8]) -> u64 {
-    let in_vector = |vector| u64::from(breaks_in_vector(vector).to_bitmask());
     let (vectors, rest) = block.as_chunks::<16>();
     let mut breaks = 0;
     for (index, vector) in vectors.iter().enumerate() {
-        breaks |= in_vector(vector) << (16 * index);
+        breaks |= bits(vector) << (16 * index);
     }
     if let Some(last) = block.last_chunk::<16>() {
         // This vector overlaps the one before. Setting a bit twice does no harm.
-        breaks |= in_vector(last) << (block.len() - 16);
+        breaks |= bits(last) << (block.len() - 16);
     } else {
         for (index, byte) in rest.iter().enumerate() {
             breaks |= u64::from(matches!(byte, b'\r' | b'\n')) << index;
         }
     }
     breaks
+}
+
+/// Return a bit for each byte of `vector`, set where it is CR or LF.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "it is a few instructions")]
+fn bits(vector: &[u8; 16]) -> u64 {
+    u64::from(breaks_in_vector(vector).to_bitmask())
 }
 
 /// Return a mask with all bits of a byte set where it is CR or LF.

@@ -510,22 +510,33 @@ mod tests {
     #[test]
     fn the_size_of_a_large_text_is_known_before_it_is_written() {
         // Lengths at and around the block sizes of searching, counting and writing.
-        for len in [0, 1, 62, 190, 192, 4094, 4095, 4096, 4097, 8190, 8192] {
+        for len in [
+            0, 1, 14, 15, 16, 62, 63, 64, 65, 4078, 4079, 4080, 4081, 8192,
+        ] {
             for line_break in ["", "\r", "\n", "\r\n", "\n\r", "\r\r\n\n"] {
                 for after in ["", "x", "\r\nx\n"] {
                     let text = format!("{}{line_break}{after}", "x".repeat(len));
                     let mut written = Vec::new();
                     let lines = DataLines::of(text.as_bytes());
-                    let done: Result<(), ()> = lines.write(&mut Output::default(), |part| {
-                        written.extend_from_slice(part);
-                        Ok(())
-                    });
-                    assert_eq!(done, Ok(()));
+                    lines.write(&mut written).unwrap();
                     assert_eq!(written.len(), lines.size());
+                    assert_eq!(
+                        lines.pieces().map(|pieces| pieces.concat()),
+                        DataLines::one(text.as_bytes()).map(|_| written.clone())
+                    );
                     written.push(b'\n');
                     assert_eq!(written, frame(|f| f.data(text.as_bytes())).as_bytes());
                 }
             }
+        }
+    }
+
+    #[test]
+    fn more_line_breaks_than_are_counted_at_once_are_counted() {
+        for text in ["\r", "\n", "\r\n"] {
+            let text = text.repeat(5000);
+            let size = DataLines::of(text.as_bytes()).size();
+            assert_eq!(size, 5001 * "data: \n".len());
         }
     }
 

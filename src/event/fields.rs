@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyInt, PyString};
 
 use super::data::dump_model;
-use crate::bytes::{self, LARGE, Large};
+use crate::bytes::{self, Large};
 use crate::dict_items::DictItems;
 use crate::fallback;
 use crate::json::{self, Spelling};
@@ -233,7 +233,7 @@ impl<'py> Fields<'py> {
 impl<'py> Checked<'_, 'py> {
     /// Append the frame, or return it if it is large. The lines are `: <comment>`,
     /// `event: <event>`, `data: <raw_data, or the JSON of data>`, `id: <id>`, `retry: <retry>` and
-    /// a blank line. Large data is written straight into the `bytes` object that is sent.
+    /// a blank line. A large line of data is written straight into the `bytes` object that is sent.
     ///
     /// # Errors
     ///
@@ -258,16 +258,19 @@ impl<'py> Checked<'_, 'py> {
         let json_of_model;
         let mut large = None;
         if let Some(text) = self.raw_data {
-            if text.len() < LARGE {
+            large = bytes::large_lines(text.as_bytes());
+            if large.is_none() {
                 frame.data(text.as_bytes());
-            } else {
-                large = Some(text.as_bytes());
             }
         } else if let Some(data) = data {
             json_of_model = dump_model(data)?;
             match &json_of_model {
-                Some(text) if text.as_bytes()?.len() < LARGE => text.write(&mut frame)?,
-                Some(text) => large = Some(text.as_bytes()?),
+                Some(text) => {
+                    large = bytes::large_lines(text.as_bytes()?);
+                    if large.is_none() {
+                        text.write(&mut frame)?;
+                    }
+                }
                 None => frame.data_line(|out| json::write(data, json, out))?,
             }
         }
@@ -278,10 +281,10 @@ impl<'py> Checked<'_, 'py> {
             frame.retry(digits.to_str()?)?;
         }
         frame.end();
-        let Some(text) = large else {
+        let Some(lines) = large else {
             return bytes::split_off_large(py, out, start);
         };
-        let frame = bytes::surround(py, &out[start..before], text, &out[before..])?;
+        let frame = bytes::surround(py, &out[start..before], &lines, &out[before..])?;
         out.truncate(start);
         Ok(Some(frame))
     }

@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LARGE = 8 * 1024
-SIZES = [LARGE - 20, *range(LARGE - 12, LARGE + 2), 3 * LARGE]
+COUNTED = 512 * 1024 + 1
+"""The size from which on the lines of a text are counted before they are written."""
+
+SIZES = [LARGE - 20, *range(LARGE - 12, LARGE + 2), 3 * LARGE, COUNTED - 1, COUNTED]
 
 
 def frame(
@@ -165,17 +168,24 @@ def test_a_large_event_has_the_bytes_of_a_small_one(way: str, size: int) -> None
 
 
 @pytest.mark.parametrize("line_break", ["\n", "\r", "\r\n", "\n\r", "\r\r\n\n"])
-@pytest.mark.parametrize("at", [0, 4094, 4095, 4096, 4097, LARGE, LARGE + 1])
+@pytest.mark.parametrize("at", [0, 4079, 4080, 4081, LARGE, LARGE + 1])
+@pytest.mark.parametrize("size", [LARGE, COUNTED])
 def test_a_line_break_of_a_large_text_is_found_wherever_it_is(
-    line_break: str, at: int
+    line_break: str, at: int, size: int
 ) -> None:
-    text = "x" * at + line_break + "y" * (LARGE + 2 - at) + line_break
+    text = "x" * at + line_break + "y" * (size + 2 - at) + line_break
     assert bytes(EncodedEvent(raw_data=text)) == frame(data=text)
 
 
-@given(st.text(st.sampled_from("\r\nxé"), max_size=30), st.integers(1, 3000))
-def test_a_large_text_of_any_lines_equals_the_reference(text: str, times: int) -> None:
-    text *= times
+@given(
+    st.text(st.sampled_from("\r\nxé"), max_size=30),
+    st.integers(1, 3000),
+    st.sampled_from(["", "x" * COUNTED]),
+)
+def test_a_large_text_of_any_lines_equals_the_reference(
+    text: str, times: int, end: str
+) -> None:
+    text = text * times + end
     assert bytes(EncodedEvent(raw_data=text)) == frame(data=text)
 
 
