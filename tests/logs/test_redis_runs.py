@@ -16,13 +16,13 @@ pytest.importorskip("redis")
 
 import anyio.lowlevel
 
-from fastapi_sse_fast import RunExists, Runs
+from fastapi_sse_fast import EventSourceResponse, RunExists, Runs
 from fastapi_sse_fast.runs import RunResult
 from fastapi_sse_fast.stores import RedisStore
 
 from ..support.apps import MS
 from ..support.forking import Forked
-from ..support.logs import Work, moved, subscribed, until
+from ..support.logs import Subscriber, Work, moved, subscribed, until
 from ..support.proxy import Proxy, proxy_of
 from ..support.redis import QUICK, RedisServer, redis_store
 
@@ -182,6 +182,41 @@ async def test_one_of_many_processes_starts_a_run(server: RedisServer) -> None:
                     tasks.start_soon(start, store, if_running)
         assert outcomes.count(True) == 1
         assert len(outcomes) == 40
+
+
+async def test_clients_of_a_process_that_shuts_down_get_the_end_of_its_runs(
+    server: RedisServer, proxy: Proxy
+) -> None:
+    """Even if it is still on its way."""
+    proxy.drops = lambda answer: answer.startswith(b"*3\r\n$7\r\nmessage")
+    clients = []
+    async with anyio.create_task_group() as tasks:
+        async with redis_store(proxy.url) as store:
+            for name in ("a", "b"):
+                run = await Runs(store).start(name, Work())
+                clients.append(Subscriber(EventSourceResponse(run.subscribe())))
+                tasks.start_soon(clients[-1].run)
+            await until(lambda: all(client.chunks for client in clients))
+    for client in clients:
+        assert (client.complete, end_of(client)) == (True, lost("shutdown"))
+
+
+async def test_a_process_shuts_down_though_the_server_does_not_answer(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = QUICK._replace(write_patience=100 * MS, last_read=50 * MS)
+    async with anyio.create_task_group() as tasks:
+        async with redis_store(own_server, limits) as store:
+            run = await Runs(store).start("a", Work())
+            client = Subscriber(EventSourceResponse(run.subscribe()))
+            tasks.start_soon(client.run)
+            await until(lambda: client.chunks)
+            own_server.freeze()
+            began = time.monotonic()
+        assert time.monotonic() - began < 1.5
+        own_server.thaw()
+    assert client.complete
+    assert "the end of the run 'a' was not stored" in caplog.text
 
 
 async def test_a_run_ends_when_its_process_shuts_down(server: RedisServer) -> None:

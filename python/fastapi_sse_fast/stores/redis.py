@@ -138,7 +138,7 @@ class RedisStore:
             self._hear,
             self._compare_all,
         )
-        tasks = await StoreTasks().__aenter__()
+        tasks = await StoreTasks(after_runs=self._read_ends).__aenter__()
         tasks.start(self._link.run)
         tasks.start(self._listener.run)
         try:
@@ -170,6 +170,14 @@ class RedisStore:
                 if mirror.log is not None:
                     mirror.log.end()
             self._writers.clear()
+
+    async def _read_ends(self) -> None:
+        """Let streams of runs have the last events, which are still on their way."""
+        with anyio.move_on_after(self._limits.last_read):
+            async with anyio.create_task_group() as tasks:
+                for mirror in self._mirrors.values():
+                    if mirror.run and mirror.seconds_unused == 0.0:
+                        tasks.start_soon(mirror.compare)
 
     def _connection(self) -> AbstractConnection:
         """Make a connection like those of the client, with timeouts of the store."""

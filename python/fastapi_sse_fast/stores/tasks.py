@@ -9,7 +9,7 @@ import anyio
 from .._shutdown import server_is_forced_to_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from anyio.abc import TaskGroup
@@ -30,9 +30,16 @@ class RunTask(Protocol):
 
 
 class StoreTasks:
-    """The tasks of an open store. Runs have time to end when it is closed."""
+    """The tasks of an open store. Runs have time to end when it is closed.
 
-    def __init__(self) -> None:
+    Args:
+        after_runs: Awaited between the end of the runs and that of the other tasks.
+    """
+
+    def __init__(
+        self, after_runs: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
+        self._after_runs = after_runs
         self._group: TaskGroup = anyio.create_task_group()
         self._runs: set[RunTask] = set()
         self._runs_ended = anyio.Event()
@@ -69,6 +76,8 @@ class StoreTasks:
         try:
             if kind is None:
                 await self._shut_down_runs()
+                if self._after_runs is not None:
+                    await self._after_runs()
         finally:
             self._group.cancel_scope.cancel()
             if isinstance(error, Exception):

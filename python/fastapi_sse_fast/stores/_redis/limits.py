@@ -47,6 +47,9 @@ class RedisLimits(NamedTuple):
     mirror_unused: float = 10.0
     """How long a log is kept in this process after its last reader."""
 
+    last_read: float = 1.0
+    """How long streams of runs wait for their last events when the store is closed."""
+
     unserved: float = 30.0
     """How long streams wait if the server refuses their log, or has lost their run.
 
