@@ -38,9 +38,9 @@ def test_a_generator_that_hangs_while_closing_is_given_up(
             yield 1
             await asyncio.sleep(MS)
             yield 2
-            await asyncio.sleep(3600)
+            await asyncio.sleep(5)
         finally:
-            await asyncio.sleep(3600)
+            await asyncio.sleep(5)
 
     def sync_items() -> Iterator[int]:
         try:
@@ -82,9 +82,9 @@ def test_a_generator_that_hangs_is_given_up_once(
             yield 1
             if ending == "shutdown":
                 shutdown()
-            await anyio.sleep(3600)
+            await anyio.sleep(5)
         finally:
-            await anyio.sleep(3600)
+            await anyio.sleep(5)
 
     summaries = Summaries()
     limit = 10 * MS if ending == "max_duration" else None
@@ -111,7 +111,7 @@ def test_a_generator_that_hangs_at_a_yield_is_given_up(
             while True:
                 yield 1
         finally:
-            await anyio.sleep(3600)
+            await anyio.sleep(5)
 
     summaries = Summaries()
     app = app_of(items, on_close=summaries, close_timeout=20 * MS)
@@ -143,7 +143,7 @@ def test_a_generator_that_hangs_after_an_error_is_given_up(
                 yield 1
             yield object()
         finally:
-            await anyio.sleep(3600)
+            await anyio.sleep(5)
 
     def sync_items() -> Iterator[Any]:
         try:
@@ -179,7 +179,7 @@ def test_a_generator_that_hangs_after_a_bad_item_is_given_up() -> None:
             yield 2
             yield object()
         finally:
-            await anyio.sleep(3600)
+            await anyio.sleep(5)
 
     async def main() -> Reply:
         with anyio.fail_after(5):
@@ -197,10 +197,10 @@ def test_an_error_of_a_generator_that_was_given_up_is_logged(
     async def items() -> AsyncIterator[int]:
         try:
             yield 1
-            await asyncio.sleep(3600)
+            await asyncio.sleep(5)
         finally:
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.sleep(3600)
+                await asyncio.sleep(5)
             raise LookupError("late")
 
     async def main() -> None:
