@@ -133,14 +133,13 @@ class Mirror:
         """
         self._used_at = time.monotonic()
         log = self.log
-        if (
-            log is None
-            or self._lacks_newer(log, after)
-            or self._lacks_older(log, after)
-        ):
+        if log is None or self._lacks(log, after):
             async with self._busy:
                 try:
                     await self._reach(after)
+                except BaseException:
+                    self.compare_at = 0.0  # a part may have been read
+                    raise
                 finally:
                     self._release()
         return self.log
@@ -180,7 +179,9 @@ class Mirror:
             await self._catch_up(log)
         if log is None or after is None:
             return
-        while not self._is_settled and log.resume(*after)[1] == "unknown":
+        while (
+            not (self._is_settled or log.is_over) and log.resume(*after)[1] == "unknown"
+        ):
             # The server has lost events that the client has, and the owner of the run
             # has not restored them yet.
             await asyncio.sleep(self._limits.wait_interval)
