@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import Depends, Header, Query
 
 
-def _last_event_id(
+# FastAPI would run a `def` in a thread, which costs more than the rest of a dependency.
+async def _last_event_id(
     last_event_id: Annotated[
         str | None,
         Header(description="The `id` of the last event that the client has received."),

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.forking import Forked
@@ -86,6 +87,14 @@ class Worker:
     def send_signal(self, number: int) -> None:
         if self._process is not None:
             self._process.send_signal(number)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """How much time of a CPU the process has used."""
+        assert self._process is not None
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        user, system = stat.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
     async def kill(self) -> None:
         """End it at once."""

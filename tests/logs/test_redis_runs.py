@@ -370,6 +370,29 @@ async def test_a_client_is_not_told_of_a_gap_that_the_owner_fills(
             assert (client.data, client.gaps, end_of(client)) == ([11], [], END)
 
 
+async def test_nobody_waits_for_an_owner_that_has_ended_the_run(
+    own_server: RedisServer,
+) -> None:
+    async with proxy_of(own_server.port) as proxy:
+        async with redis_store(proxy.url) as owner, redis_store(own_server) as other:
+            work = Work()
+            await Runs(owner).start("a", work)
+            own_server.ask("SAVE")
+            proxy.refuses = True
+            own_server.restart()
+            await until(lambda: other.stats().connected)
+            async with subscribed(await Runs(other).response("a")) as client:
+                proxy.refuses = False
+                work.step(1)
+                work.finish()
+                await client.to_end()
+            beyond = await Runs(other).response("a", moved(client.last_event_id, 5))
+            async with subscribed(beyond) as client:
+                await client.to_end()
+            assert [gap["reason"] for gap in client.gaps] == ["unknown"]
+            assert (client.data, end_of(client)) == ([1], END)
+
+
 async def test_a_run_is_restored_without_the_events_that_nobody_has(
     own_server: RedisServer,
 ) -> None:

@@ -115,3 +115,5 @@ async def proxy_of(
         while proxy._serving:
             proxy.cut()
             await asyncio.sleep(0.001)
+        if ssl is not None:
+            await asyncio.sleep(0.05)  # for handshakes that fail

@@ -19,6 +19,9 @@
 -- ARGV[6..] arguments of the operation
 --
 -- No result depends on a clock: a lease that expires only means that its run may be ended.
+--
+-- A server without memory refuses the first write of a script if that needs memory, and then nothing
+-- was done. What keeps a run or ends it begins with a write that needs none, and is always possible.
 
 local key, token, running_set = KEYS[1], ARGV[4], ARGV[5]
 -- Names the time since which the server has lost nothing, see `find_server`.
@@ -112,10 +115,10 @@ end
 
 local function finish(status, frame, without_id)
   log.top, log.state = log.top + 1, status
+  redis.call('SREM', running_set, key)
+  redis.call('DEL', key .. ':l')
   redis.call('XADD', stream, text(log.top) .. '-0', 'f', frame, 'w', without_id, 's', status)
   redis.call('HSET', log_key, 'top', text(log.top), 'state', status, 'server', server)
-  redis.call('DEL', key .. ':l')
-  redis.call('SREM', running_set, key)
   expire(log.ttl)
   announce(log.top, 1, status, without_id, frame)
 end
@@ -125,12 +128,9 @@ local function finish_lost()
   finish('lost', last[1], last[2])
 end
 
-local function renew()
-  redis.call('SET', key .. ':l', log.owner, 'PX', log.lease)
-  if log.suspect then
-    redis.call('HDEL', log_key, 'suspect')
-  end
+local function renew(lease)
   expire(log.ttl + log.lease)
+  redis.call('SET', key .. ':l', log.owner, 'PX', lease)
 end
 
 -- End the run if its owner is dead. The lease may also have expired while the server stood still,
@@ -144,10 +144,9 @@ local function reap()
     if log.server == server then
       more = math.min(500, math.ceil(log.lease / 3))
     end
+    renew(more)
     log.suspect = server
     redis.call('HSET', log_key, 'suspect', server)
-    redis.call('SET', key .. ':l', log.owner, 'PX', more)
-    expire(log.ttl + log.lease)
     return
   end
   if log.server ~= server then
@@ -296,7 +295,7 @@ function operations.start()
     end
     return { 'exists' }
   end
-  -- This is first, because a server without memory refuses it, but not RENAME.
+  -- This is first, because it needs memory.
   redis.call('SADD', running_set, key)
   if log.id then
     redis.call('RENAME', key, key .. ':o:' .. log.id)
@@ -309,7 +308,7 @@ function operations.start()
   if lost_now == '1' then
     redis.call('HSET', key, 'finder', token)
   end
-  renew()
+  renew(log.lease)
   return { 'new', log.id, log.epoch, '0', lost_now }
 end
 
@@ -335,7 +334,10 @@ function operations.write()
   if log.server ~= server and log.top >= known then
     redis.call('HSET', log_key, 'server', server)
   end
-  renew()
+  renew(log.lease)
+  if log.suspect then
+    redis.call('HDEL', log_key, 'suspect')
+  end
   return { 'ok', text(log.top), log.cancel or '' }
 end
 
@@ -347,14 +349,14 @@ function operations.restore()
   if refused then
     return refused
   end
-  log = { id = id, owner = owner, lease = ARGV[9], ttl = ARGV[10], suspect = log.suspect }
+  log = { id = id, owner = owner, lease = ARGV[9], ttl = ARGV[10] }
   log_key, stream = key, key .. ':s:' .. id
   redis.call('SADD', running_set, key)
   redis.call('DEL', stream)
   redis.call('HSET', key, 'epoch', id, 'top', top, 'id', id, 'state', 'running', 'owner', owner,
     'worker', ARGV[8], 'server', '', 'lease', ARGV[9], 'ttl', ARGV[10], 'lost', ARGV[11],
     'lost_without_id', ARGV[12])
-  renew()
+  renew(log.lease)
   return { 'ok', top, '' }
 end
 
@@ -376,6 +378,7 @@ function operations.cancel()
   if log.state ~= 'running' then
     return { '0', lost_now }
   end
+  expire(log.ttl + log.lease)
   redis.call('HSET', log_key, 'cancel', '1')
   redis.call('PUBLISH', log.worker, 'cancel ' .. log.id)
   return { is_suspect() and 'wait' or '1', lost_now }

@@ -97,6 +97,8 @@ class Mirror:
         # Each read renews the time that the server keeps a channel.
         self._interval = min(limits.compare_interval, history.ttl / 3)
         self._busy = asyncio.Lock()
+        # How many wait for it, to read the log. Between two of them, it is not locked.
+        self._waiting = 0
         self._held: list[bytes] = []
         # The oldest event that the server has, and whether it has the newest ones.
         self._first = 0
@@ -118,9 +120,9 @@ class Mirror:
     @property
     def seconds_unused(self) -> float:
         """How long nobody has asked for the log or read it."""
-        unasked = time.monotonic() - self._used_at
-        if self.is_busy:
+        if self.is_busy or self._waiting:
             return 0.0
+        unasked = time.monotonic() - self._used_at
         return unasked if self.log is None else min(unasked, self.log.seconds_unread)
 
     async def reach(self, after: Position | None) -> EventLog | None:
@@ -133,16 +135,14 @@ class Mirror:
         """
         self._used_at = time.monotonic()
         log = self.log
-        if (
-            log is None
-            or self._lacks_newer(log, after)
-            or self._lacks_older(log, after)
-        ):
-            async with self._busy:
-                try:
-                    await self._reach(after)
-                finally:
-                    self._release()
+        if log is None or self._lacks(log, after):
+            self._waiting += 1
+            try:
+                async with self._busy:
+                    await self._reach_or_compare(after)
+            finally:
+                self._waiting -= 1
+                self._used_at = time.monotonic()
         return self.log
 
     def note_published(self, position: Position) -> None:
@@ -171,6 +171,15 @@ class Mirror:
             return False
         return log.resume(*after)[1] is not None
 
+    async def _reach_or_compare(self, after: Position | None) -> None:
+        try:
+            await self._reach(after)
+        except BaseException:
+            self.compare_at = 0.0  # a part may have been read
+            raise
+        finally:
+            self._release()
+
     async def _reach(self, after: Position | None) -> None:
         log = self.log
         if log is None:
@@ -180,7 +189,9 @@ class Mirror:
             await self._catch_up(log)
         if log is None or after is None:
             return
-        while not self._is_settled and log.resume(*after)[1] == "unknown":
+        while (
+            not (self._is_settled or log.is_over) and log.resume(*after)[1] == "unknown"
+        ):
             # The server has lost events that the client has, and the owner of the run
             # has not restored them yet.
             await asyncio.sleep(self._limits.wait_interval)
