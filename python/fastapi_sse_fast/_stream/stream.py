@@ -204,8 +204,10 @@ class Stream:
         grace = self._options.shutdown_grace
         if grace is None:
             # Only an `EventSource` is sure to repeat its request, and it uses GET.
-            reconnects = self._scope.get("method", "GET") == "GET"
-            grace = 0.0 if reconnects else server_shutdown_timeout()
+            if self._scope.get("method", "GET") == "GET":
+                grace = 0.0
+            else:
+                grace = server_shutdown_timeout(self._options.close_timeout)
         self._outlet.shut_down(grace)
         if not self.is_shutting_down:
             self.is_shutting_down = True
