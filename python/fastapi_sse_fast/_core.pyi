@@ -281,7 +281,7 @@ class ItemEncoder:
         allow_id: Whether events may have an `id`.
 
     Raises:
-        ValueError: `json` has another value.
+        ValueError: `json` is neither `"fastapi"` nor `"compact"`.
     """
 
     def __new__(

@@ -14,7 +14,7 @@ A request may arrive after the signal, because uvicorn accepts connections for u
 0.1 s longer. uvicorn's handler is a method of its server, whose state shows the
 shutdown: `should_exit` is true, or its sockets are closed. This also shows a shutdown
 without a signal, such as after `--limit-max-requests`. `_workers.py` does the same for
-workers of other servers.
+workers of other servers. Both also know how long the server waits for its responses.
 """
 
 from __future__ import annotations
@@ -135,21 +135,34 @@ def shutting_down() -> Iterator[None]:
             _shutdown_blocks -= 1
 
 
-def server_shutdown_timeout() -> float:
-    """Return how long the server waits for its responses on shutdown, in seconds.
+def server_shutdown_timeout(close_timeout: float) -> float:
+    """Return how long a stream may continue on server shutdown, in seconds.
 
-    For uvicorn this is `timeout_graceful_shutdown`, after which it cancels requests,
-    minus some time for generators to close. If that is not set, uvicorn waits without a
-    limit.
+    The server waits for its responses for a limited time. Then it cancels them, or the
+    process is killed. The stream has to end before, so that its generator can close.
+    For that it gets a tenth of the time, but not much more than `close_timeout`.
+    """
+    if _in_main_thread():
+        _workers.find_workers(_begin_server_shutdown)
+    limits = [*_uvicorn_timeouts(), *_workers.graceful_timeouts()]
+    if not limits:
+        return DEFAULT_SHUTDOWN_TIMEOUT
+    limit = min(limits)
+    return max(0.0, limit - min(limit / 10, close_timeout + 1.0))
+
+
+def _uvicorn_timeouts() -> Iterator[float]:
+    """Yield the `timeout_graceful_shutdown` of uvicorn, or infinity if it is not set.
+
+    uvicorn's worker for gunicorn usually does not set it. The limit is gunicorn's then.
     """
     for handler in _server_handlers():
         config = getattr(_server_of(handler), "config", None)
         seconds = getattr(config, "timeout_graceful_shutdown", "unknown")
         if seconds is None:
-            return math.inf
-        if isinstance(seconds, (int, float)):
-            return max(0.0, seconds - min(1.0, seconds / 10))
-    return DEFAULT_SHUTDOWN_TIMEOUT
+            yield math.inf
+        elif isinstance(seconds, (int, float)):
+            yield seconds
 
 
 def server_is_forced_to_exit() -> bool:

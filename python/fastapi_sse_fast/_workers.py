@@ -1,11 +1,11 @@
-"""Finds server workers that shut down because of a flag instead of a signal.
+"""Finds server workers, which know when and by when they shut down.
 
 hypercorn's main process sets a flag that its workers share. In each worker, a task
 waits for the flag, and another one for `max_requests`. gunicorn's `asgi` worker clears
-its own flag after `max_requests`. Neither offers this to applications, but their tasks
-refer to it, so the tasks of each event loop are searched once. If a release uses other
-names, nothing is found, and the shutdown is noticed only if the server shows it in
-another way.
+its own flag after `max_requests`. Both servers wait for open responses for a time that
+is a setting. They do not offer any of this to applications, but their tasks refer to
+it, so the tasks of each event loop are searched once. If a release uses other names,
+nothing is found. Then a shutdown is noticed only if the server shows it in another way.
 """
 
 from __future__ import annotations
@@ -16,10 +16,17 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _searched: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 _gunicorn_workers: weakref.WeakSet[Any] = weakref.WeakSet()
+_hypercorn_configs: weakref.WeakSet[Any] = weakref.WeakSet()
+
+_GUNICORN = ("ASGIWorker._serve", "UvicornWorker._serve")
+"""The main task of a worker of gunicorn, the one of uvicorn included."""
+
+_HYPERCORN = "worker_serve.<locals>._server_callback"
+"""A task of hypercorn that serves a connection."""
 
 
 def find_workers(on_shutdown: Callable[[], object]) -> None:
@@ -42,10 +49,17 @@ def find_workers(on_shutdown: Callable[[], object]) -> None:
         name = getattr(coroutine, "__qualname__", "")
         if name == "raise_shutdown":
             task.add_done_callback(lambda _: on_shutdown())
-        elif name == "ASGIWorker._serve":
-            frame = getattr(coroutine, "cr_frame", None)
-            if frame is not None and "self" in frame.f_locals:
-                _gunicorn_workers.add(frame.f_locals["self"])
+        elif name in _GUNICORN:
+            _add_local(_gunicorn_workers, coroutine, "self")
+        elif name == _HYPERCORN:
+            _add_local(_hypercorn_configs, coroutine, "config")
+
+
+def _add_local(found: weakref.WeakSet[Any], coroutine: object, name: str) -> None:
+    """Add a local variable of a coroutine to a set."""
+    frame = getattr(coroutine, "cr_frame", None)
+    if frame is not None and name in frame.f_locals:
+        found.add(frame.f_locals[name])
 
 
 def needs_polling() -> bool:
@@ -56,3 +70,12 @@ def needs_polling() -> bool:
 def is_stopping() -> bool:
     """Return whether such a worker is shutting down."""
     return any(getattr(worker, "alive", True) is False for worker in _gunicorn_workers)
+
+
+def graceful_timeouts() -> Iterator[float]:
+    """Yield how long each worker waits for its responses on shutdown, in seconds."""
+    gunicorn = (getattr(worker, "cfg", None) for worker in _gunicorn_workers)
+    for settings in (*gunicorn, *_hypercorn_configs):
+        seconds = getattr(settings, "graceful_timeout", None)
+        if isinstance(seconds, (int, float)):
+            yield seconds

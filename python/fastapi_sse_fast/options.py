@@ -135,8 +135,8 @@ class StreamOptions:
             stream is open, at the start of `shutdown_grace`. Must not be async.
         shutdown_grace: Seconds that the generator may continue after server shutdown
             has begun. `None` means 0 for GET, because an `EventSource` repeats its
-            request. For other methods it means the time that the server waits for open
-            responses, or 30 s if that is unknown.
+            request. For other methods it means a little less than the time that the
+            server waits for open responses, or 30 s if that is unknown.
         farewell: A final event, or a function that returns one. It is sent when the
             stream is ended before its generator: by server shutdown, `max_duration` or
             `EventStream.end`. It completes the response; without it, the response is

@@ -12,9 +12,8 @@ from starlette.datastructures import Headers
 from ._body import Body, chunks
 from ._request import client_of, opened_request
 from ._stream import Head, Limits, Stream, call_on_close
-from .content import checked_content
+from .content import LogContent, checked_content
 from .options import OptionArguments, StreamOptions, check_attribute
-from .subscription import Subscription
 
 if TYPE_CHECKING:
     from starlette.background import BackgroundTask
@@ -196,7 +195,7 @@ class EventSourceResponse(_Base):
             source, encoder_for = self.body_iterator, chunks
             if isinstance(source, AsyncIterable):
                 source = self._body.wrapped(source)
-        if isinstance(source, Subscription):
+        if isinstance(source, LogContent):
             await source.open()
         encoder = encoder_for(scope, self.options.json)
         request = opened_request(scope)

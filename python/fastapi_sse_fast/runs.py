@@ -317,7 +317,8 @@ class Runs:
         if self._options.shutdown_grace is not None:
             return self._options
         # A tenth less than responses have, so that they can send the last event.
-        grace = 0.9 * min(server_shutdown_timeout(), DEFAULT_SHUTDOWN_TIMEOUT)
+        limit = server_shutdown_timeout(self._options.close_timeout)
+        grace = 0.9 * min(limit, DEFAULT_SHUTDOWN_TIMEOUT)
         return replace(self._options, shutdown_grace=grace)
 
     def _forget_logs(self) -> None:

@@ -6,7 +6,7 @@ import contextvars
 import inspect
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import anyio
@@ -18,6 +18,7 @@ from ._core import (
     parse_last_event_id,
     split_events,
 )
+from .content import LogContent
 from .stores.store import Position
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Readings:
         self.gaps: Counter[GapReason] = Counter()
 
 
-class Subscription(AsyncIterable[EncodedEvent]):
+class Subscription(LogContent):
     """The events of channels or of a run, from a position on.
 
     `Channels.subscribe` and `Run.subscribe` return subscriptions. Return one in a

@@ -5,11 +5,14 @@ from __future__ import annotations
 import secrets  # noqa: F401 -- imported by Rust, see `_fallback`
 from typing import TYPE_CHECKING, overload
 
-from . import _slotted  # noqa: F401 -- imported by Rust, see `_fallback`
 from ._core import slot_digits, slot_text
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    # Rust imports it when a template needs it. A tool that freezes applications finds
+    # it here.
+    from . import _slotted  # noqa: F401
 
 
 class Slot(str):

@@ -30,6 +30,9 @@ from .test_stopping import (
 )
 
 LONG = "/reply?seconds=3600"
+STUBBORN = "/stubborn?seconds=3600"
+"""It goes on as long as it can, whatever the server waits for."""
+
 CUT = (EOFError, ConnectionResetError)
 CLEANED_UP = ["generator", "dependency"]
 
@@ -70,24 +73,34 @@ def test_sigterm_aborts_a_get_and_lets_a_post_complete(
     assert server.said[3:] == [*CLEANED_UP, "closed finished"]
 
 
-UVICORN = {
-    "uvicorn": "uvicorn {app} --fd {fd}",
-    "uvicorn-workers": "uvicorn {app} --fd {fd} --workers 2",
+LIMITED = {
+    "uvicorn": "uvicorn {app} --fd {fd} --timeout-graceful-shutdown 2",
+    "uvicorn-workers": "uvicorn {app} --fd {fd} --workers 2"
+    " --timeout-graceful-shutdown 2",
+    "gunicorn": f"{GUNICORN} --graceful-timeout 4",
+    "gunicorn-uvicorn": f"{UVICORN_WORKER} --graceful-timeout 4",
+    "hypercorn": "hypercorn {app} --bind fd://{fd} --workers 0 --graceful-timeout 2",
+    "hypercorn-worker": "hypercorn {app} --bind fd://{fd} --graceful-timeout 2",
 }
+"""Servers that say how long they wait, and then cancel a reply or are killed."""
 
 
-@pytest.mark.parametrize("name", UVICORN)
-def test_a_reply_ends_in_order_before_the_limit_of_uvicorn(
+@pytest.mark.parametrize("name", LIMITED)
+def test_a_reply_ends_in_order_before_the_limit_of_its_server(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limit = " --timeout-graceful-shutdown 2"
-    monkeypatch.setitem(COMMANDS, name, UVICORN[name] + limit)
+    monkeypatch.setitem(COMMANDS, name, LIMITED[name])
     with serve_process(name, APP, READY) as server:
-        with opened(server, LONG) as reply:
+        if name in MORE:
+            time.sleep(0.5)  # for workers that are still starting
+        with opened(server, f"{LONG}&cleanup=0.05") as reply:
             del server.said[:]
+            started = time.perf_counter()
             server.terminate()
             with pytest.raises(CUT):
                 reply.read_to_end()
+            # It does not end much earlier than it has to.
+            assert time.perf_counter() - started > 1.7
         server.wait()
     assert server.said == [*CLEANED_UP, "closed shutdown"]
 
@@ -107,7 +120,7 @@ def test_a_reply_is_cut_without_cleanup_where_the_server_kills_its_workers(
     monkeypatch.setitem(COMMANDS, "killing", KILLED[name])
     with serve_process("killing", APP, READY) as server:
         time.sleep(0.5)  # for workers that are still starting
-        with opened(server, LONG) as reply:
+        with opened(server, STUBBORN) as reply:
             del server.said[:]
             server.terminate()
             with pytest.raises(CUT):
@@ -123,7 +136,7 @@ def test_hypercorn_cancels_a_reply_after_its_graceful_timeout(
     command = f"hypercorn {{app}} --bind fd://{{fd}} --workers {workers}"
     monkeypatch.setitem(COMMANDS, "patient", f"{command} --graceful-timeout 1")
     with serve_process("patient", APP, READY) as server:
-        with opened(server, LONG) as reply:
+        with opened(server, STUBBORN) as reply:
             del server.said[:]
             server.terminate()
             with pytest.raises(CUT):

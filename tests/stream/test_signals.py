@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -17,7 +18,7 @@ from fastapi_sse_fast import EventSourceResponse
 
 from ..support.apps import MS, Summaries, app_of, endless
 from ..support.asgi import fetch
-from ..support.internals import before_handlers_change
+from ..support.internals import before_handlers_change, seconds_to_go_on
 from ..support.server import Client, serve
 
 
@@ -126,13 +127,7 @@ def test_a_uvicorn_that_stops_without_a_signal_is_seen(how: str) -> None:
     assert summaries[0].seconds_open < 5
 
 
-@pytest.mark.parametrize(
-    ("timeout", "finishes"), [(None, True), (5, True), (0, False), ("soon", True)]
-)
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_the_reply_to_a_post_has_as_long_as_uvicorn_waits(
-    method: str, timeout: Any, finishes: bool
-) -> None:
+def uvicorn_that_waits(timeout: Any) -> Any:
     class Config:
         timeout_graceful_shutdown = timeout
 
@@ -142,6 +137,16 @@ def test_the_reply_to_a_post_has_as_long_as_uvicorn_waits(
 
         def handle_exit(self, number: int, frame: object) -> None: ...
 
+    return Server()
+
+
+@pytest.mark.parametrize(
+    ("timeout", "finishes"), [(None, True), (5, True), (0, False), ("soon", True)]
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_the_reply_to_a_post_has_as_long_as_uvicorn_waits(
+    method: str, timeout: Any, finishes: bool
+) -> None:
     async def items() -> AsyncIterator[int]:
         yield 1
         signal.raise_signal(signal.SIGTERM)
@@ -150,7 +155,7 @@ def test_the_reply_to_a_post_has_as_long_as_uvicorn_waits(
 
     summaries = Summaries()
     app = app_of(items, method=method, on_close=summaries)
-    original = signal.signal(signal.SIGTERM, Server().handle_exit)
+    original = signal.signal(signal.SIGTERM, uvicorn_that_waits(timeout).handle_exit)
     try:
         reply = fetch(app, method=method)
     finally:
@@ -159,6 +164,27 @@ def test_the_reply_to_a_post_has_as_long_as_uvicorn_waits(
     assert reply.complete == finishes
     assert (b"data: 2" in reply.body) == finishes
     assert summaries.reasons == ["finished" if finishes else "shutdown"]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "close_timeout", "seconds"),
+    [
+        (25, 10.0, 22.5),
+        (25, 0.5, 23.5),
+        (300, 10.0, 289),
+        (0, 10.0, 0),
+        (None, 10.0, math.inf),
+        ("soon", 10.0, 30),
+    ],
+)
+def test_a_reply_leaves_its_generator_time_to_close(
+    timeout: Any, close_timeout: float, seconds: float
+) -> None:
+    original = signal.signal(signal.SIGTERM, uvicorn_that_waits(timeout).handle_exit)
+    try:
+        assert seconds_to_go_on(close_timeout) == seconds
+    finally:
+        signal.signal(signal.SIGTERM, original)
 
 
 def test_default_signal_handlers_stay() -> None:

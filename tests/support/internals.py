@@ -70,6 +70,11 @@ def shutdown_grace_of(runs: Runs) -> float | None:
     return runs._options_now().shutdown_grace
 
 
+def seconds_to_go_on(close_timeout: float) -> float:
+    """Return how long a stream goes on when the server of this process shuts down."""
+    return _shutdown.server_shutdown_timeout(close_timeout)
+
+
 def before_handlers_change(monkeypatch: pytest.MonkeyPatch, call: Any) -> None:
     """Call a function with the number of a signal before its handler changes."""
     set_handler = _shutdown._set_handler

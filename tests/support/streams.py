@@ -40,6 +40,7 @@ Response = EventSourceResponse.with_options(
     on_close=say_reason, farewell=ServerSentEvent(event="bye", retry=3000, data=None)
 )
 Plain = EventSourceResponse.with_options(on_close=say_reason)
+Stubborn = Plain.with_options(shutdown_grace=3600.0)
 DEPENDENCIES = [Depends(resource)]
 
 
@@ -128,13 +129,15 @@ def sync() -> Iterator[int]:
 
 @app.get("/reply", response_class=Plain, dependencies=DEPENDENCIES)
 @app.post("/reply", response_class=Plain, dependencies=DEPENDENCIES)
-async def reply(seconds: float) -> AsyncIterator[str]:
+@app.post("/stubborn", response_class=Stubborn, dependencies=DEPENDENCIES)
+async def reply(seconds: float, cleanup: float = 0) -> AsyncIterator[str]:
     """What a model says, whose stream has no last event of the server's."""
     try:
         yield "begun"
         await anyio.sleep(seconds)
         yield "done"
     finally:
+        await anyio.sleep(cleanup)
         say("generator")
 
 

@@ -12,7 +12,7 @@ from .source import Phase, Source
 
 if TYPE_CHECKING:
     from .._core import DirectSend, LogReader
-    from ..subscription import Subscription
+    from ..content import LogContent
     from .asyncio_ import AsyncioBackend
     from .outlet import Outlet
     from .trio_ import TrioBackend
@@ -31,7 +31,7 @@ class LogSource(Source):
 
     def __init__(
         self,
-        subscription: Subscription,
+        subscription: LogContent,
         reader: LogReader,
         backend: AsyncioBackend | TrioBackend,
     ) -> None:

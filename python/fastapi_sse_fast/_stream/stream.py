@@ -27,18 +27,15 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import EventBuffer
 from .._shutdown import ShutdownRegistration, server_shutdown_timeout
+from ..content import LogContent
 from ..event_stream import SCOPE_KEY, EventStream
-from ..subscription import Subscription
-from ..summary import StreamSummary
 from . import frames
 from .asyncio_ import AsyncioBackend
 from .cancellation import as_exception, is_cancelled
 from .ending import Ending
 from .hooks import log_errors, logger, maybe_await, warn_once
-from .log_source import LogSource
 from .outlet import Outlet, StopSending
 from .source import AsyncSource, Phase, Source, ThreadSource
-from .trio_ import TrioBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -48,12 +45,12 @@ if TYPE_CHECKING:
     from .._core import ItemEncoder, LogReader
     from .._shutdown import PendingStream
     from ..options import StreamOptions
-    from ..summary import Reason
+    from ..summary import Reason, StreamSummary
     from .asyncio_ import AsyncioSleep
     from .client import Client
     from .limits import Limits
     from .outlet import Head
-    from .trio_ import TrioSleep
+    from .trio_ import TrioBackend, TrioSleep
 
 
 class Stream:
@@ -184,6 +181,8 @@ class Stream:
         Args:
             error: The exception that `run` raised, or `None`.
         """
+        from ..summary import StreamSummary  # only `on_close` needs it
+
         assert self._over_at is not None
         return StreamSummary(
             stream=self.handle,
@@ -205,8 +204,10 @@ class Stream:
         grace = self._options.shutdown_grace
         if grace is None:
             # Only an `EventSource` is sure to repeat its request, and it uses GET.
-            reconnects = self._scope.get("method", "GET") == "GET"
-            grace = 0.0 if reconnects else server_shutdown_timeout()
+            if self._scope.get("method", "GET") == "GET":
+                grace = 0.0
+            else:
+                grace = server_shutdown_timeout(self._options.close_timeout)
         self._outlet.shut_down(grace)
         if not self.is_shutting_down:
             self.is_shutting_down = True
@@ -235,7 +236,7 @@ class Stream:
             self._backend.run_in_loop(call)
 
     def _open(self, client: Client, send: Send) -> None:
-        backend = AsyncioBackend() if _in_asyncio_task() else TrioBackend()
+        backend = AsyncioBackend() if _in_asyncio_task() else _trio_backend()
         options, limits = self._options, self._limits
         self._backend = backend
         self._client = client
@@ -270,7 +271,9 @@ class Stream:
         # Rust needs a machine-size integer. A larger limit would never be reached.
         max_pending = min(options.max_pending, sys.maxsize)
         opening = frames.opening_line(options)
-        if isinstance(self._content, Subscription):
+        if isinstance(self._content, LogContent):
+            from .log_source import LogSource  # only channels and runs need it
+
             reader = self._content.reader(max_pending, opening)
             return LogSource(self._content, reader, backend), reader
         is_async = isinstance(self._content, AsyncIterable)
@@ -374,6 +377,12 @@ def _means_disconnect(error: OSError) -> bool:
         or type(error) is OSError
         or "disconnect" in type(error).__name__.lower()
     )
+
+
+def _trio_backend() -> TrioBackend:
+    from .trio_ import TrioBackend  # most applications run on asyncio
+
+    return TrioBackend()
 
 
 def _in_asyncio_task() -> bool:
