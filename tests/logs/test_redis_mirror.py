@@ -128,6 +128,32 @@ async def test_a_log_is_read_while_it_is_written(
                     tasks.start_soon(read, store)
 
 
+def is_read(answer: bytes) -> bool:
+    """Return whether the server has answered to who reads a log."""
+    return answer.startswith(b"*9\r\n")
+
+
+async def test_an_event_arrives_before_the_answer_that_does_not_have_it(
+    server: RedisServer, proxy: Proxy, other: Channels
+) -> None:
+    position = await publish(other, "a", 1, 1)
+    async with redis_store(proxy.url, PATIENT) as store:
+        proxy.holds = is_read
+        source = Channels(store).subscribe("a", position)
+        client = Subscriber(EventSourceResponse(source))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(client.run)
+            await until(lambda: store.stats().commands == 1)
+            await anyio.sleep(20 * MS)
+            await publish(other, "a", 2, 4)
+            await anyio.sleep(20 * MS)
+            proxy.holds = lambda answer: False
+            await client.has(3)
+            assert client.data == [2, 3, 4]
+            assert store.stats().compares == 0
+            client.leave()
+
+
 async def test_several_channels_in_one_stream(
     server: RedisServer, other: Channels
 ) -> None:
@@ -185,6 +211,29 @@ async def test_older_events_that_the_server_has_dropped(
             async with subscribed(channels.subscribe("a", ids[3])) as client:
                 await client.has(10)
             assert store.stats().commands == before
+
+
+async def test_events_that_the_server_drops_while_they_are_read(
+    server: RedisServer, proxy: Proxy
+) -> None:
+    limits = PATIENT._replace(page_events=3)
+    async with redis_store(proxy.url, limits) as store, redis_store(server) as writer:
+        channels, other = Channels(store, history=10), Channels(writer, history=10)
+        first = await publish(other, "a", 1, 1)
+        await publish(other, "a", 2, 10)
+        async with subscribed(channels.subscribe("a")):
+            proxy.holds = is_read
+            client = Subscriber(EventSourceResponse(channels.subscribe("a", first)))
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(client.run)
+                await anyio.sleep(20 * MS)
+                await publish(other, "a", 11, 15)
+                proxy.holds = lambda answer: False
+                await client.has(11)
+                client.leave()
+            assert client.data == [*range(6, 16)]
+            [gap] = client.gaps
+            assert (gap["reason"], gap["missed"]) == ("trimmed", 4)
 
 
 async def test_a_position_of_nobody_costs_no_more_than_a_comparison(
@@ -448,20 +497,21 @@ async def test_nothing_is_left_of_many_logs(server: RedisServer) -> None:
 async def test_a_stream_that_is_cancelled_while_it_opens(
     own_server: RedisServer,
 ) -> None:
-    async with redis_store(own_server, PATIENT) as store:
+    async with redis_store(own_server, PATIENT._replace(mirror_unused=0.0)) as store:
         channels = Channels(store)
         with own_server.frozen():
             client = Subscriber(EventSourceResponse(channels.subscribe("a")))
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(client.run)
                 await anyio.sleep(20 * MS)
-                client.leave()
-                await anyio.sleep(20 * MS)
                 tasks.cancel_scope.cancel()
+        await until(lambda: store.stats().logs == 0)
+        await channels.publish("a", 1)
+        await until(lambda: len(own_server.ask("PUBSUB", "CHANNELS")) == 1)
         async with subscribed(channels.subscribe("a")) as client:
-            await channels.publish("a", 1)
+            await channels.publish("a", 2)
             await client.has(1)
-            assert client.data == [1]
+            assert client.data == [2]
 
 
 # Servers that lose something

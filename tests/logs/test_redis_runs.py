@@ -219,6 +219,18 @@ async def test_a_process_shuts_down_though_the_server_does_not_answer(
     assert "the end of the run 'a' was not stored" in caplog.text
 
 
+async def test_a_process_that_fails_does_not_wait_for_its_runs(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Work()
+    with pytest.raises(RuntimeError, match="startup"):
+        async with redis_store(server) as store:
+            await Runs(store).start("a", work)
+            await until(lambda: work.log)
+            raise RuntimeError("of another part of the startup")
+    assert work.log == ["begun", "closed"]
+
+
 async def test_a_run_ends_when_its_process_shuts_down(server: RedisServer) -> None:
     async with redis_store(server) as other:
         async with redis_store(server) as owner:
@@ -775,8 +787,10 @@ async def test_many_find_a_run_lost_and_one_is_told(server: RedisServer) -> None
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(unreachable_run(server))
         subscriptions = []
+        # They look at it because its lease expires, and for no other reason.
+        limits = QUICK._replace(compare_interval=60.0, sweep_interval=60.0)
         for number in range(5):
-            store = await stack.enter_async_context(redis_store(server))
+            store = await stack.enter_async_context(redis_store(server, limits))
 
             def note(name: str, number: int = number) -> None:
                 found.append(number)

@@ -36,8 +36,8 @@ class SyncRedisStore:
                 run.write(row)
 
     Applications read these channels and runs with `Channels` and `Runs`. Use the same
-    prefix, and for a channel the same history, as they do. Threads may share a store.
-    After a fork, create a new one.
+    prefix, and for a channel the same history, as they do. Threads may share a store,
+    and a process that was forked may use it, too.
 
     Args:
         client: A client of redis-py, such as `Redis(...)`. Its settings are used for a
