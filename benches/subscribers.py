@@ -5,7 +5,7 @@
 compares `Channels` with a channel of twenty lines, whose subscribers are generators
 that wait for an `asyncio.Event`. Its events are encoded once for all subscribers, once
 for each, or by `fastapi.sse`. An event is published when all subscribers have the one
-before. The last lines are for ten events that are published at once.
+before. The last lines are for ten events that are published at once, for each of them.
 """
 
 import argparse
@@ -160,7 +160,7 @@ class Subscribers:
 
 
 def microseconds(address: tuple[str, int], name: str, data: bytes, times: int) -> float:
-    """Return the server's CPU time for a subscriber and one or several events."""
+    """Return the server's CPU time for a subscriber and an event, of one or several."""
     url = f"http://{HOST}:{address[1]}"
     headers = {"content-type": "application/json"}
     subscribers = Subscribers(address, name)
@@ -171,7 +171,7 @@ def microseconds(address: tuple[str, int], name: str, data: bytes, times: int) -
         subscribers.read_events(times)
     after = float(urlopen(f"{url}/process/cpu").read())
     subscribers.close()
-    return (after - before) / EVENTS / SUBSCRIBERS * 1e6
+    return (after - before) / EVENTS / times / SUBSCRIBERS * 1e6
 
 
 def main() -> None:
@@ -211,7 +211,7 @@ def report(
     for name, found in zip(names, zip(*measured, strict=True), strict=True):
         median = statistics.median(found)
         print(
-            f"{title:18} {name:17} {median:8.1f} ({min(found):.1f} to {max(found):.1f})"
+            f"{title:18} {name:17} {median:8.2f} ({min(found):.2f} to {max(found):.2f})"
             f"  {ours / median:.2f}",
             flush=True,
         )

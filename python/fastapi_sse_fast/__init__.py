@@ -24,10 +24,10 @@ from .response import EventSourceResponse
 from .template import Slot
 
 if TYPE_CHECKING:
-    from .channels import Channels
+    from .channels import Channels, ChannelStats
     from .errors import RunExists, StoreError
     from .last_event_id import LastEventID
-    from .runs import Run, Runs
+    from .runs import Run, RunResult, Runs, RunStats
     from .subscription import Gap, Subscription
     from .summary import StreamSummary
 
@@ -36,6 +36,7 @@ del take_over
 
 __all__ = [
     "KEEPALIVE_COMMENT",
+    "ChannelStats",
     "Channels",
     "EncodedEvent",
     "EventSourceResponse",
@@ -45,6 +46,8 @@ __all__ = [
     "LastEventID",
     "Run",
     "RunExists",
+    "RunResult",
+    "RunStats",
     "Runs",
     "ServerSentEvent",
     "Slot",
@@ -62,11 +65,14 @@ __all__ = [
 ]
 
 _IMPORTED_WHEN_USED = {
+    "ChannelStats": "channels",
     "Channels": "channels",
     "Gap": "subscription",
     "LastEventID": "last_event_id",
     "Run": "runs",
     "RunExists": "errors",
+    "RunResult": "runs",
+    "RunStats": "runs",
     "Runs": "runs",
     "StoreError": "errors",
     "StreamSummary": "summary",

@@ -479,7 +479,11 @@ class EventLog:
         """
 
     def fail(self, error: BaseException, /) -> None:
-        """Fail the streams of all readers with an exception."""
+        """Fail the streams of all readers.
+
+        Each stream raises an exception of its own, which is made from the arguments of
+        this one.
+        """
 
     def resume(
         self, epoch: str, offset: int, /

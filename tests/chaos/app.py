@@ -24,11 +24,11 @@ from fastapi_sse_fast import (
     Channels,
     EventSourceResponse,
     LastEventID,
+    RunResult,
     Runs,
     ServerSentEvent,
+    StoreError,
 )
-from fastapi_sse_fast.errors import StoreError
-from fastapi_sse_fast.runs import RunResult
 from fastapi_sse_fast.stores._redis.limits import RedisLimits
 from tests.support.redis import redis_store
 from tests.support.streams import say

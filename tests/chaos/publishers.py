@@ -7,8 +7,7 @@ import contextlib
 import json
 import time
 
-from fastapi_sse_fast import ServerSentEvent
-from fastapi_sse_fast.errors import StoreError
+from fastapi_sse_fast import ServerSentEvent, StoreError
 from fastapi_sse_fast.stores import SyncRedisStore
 
 from .app import PADDING

@@ -8,8 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from fastapi_sse_fast import EventSourceResponse, Gap
-from fastapi_sse_fast.errors import StoreError
+from fastapi_sse_fast import EventSourceResponse, Gap, StoreError
 
 from ..support.apps import MS, Summaries
 from ..support.internals import new_log, nothing_for_the_collector, subscription_to

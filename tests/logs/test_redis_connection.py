@@ -14,8 +14,7 @@ import pytest
 
 pytest.importorskip("redis")
 
-from fastapi_sse_fast import Channels, EncodedEvent, RunExists, Runs
-from fastapi_sse_fast.errors import StoreError
+from fastapi_sse_fast import Channels, EncodedEvent, RunExists, Runs, StoreError
 from fastapi_sse_fast.stores import RedisStore
 from fastapi_sse_fast.stores.store import START, History
 

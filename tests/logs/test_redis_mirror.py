@@ -13,8 +13,7 @@ import pytest
 
 pytest.importorskip("redis")
 
-from fastapi_sse_fast import Channels, EventSourceResponse, Runs
-from fastapi_sse_fast.errors import StoreError
+from fastapi_sse_fast import Channels, EventSourceResponse, Runs, StoreError
 from fastapi_sse_fast.stores import RedisStore
 
 from ..support.apps import MS

@@ -16,8 +16,7 @@ pytest.importorskip("redis")
 
 import anyio.lowlevel
 
-from fastapi_sse_fast import EventSourceResponse, RunExists, Runs
-from fastapi_sse_fast.runs import RunResult
+from fastapi_sse_fast import EventSourceResponse, RunExists, RunResult, Runs
 from fastapi_sse_fast.stores import RedisStore
 
 from ..support.apps import MS
@@ -220,14 +219,18 @@ async def test_a_process_shuts_down_though_the_server_does_not_answer(
 
 
 async def test_a_process_that_fails_does_not_wait_for_its_runs(
-    server: RedisServer, caplog: pytest.LogCaptureFixture
+    server: RedisServer,
 ) -> None:
     work = Work()
-    with pytest.raises(RuntimeError, match="startup"):
+
+    async def fail_at_startup() -> None:
         async with redis_store(server) as store:
             await Runs(store).start("a", work)
             await until(lambda: work.log)
             raise RuntimeError("of another part of the startup")
+
+    with pytest.raises(RuntimeError, match="startup"):
+        await fail_at_startup()
     assert work.log == ["begun", "closed"]
 
 

@@ -22,8 +22,7 @@ import redis
 import redis.asyncio
 from redis.asyncio.sentinel import Sentinel
 
-from fastapi_sse_fast import Channels, Runs
-from fastapi_sse_fast.errors import StoreError
+from fastapi_sse_fast import Channels, Runs, StoreError
 from fastapi_sse_fast.stores import RedisStore, SyncRedisStore
 
 from ..support.apps import MS

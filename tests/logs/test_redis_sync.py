@@ -17,8 +17,7 @@ import pytest
 
 pytest.importorskip("redis")
 
-from fastapi_sse_fast import Channels, RunExists, Runs, ServerSentEvent
-from fastapi_sse_fast.errors import StoreError
+from fastapi_sse_fast import Channels, RunExists, Runs, ServerSentEvent, StoreError
 from fastapi_sse_fast.stores import RedisStore, SyncRedisStore
 
 from ..support.apps import MS

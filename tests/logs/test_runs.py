@@ -26,11 +26,11 @@ from fastapi_sse_fast import (
     EventSourceResponse,
     LastEventID,
     RunExists,
+    RunResult,
     Runs,
     ServerSentEvent,
     shutdown,
 )
-from fastapi_sse_fast.runs import RunResult
 from fastapi_sse_fast.stores import MemoryStore, Store
 
 from ..support.apps import KINDS, MS, OddError, logged

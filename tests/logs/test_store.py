@@ -35,11 +35,11 @@ from fastapi_sse_fast import (
     EventSourceResponse,
     Run,
     RunExists,
+    RunResult,
     Runs,
+    StoreError,
     Subscription,
 )
-from fastapi_sse_fast.errors import StoreError
-from fastapi_sse_fast.runs import RunResult
 from fastapi_sse_fast.stores import History, Store
 from fastapi_sse_fast.stores.store import START, LastEvent, Position, RunTerms
 

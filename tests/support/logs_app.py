@@ -16,9 +16,9 @@ from fastapi_sse_fast import (
     EncodedEvent,
     EventSourceResponse,
     LastEventID,
+    RunResult,
     Runs,
 )
-from fastapi_sse_fast.runs import RunResult
 from fastapi_sse_fast.stores import MemoryStore
 
 from .streams import say, say_reason

@@ -12,8 +12,7 @@ from typing import Any
 
 import anyio
 
-from fastapi_sse_fast import Runs
-from fastapi_sse_fast.runs import RunResult
+from fastapi_sse_fast import RunResult, Runs
 
 from .redis import redis_store
 
