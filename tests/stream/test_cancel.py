@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -177,6 +178,43 @@ class SlowToClose:
             response_class=EventSourceResponse.with_options(**options),
             dependencies=[Depends(resource)],
         )(items if kind == "async" else sync_items)
+
+
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="tasks do not tell that they are cancelled"
+)
+@pytest.mark.parametrize("order", ["request first", "generator first"])
+def test_the_end_of_the_event_loop_interrupts_a_generator_once(order: str) -> None:
+    """All tasks are cancelled then, and the loop waits for what they clean up."""
+    log: list[str] = []
+
+    async def items() -> AsyncIterator[int]:
+        try:
+            yield 1
+            log.append("waits")
+            await anyio.sleep_forever()
+        except asyncio.CancelledError:
+            log.append("interrupted")
+            raise
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            log.append("cleaned up")
+
+    async def main() -> None:
+        others = asyncio.all_tasks()
+        tasks = [asyncio.create_task(call(app_of(items)))]
+        while not log:
+            await asyncio.sleep(0)
+        tasks += asyncio.all_tasks() - others - {*tasks}
+        if order == "generator first":
+            tasks.reverse()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    asyncio.run(main())
+    assert log == ["waits", "interrupted", "cleaned up"]
 
 
 @pytest.mark.parametrize("cancels", [1, 2, 5])
