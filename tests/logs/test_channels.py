@@ -558,9 +558,9 @@ async def test_a_client_that_does_not_read_is_told_what_it_has_missed(
         await client.has(1)
         client.freeze()
         ids += await publish(channels, "a", 2)
-        await anyio.wait_all_tasks_blocked()  # this one is being sent
+        await until(lambda: client.is_blocked)  # this one is being sent
         ids += await publish(channels, "a", 3, 4, 5, 6, 7, 8)
-        assert channels.stats().lag == 6
+        await until(lambda: channels.stats().lag == 6)
         client.thaw()
         await client.has(6)
     assert gap_of(client) == {
@@ -618,7 +618,7 @@ async def test_an_overflow_of_one_of_several_channels(
         a, b = client.last_event_id.split("~")
         client.freeze()
         await publish(channels, "a", "a")
-        await anyio.wait_all_tasks_blocked()
+        await until(lambda: client.is_blocked)
         await publish(channels, "b", *range(1, 8))
         client.thaw()
         await client.has(5)
@@ -698,7 +698,7 @@ async def test_a_stream_can_be_closed_at_an_overflow(
     async with subscribed(channels.subscribe("a")) as client:
         client.freeze()
         await publish(channels, "a", 1)
-        await anyio.wait_all_tasks_blocked()
+        await until(lambda: client.is_blocked)
         ids = await publish(channels, "a", 2, 3, 4, 5, 6)
         client.thaw()
         await client.to_end()
@@ -782,7 +782,7 @@ async def test_a_snapshot_that_fails_fails_its_stream_alone(
         await slow.has(1)
         slow.freeze()
         await publish(channels, "a", 2)
-        await anyio.wait_all_tasks_blocked()
+        await until(lambda: slow.is_blocked)
         for number in range(3, 9):
             await publish(channels, "a", number)
             await clients[0].has(number)
@@ -854,7 +854,7 @@ async def test_a_snapshot_may_be_awaited_in_the_middle_of_a_stream(
         await client.has(1)
         client.freeze()
         ids = await publish(channels, "a", 1)
-        await other.has(2)
+        await until(lambda: client.is_blocked)
         for number in range(2, 8):
             ids += await publish(channels, "a", number)
             await other.has(number + 1)
@@ -1324,10 +1324,15 @@ def test_memory_is_freed_when_channels_and_runs_expire() -> None:
                         await anyio.sleep(10 * MS)
 
     def logs() -> int:
-        return sum(type(it).__name__ == "EventLog" for it in gc.get_objects())
+        return sum(map(is_new_log, gc.get_objects()))
+
+    def is_new_log(found: object) -> bool:
+        return type(found).__name__ == "EventLog" and found not in others
 
     gc.collect()
-    assert logs() == 0
+    # The traceback of another test that has failed may refer to some.
+    others: list[object] = []
+    others += filter(is_new_log, gc.get_objects())
     anyio.run(main)
 
 

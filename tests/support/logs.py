@@ -63,6 +63,7 @@ class Subscriber:
         chunks: What has been sent, piece by piece.
         empty: Number of pieces that had nothing in them, before the end.
         complete: Whether the response is complete.
+        is_blocked: Whether the stream waits for the client to take something.
         error: What the application has raised.
         waits: Whether each send waits for a moment. Otherwise, it is over in the step
             in which it begins, unless the client is frozen.
@@ -83,6 +84,7 @@ class Subscriber:
         self.empty = 0
         self.complete = False
         self.is_over = False
+        self.is_blocked = False
         self.error: Exception | None = None
         self.waits = False
 
@@ -165,7 +167,9 @@ class Subscriber:
 
     async def _send(self, message: dict[str, Any]) -> None:
         if self.waits or not self._takes.is_set():
+            self.is_blocked = True
             await self._takes.wait()
+            self.is_blocked = False
         if message["type"] == "http.response.start":
             self.status = message["status"]
         else:
