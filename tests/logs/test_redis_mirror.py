@@ -362,6 +362,36 @@ async def test_a_connection_for_messages_that_is_silent_is_replaced(
             await client.has(2)
 
 
+async def test_streams_go_on_while_no_messages_arrive(own_server: RedisServer) -> None:
+    limits = PATIENT._replace(confirm_timeout=20 * MS)
+    async with redis_store(own_server, limits) as store:
+        channels = Channels(store)
+        async with subscribed(channels.subscribe("a")) as early:
+            own_server.ask("ACL", "SETUSER", "default", "-subscribe")
+            own_server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            await until(lambda: own_server.ask("PUBSUB", "CHANNELS") == [])
+            async with subscribed(channels.subscribe("a"), channels.subscribe("b")) as (
+                late,
+                other,
+            ):
+                for number in range(1, 4):
+                    await publish(channels, "a", number, number)
+                    await publish(channels, "b", number, number)
+                    for client in (early, late, other):
+                        await client.has(number)
+                own_server.ask("ACL", "SETUSER", "default", "+subscribe")
+                await until(lambda: len(own_server.ask("PUBSUB", "CHANNELS")) == 3)
+                await publish(channels, "b", 4, 4)
+                await other.has(4)
+                compares = store.stats().compares
+                await anyio.sleep(3 * limits.deaf_interval)
+                # Then they are not compared any more.
+                assert store.stats().compares - compares <= 2
+    assert early.data == late.data == [1, 2, 3]
+    assert other.data == [1, 2, 3, 4]
+    assert (early.gaps, late.gaps, other.gaps) == ([], [], [])
+
+
 async def test_an_idle_log_is_compared_from_time_to_time(
     server: RedisServer, proxy: Proxy, other: Channels
 ) -> None:

@@ -422,6 +422,7 @@ class RedisStore:
             now = time.monotonic()
             async with anyio.create_task_group() as tasks:
                 for mirror in self._mirrors.values():
+                    mirror.note_hearing()
                     # A log that is being opened may have to wait for its subscription,
                     # and the others must not wait for it.
                     is_due = mirror.compare_at <= now and not mirror.is_busy

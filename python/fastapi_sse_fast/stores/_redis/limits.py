@@ -17,8 +17,14 @@ class RedisLimits(NamedTuple):
     longest_backoff: float = 1.0
     """How long to wait at most between two attempts to connect."""
 
-    probe_interval: float = 5.0
+    probe_interval: float = 2.0
     """How often an idle connection is checked, and that messages arrive."""
+
+    confirm_timeout: float = 2.0
+    """How long a log waits for its subscription before it is read without messages."""
+
+    deaf_interval: float = 0.5
+    """After what time a log whose messages do not arrive is compared again."""
 
     patience: float = 10.0
     """How long a command is tried before it fails."""

@@ -408,8 +408,8 @@ function operations.probe()
 end
 
 local operation = ARGV[1]
+find_server()
 if operation ~= 'sweep' and operation ~= 'probe' then
-  find_server()
   load(key)
 end
 return operations[operation]()

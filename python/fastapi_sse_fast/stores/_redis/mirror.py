@@ -3,6 +3,7 @@
     subscribe ── confirmed ──▶ read ──▶ up to date: each message appends what is new
     a message leaves a hole, or a connection is a new one, or nothing was heard for long
         ──▶ compare: read from the newest event on
+    no messages arrive ──▶ compare regularly, and once more when they do
     the server has begun a new epoch ──▶ restart, from the slowest reader on
 
 Messages that arrive before an answer of the server does are kept and looked at
@@ -106,7 +107,8 @@ class Mirror:
         # The position of the newest event that this process has published.
         self._published: Position | None = None
         self._unserved_since: float | None = None
-        self._used_at = time.monotonic()
+        self._used_at = self._compared_at = time.monotonic()
+        self._is_deaf = False
         self.log: EventLog | None = None
         self.compare_at = self._used_at + self._interval
         self.compares = 0
@@ -144,6 +146,16 @@ class Mirror:
                 self._waiting -= 1
                 self._used_at = time.monotonic()
         return self.log
+
+    def note_hearing(self) -> None:
+        """Compare the log soon if its messages do not arrive, or did not until now."""
+        if self.log is None:
+            return
+        was_deaf = self._is_deaf
+        self._is_deaf = not self._listener.hears(self.key)
+        if self._is_deaf or was_deaf:
+            soon = self._compared_at + self._limits.deaf_interval
+            self.compare_at = min(self.compare_at, soon)
 
     def note_published(self, position: Position) -> None:
         """Have readers from now on begin behind this event."""
@@ -201,6 +213,7 @@ class Mirror:
 
     async def _open(self, after: Position | None) -> EventLog | None:
         await self._listener.subscribe(self.key, self.hear)
+        self._is_deaf = not self._listener.hears(self.key)
         try:
             answer = await self._read(after)
             if answer.status not in ("", "running") and not answer.entries:
@@ -325,7 +338,8 @@ class Mirror:
 
     async def compare(self) -> None:
         """Read what is new on the server."""
-        self.compare_at = time.monotonic() + self._interval
+        self._compared_at = time.monotonic()
+        self.compare_at = self._compared_at + self._interval
         async with self._busy:
             log = self.log
             if log is None or log.is_over:
