@@ -129,12 +129,16 @@ async def cpu() -> float:
 
 
 class Subscribers:
-    def __init__(self, address: tuple[str, int], name: str) -> None:
+    """Clients of a stream, in one thread."""
+
+    def __init__(
+        self, address: tuple[str, int], path: str, number: int = SUBSCRIBERS
+    ) -> None:
         self._selector = selectors.DefaultSelector()
         self._ends: dict[int, bytes] = {}
-        path = quote(name)
-        request = f"GET /{path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
-        for _ in range(SUBSCRIBERS):
+        self._number = number
+        request = f"GET {quote(path)} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
+        for _ in range(number):
             subscriber = socket.create_connection(address)
             subscriber.sendall(request)
             self._selector.register(subscriber, selectors.EVENT_READ)
@@ -145,7 +149,7 @@ class Subscribers:
 
     def read_until(self, end: bytes, times: int = 1) -> None:
         """Read until everybody has had something so many times."""
-        waiting = SUBSCRIBERS * times
+        waiting = self._number * times
         while waiting:
             for key, _ in self._selector.select():
                 received = self._ends.get(key.fd, b"")
@@ -163,7 +167,7 @@ def microseconds(address: tuple[str, int], name: str, data: bytes, times: int) -
     """Return the server's CPU time for a subscriber and an event, of one or several."""
     url = f"http://{HOST}:{address[1]}"
     headers = {"content-type": "application/json"}
-    subscribers = Subscribers(address, name)
+    subscribers = Subscribers(address, f"/{name}")
     before = float(urlopen(f"{url}/process/cpu").read())
     for _ in range(EVENTS):
         publish = f"{url}/{quote(name)}?times={times}"

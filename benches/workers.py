@@ -168,6 +168,10 @@ class Worker:
         self._process.terminate()
         self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def get(self, path: str) -> Any:
         return json.loads(urlopen(f"http://{HOST}:{self.port}{path}").read())
 

@@ -1,0 +1,84 @@
+"""How long an event takes to reach all of 10,000 subscribers of one worker.
+
+    python benches/crowd.py
+    python benches/crowd.py --seconds 10 --url redis://localhost
+
+publishes an event per second for a minute to a channel in memory, and to one in Redis:
+Valkey is started unless a URL is given. The clients are in another process than the
+worker. The memory of an idle subscriber includes its connection and request.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from pathlib import Path
+
+from subscribers import HOST, Subscribers
+from workers import Worker, server_url
+
+SUBSCRIBERS = 10_000
+SECONDS = 60
+IDLE_SECONDS = 5
+
+
+def kib(worker: Worker) -> float:
+    """Return the memory of a worker, in KiB."""
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    return float(status.split("VmRSS:")[1].split()[0])
+
+
+def cpu(worker: Worker) -> float:
+    seconds: float = worker.get("/process/cpu")
+    return seconds
+
+
+def measure(kind: str, url: str, subscribers: int, seconds: int) -> None:
+    worker = Worker(url)
+    try:
+        path = f"/channels/{kind}"
+        worker.post(path)
+        before = kib(worker)
+        clients = Subscribers((HOST, worker.port), path, subscribers)
+        each = (kib(worker) - before) / subscribers
+
+        cpu_before = cpu(worker)
+        time.sleep(IDLE_SECONDS)
+        idle = (cpu(worker) - cpu_before) / IDLE_SECONDS
+
+        took = []
+        cpu_before = cpu(worker)
+        begun_at = time.perf_counter()
+        for number in range(seconds):
+            time.sleep(max(0.0, begun_at + number - time.perf_counter()))
+            sent_at = time.perf_counter()
+            worker.post(path)
+            clients.read_events(1)
+            took.append(time.perf_counter() - sent_at)
+        busy = (cpu(worker) - cpu_before) / seconds
+        clients.close()
+    finally:
+        worker.stop()
+    print(f"{subscribers} subscribers of a channel in {kind}")
+    print(f"  KiB for each, idle                       {each:8.1f}")
+    print(f"  CPU while idle, % of a core              {100 * idle:8.2f}")
+    print(f"  seconds until all have an event, median  {statistics.median(took):8.2f}")
+    print(f"  seconds until all have an event, most    {max(took):8.2f}")
+    print(f"  CPU with an event per second, % of a core{100 * busy:8.0f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--url", help="a Redis to use instead of starting Valkey")
+    parser.add_argument("--subscribers", type=int, default=SUBSCRIBERS)
+    parser.add_argument("--seconds", type=int, default=SECONDS)
+    arguments = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # for the workers, too
+    with server_url(arguments.url) as url:
+        for kind in ("memory", "redis"):
+            measure(kind, url, arguments.subscribers, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()
