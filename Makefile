@@ -48,7 +48,7 @@ lint: build ## Run ruff, mypy, stubtest, rustfmt and clippy
 	cargo clippy --all-targets --quiet -- -D warnings
 
 # The tests of a file share servers, so they run in the same process.
-test: build test-rust ## Run the Rust tests, then the Python tests in two processes (4 minutes)
+test: build test-rust ## Run the Rust tests, then the Python tests in two processes (8 minutes)
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-quick: build ## Run the tests of encoding and streams in one process (30 seconds)
