@@ -165,9 +165,11 @@ def test_fetch_event_source_stops_at_a_204(browser: Browser, fetching: str) -> N
     with served(chats()["app"], script) as (url, requests):
         requests.aborts_at_end = True
         browser.visit(url, ("contains", numbers(20)), ("shows", "it has returned"))
-    first, again = requests.seen
+    first, *others, last = requests.seen
     assert first == "POST 200"
-    assert re.fullmatch(r"POST 204 \.\d+", again)
+    # A browser may drop the last event if its connection is aborted at once.
+    assert all(re.fullmatch(r"POST 200 \.\d+", other) for other in others)
+    assert re.fullmatch(r"POST 204 \.\d+", last)
 
 
 def test_fetch_event_source_stops_at_a_failure(browser: Browser, fetching: str) -> None:
