@@ -78,7 +78,7 @@ class Channels:
             or call a function with the `Gap`, send the event that it returns, such as
             a snapshot, and resume. The function may be async. If it raises an
             exception, so does the stream.
-        json: Format of JSON that no model writes, as in `StreamOptions`.
+        json: Format of data that is not a pydantic model, as in `StreamOptions`.
     """
 
     def __init__(
@@ -114,11 +114,13 @@ class Channels:
             name: The channel.
             item: Anything that a stream can yield: an event, a model, data.
             dedupe: A key that you choose. If it is among the last `history` keys of
-                the channel, nothing is published, so a publisher can retry.
+                the channel, nothing is published, and the `id` of the earlier event
+                is returned. So a publisher can retry.
 
         Raises:
             ValueError: The item cannot be encoded, or is an event that has an `id`.
             TypeError: The item cannot be encoded, or the name is not a `str`.
+            StoreError: The store is not available, or refuses the operation.
         """
         frames = bytes(encode_event(item, json=self._json))
         position = await self._store.append(
@@ -166,6 +168,7 @@ class Channels:
         Raises:
             ValueError: There is no name, a name is repeated, or there are too many.
             TypeError: A name is not a `str`.
+            StoreError: The store is not available, or refuses the operation.
         """
         logs = [_log_of(name) for name in _sorted(names)]
         positions = [await self._store.position(log, self._history) for log in logs]

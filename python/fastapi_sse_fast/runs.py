@@ -131,20 +131,20 @@ class Runs:
 
     Args:
         store: The store that keeps the events.
-        ttl: Seconds to keep a run after its end.
+        ttl: Seconds to keep a run after its end, unless somebody reads it.
         lease: Seconds after which a run is lost if its process has died. For stores
             that several processes share.
         timeout: Seconds that a run may take. `None` sets no limit.
         shutdown_grace: Seconds that a run may continue when the server shuts down. By
-            default, it is a little less than the server waits, and 27 at most.
-        close_timeout: Seconds that a generator has to close.
+            default, a little less than the server waits, and at most 27.
+        close_timeout: Seconds that a generator may take to close.
         on_error: Called with the exception of a run that failed. Returns a text for the
             client, the `message` of the last event, or `None`.
         on_end: Called with a `RunResult` when a run of this process has ended. May be
             async.
         on_lost: Called with the name of a run that is lost. May be async. For stores
             that several processes share.
-        json: Format of JSON that no model writes, as in `StreamOptions`.
+        json: Format of data that is not a pydantic model, as in `StreamOptions`.
     """
 
     def __init__(
@@ -213,6 +213,7 @@ class Runs:
         Raises:
             RunExists: A run of this name is running.
             TypeError: The function does not return an iterable of items.
+            StoreError: The store is not available, or refuses the operation.
         """
         if not isinstance(name, str):
             raise TypeError(f"the name of a run must be a str, not {name!r}")
@@ -251,6 +252,9 @@ class Runs:
                 response begins with the first event.
             wire: As in `Run.subscribe`.
             response_class: Class of the response, with its options.
+
+        Raises:
+            StoreError: The store is not available, or refuses the operation.
         """
         info = await self._store.run(_key_of(name))
         if info is None or _has_all(info, last):
@@ -262,6 +266,9 @@ class Runs:
 
         The generator is closed in the same way as that of a client that disconnects.
         This does not wait until it has closed.
+
+        Raises:
+            StoreError: The store is not available, or refuses the operation.
         """
         return await self._store.cancel_run(_key_of(name))
 
@@ -270,6 +277,9 @@ class Runs:
 
         It is `"running"`, or how the run ended: `"done"`, `"cancelled"`, `"failed"`,
         `"timeout"`, `"lost"` or `"shutdown"`.
+
+        Raises:
+            StoreError: The store is not available, or refuses the operation.
         """
         info = await self._store.run(_key_of(name))
         return None if info is None else info.status

@@ -85,8 +85,8 @@ class Subscription(LogContent):
 
         return EventSourceResponse(channels.subscribe("news", last))
 
-    Or iterate it in a generator, with `async for`, to filter events or to add some. A
-    subscription can be used once.
+    Or iterate over it in a generator, with `async for`, to filter events or to add
+    some. A subscription can be used only once.
     """
 
     def __init__(

@@ -117,7 +117,7 @@ class MemoryStore:
 
     If the application has a lifespan already, use `async with store:` in it.
 
-    Several workers share nothing, and closing the store ends all runs and forgets
+    Workers do not share anything. Closing the store ends all runs and forgets
     everything.
     """
 
@@ -131,7 +131,7 @@ class MemoryStore:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
-        """Open the store while an application runs: the lifespan of an application."""
+        """Open the store while an application runs. Pass this as its `lifespan`."""
         async with self:
             yield
 
@@ -175,7 +175,7 @@ class MemoryStore:
         self._open_tasks().start_run(run)
 
     def on_lost(self, function: Callable[[str], Awaitable[object]]) -> None:
-        """Do nothing: no run is lost without the store."""
+        """Do nothing: a run never outlives this store, so none can be lost."""
 
     def _open_tasks(self) -> StoreTasks:
         if self._tasks is None:

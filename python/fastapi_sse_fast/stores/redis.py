@@ -45,7 +45,7 @@ class RedisStats(NamedTuple):
         logs: Number of channels and runs that are read here.
         runs: Number of runs that were started here and have not ended.
         commands: Number of commands so far.
-        round_trips: Number of times so far that commands were sent, together.
+        round_trips: Number of batches so far in which these commands were sent.
         compares: Number of times so far that a log was compared with the server.
     """
 
@@ -71,8 +71,8 @@ class RedisStore:
 
     Args:
         client: A client of redis-py, such as `Redis(...)` or
-            `Sentinel(...).master_for(...)`. Its settings are used for connections of
-            the store, except for timeouts and the protocol. The client itself is not.
+            `Sentinel(...).master_for(...)`. The store uses its settings, except for
+            timeouts and the protocol, but not its connections.
         prefix: What the names of all keys begin with. Applications that use the same
             Redis need different ones, also if they use different databases.
     """
@@ -109,7 +109,7 @@ class RedisStore:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any) -> AsyncIterator[None]:
-        """Open the store while an application runs: the lifespan of an application."""
+        """Open the store while an application runs. Pass this as its `lifespan`."""
         async with self:
             yield
 

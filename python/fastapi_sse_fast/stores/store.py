@@ -26,7 +26,7 @@ class Position(NamedTuple):
     """A position in a log.
 
     Attributes:
-        epoch: Name of the life of the log.
+        epoch: Random name, which is new whenever the log begins anew.
         offset: Number of the last event that a reader has, 0 before the first one.
     """
 
@@ -145,7 +145,7 @@ class Store(Protocol):
         """End all runs of this process, and close the store."""
 
     def lifespan(self, app: Any) -> AbstractAsyncContextManager[None]:
-        """Open the store while an application runs: the lifespan of an application."""
+        """Open the store while an application runs. Pass this as its `lifespan`."""
 
     def start_task(self, function: Callable[..., Any], *args: Any) -> None:
         """Run an async function in a task that is cancelled with the store."""

@@ -36,14 +36,14 @@ class SyncRedisStore:
                 run.write(row)
 
     Applications read these channels and runs with `Channels` and `Runs`. Use the same
-    prefix, and for a channel the same history, as they do. Threads may share a store,
-    and a process that was forked may use it, too.
+    prefix as they do, and for a channel the same history and ttl. Threads may share a
+    store. A forked process may use it, too, and opens its own connection.
 
     Args:
         client: A client of redis-py, such as `Redis(...)`. Its settings are used for a
             connection of the store, except for timeouts and the protocol.
         prefix: What the names of all keys begin with.
-        json: Format of JSON that no model writes, as in `StreamOptions`.
+        json: Format of data that is not a pydantic model, as in `StreamOptions`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SyncRedisStore:
         Args:
             url: As in `RedisStore.from_url`.
             prefix: What the names of all keys begin with.
-            json: Format of JSON that no model writes, as in `StreamOptions`.
+            json: Format of data that is not a pydantic model, as in `StreamOptions`.
             **options: As in `redis.Redis.from_url`.
         """
         return cls(Redis.from_url(url, **options), prefix=prefix, json=json)
@@ -89,7 +89,8 @@ class SyncRedisStore:
             item: Anything that a stream can yield: an event, a model, data.
             dedupe: As in `Channels.publish`.
             history: Number of events that the channel keeps.
-            ttl: Seconds to keep the channel after its last event.
+            ttl: Seconds to keep the channel after its last event, unless somebody
+                reads it.
 
         Raises:
             ValueError: The item cannot be encoded, or is an event that has an `id`.
@@ -119,7 +120,7 @@ class SyncRedisStore:
 
         Args:
             name: Name of the run.
-            ttl: Seconds to keep the run after its end.
+            ttl: Seconds to keep the run after its end, unless somebody reads it.
             lease: Seconds after which the run is lost if this process has died.
 
         Raises:
