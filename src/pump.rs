@@ -47,6 +47,8 @@ struct State {
     step: Option<Py<PyIterator>>,
     /// Whether to call `interrupt_source` each time the iterator begins to wait.
     interrupting: bool,
+    /// Whether an exception was thrown into the iterator since its last item.
+    thrown: bool,
 }
 
 /// The value or exception that resumes a step of the iterator.
@@ -80,6 +82,7 @@ impl Pump {
             state: Mutex::new(State {
                 step: None,
                 interrupting: false,
+                thrown: false,
             }),
         })
     }
@@ -158,6 +161,12 @@ impl Pump {
         self.lock().step.is_some()
     }
 
+    /// Whether an exception was thrown into the iterator since its last item.
+    #[getter]
+    fn thrown(&self) -> bool {
+        self.lock().thrown
+    }
+
     #[getter]
     fn interrupting(&self) -> bool {
         self.lock().interrupting
@@ -199,7 +208,11 @@ impl Pump {
     /// Run the iterator until it waits, pauses or ends.
     fn run<'py>(&self, py: Python<'py>, mut input: Input<'py>) -> PyResult<Outcome<'py>> {
         let buffer = self.buffer.get();
-        let mut step = self.lock().step.take();
+        let (mut step, mut thrown) = {
+            let mut state = self.lock();
+            state.thrown |= matches!(input, Input::Error(_));
+            (state.step.take(), state.thrown)
+        };
         buffer.resume();
         loop {
             let current = match step.take() {
@@ -228,6 +241,10 @@ impl Pump {
                     return Ok(Outcome::Waits(future));
                 }
                 Ok(PySendResult::Return(item)) => {
+                    if thrown {
+                        thrown = false;
+                        self.lock().thrown = false;
+                    }
                     let pushed = buffer.append(&item)?;
                     if pushed.slice_is_over || pushed.full {
                         self.sender.flush(py, buffer)?;

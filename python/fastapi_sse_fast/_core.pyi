@@ -704,6 +704,10 @@ class Pump:
     def waits(self) -> bool:
         """Whether the iterator waits for something in the middle of a step."""
 
+    @property
+    def thrown(self) -> bool:
+        """Whether an exception was thrown into the iterator since its last item."""
+
     interrupting: bool
     """Whether to call `interrupt_source` each time the iterator begins to wait."""
 

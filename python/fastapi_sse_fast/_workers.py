@@ -4,13 +4,15 @@ hypercorn's main process sets a flag that its workers share. In each worker, a t
 waits for the flag, and another one for `max_requests`. gunicorn's `asgi` worker clears
 its own flag after `max_requests`. Both servers wait for open responses for a time that
 is a setting. They do not offer any of this to applications, but their tasks refer to
-it, so the tasks of each event loop are searched once. If a release uses other names,
-nothing is found. Then a shutdown is noticed only if the server shows it in another way.
+it, so the tasks of each event loop are searched until they are found. If a release uses
+other names, nothing is found. Then a shutdown is noticed only if the server shows it in
+another way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_searched: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+_search_at: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, float]
+_search_at = weakref.WeakKeyDictionary()
+"""When to search an event loop again, on its clock. Before a server accepts its first
+connection, such as during the lifespan's startup, there may be nothing to find."""
+_awaited: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+"""Tasks that end when a worker of hypercorn shuts down."""
+SEARCH_INTERVAL = 1.0
+"""Seconds between two searches."""
 _gunicorn_workers: weakref.WeakSet[Any] = weakref.WeakSet()
 _hypercorn_configs: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -41,17 +50,21 @@ def find_workers(on_shutdown: Callable[[], object]) -> None:
         loop = asyncio.get_running_loop()
     except RuntimeError:  # The event loop is trio's.
         return
-    if loop in _searched:
+    now = loop.time()
+    if now < _search_at.get(loop, now):
         return
-    _searched.add(loop)
+    _search_at[loop] = now + SEARCH_INTERVAL
     for task in asyncio.all_tasks(loop):
         coroutine = task.get_coro()
         name = getattr(coroutine, "__qualname__", "")
-        if name == "raise_shutdown":
+        if name == "raise_shutdown" and task not in _awaited:
+            _awaited.add(task)
             task.add_done_callback(lambda _: on_shutdown())
         elif name in _GUNICORN:
+            _search_at[loop] = math.inf
             _add_local(_gunicorn_workers, coroutine, "self")
         elif name == _HYPERCORN:
+            _search_at[loop] = math.inf
             _add_local(_hypercorn_configs, coroutine, "config")
 
 

@@ -14,12 +14,22 @@ import pytest
 
 pytest.importorskip("redis")
 
-from fastapi_sse_fast import Channels, EncodedEvent, RunExists, Runs, StoreError
+import redis
+import redis.asyncio
+
+from fastapi_sse_fast import (
+    Channels,
+    EncodedEvent,
+    EventSourceResponse,
+    RunExists,
+    Runs,
+    StoreError,
+)
 from fastapi_sse_fast.stores import RedisStore
 from fastapi_sse_fast.stores.store import START, History
 
 from ..support.apps import MS
-from ..support.logs import Work, offset, subscribed, until
+from ..support.logs import Subscriber, Work, offset, subscribed, until
 from ..support.proxy import Proxy, closed, proxy_of
 from ..support.redis import (
     QUICK,
@@ -283,6 +293,53 @@ async def test_a_password_that_is_changed(
         await until(lambda: store.stats().connected)
         await Channels(store).publish("a", 1)
         assert "for commands is back" in caplog.text
+
+
+async def test_a_credential_provider_may_fail(own_server: RedisServer) -> None:
+    class Provider(redis.CredentialProvider):
+        fails = False
+
+        async def get_credentials_async(self) -> tuple[str, str]:
+            if self.fails:
+                raise LookupError("there is no token")
+            return "default", "anything"
+
+    provider = Provider()
+    client = redis.asyncio.Redis(port=own_server.port, credential_provider=provider)
+    store = RedisStore(client)
+    store._limits = QUICK._replace(patience=500 * MS)
+    async with store:
+        channels = Channels(store)
+        await channels.publish("a", 1)
+        provider.fails = True
+        own_server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        with pytest.raises(StoreError, match="not available: there is no token"):
+            await channels.publish("a", 2)
+        provider.fails = False
+        await channels.publish("a", 2)
+        assert await events_of(store, "a") == [1, 2]
+
+
+async def test_clients_of_the_same_channel_fail_at_the_same_time(
+    own_server: RedisServer,
+) -> None:
+    limits = QUICK._replace(patience=300 * MS, confirm_timeout=50 * MS)
+    async with redis_store(own_server, limits) as store:
+        channels = Channels(store)
+        clients = [
+            Subscriber(EventSourceResponse(channels.subscribe("a"))) for _ in range(10)
+        ]
+        with own_server.frozen():
+            began = time.monotonic()
+            async with anyio.create_task_group() as tasks:
+                for client in clients:
+                    tasks.start_soon(client.run)
+            assert time.monotonic() - began < 1.5
+        for client in clients:
+            assert isinstance(client.error, StoreError)
+            assert "not available" in str(client.error)
+        async with subscribed(channels.subscribe("a")):
+            pass
 
 
 # Servers that are not there

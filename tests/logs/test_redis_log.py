@@ -326,6 +326,15 @@ def test_a_lease_is_renewed_and_given_up_without_memory(script: Script) -> None:
         assert script.find_lost()[::4] == ["lost", "1"]
 
 
+def test_runs_are_kept_and_ended_by_another_server_without_memory(
+    script: Script,
+) -> None:
+    run = given_a_run(script)
+    with script.no_memory():
+        assert script.write(run, 3, known=2, server="s2")[0] == "ok"
+        assert script.finish(run, 3, server="s3") == ["ended", "done"]
+
+
 # Channels
 
 

@@ -362,14 +362,17 @@ async def test_a_connection_for_messages_that_is_silent_is_replaced(
             await client.has(2)
 
 
-async def test_streams_go_on_while_no_messages_arrive(own_server: RedisServer) -> None:
-    limits = PATIENT._replace(confirm_timeout=20 * MS)
+async def test_streams_go_on_while_no_messages_arrive(
+    own_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Where it is known that none arrive, nothing waits for them.
+    limits = PATIENT._replace(confirm_timeout=60.0)
     async with redis_store(own_server, limits) as store:
         channels = Channels(store)
         async with subscribed(channels.subscribe("a")) as early:
             own_server.ask("ACL", "SETUSER", "default", "-subscribe")
             own_server.ask("CLIENT", "KILL", "TYPE", "pubsub")
-            await until(lambda: own_server.ask("PUBSUB", "CHANNELS") == [])
+            await until(lambda: "for messages was lost" in caplog.text)
             async with subscribed(channels.subscribe("a"), channels.subscribe("b")) as (
                 late,
                 other,
@@ -390,6 +393,26 @@ async def test_streams_go_on_while_no_messages_arrive(own_server: RedisServer) -
     assert early.data == late.data == [1, 2, 3]
     assert other.data == [1, 2, 3, 4]
     assert (early.gaps, late.gaps, other.gaps) == ([], [], [])
+
+
+async def test_a_subscription_is_confirmed_late(
+    server: RedisServer, proxy: Proxy, other: Channels
+) -> None:
+    limits = PATIENT._replace(confirm_timeout=20 * MS, deaf_interval=100 * MS)
+    async with redis_store(proxy.url, limits) as store:
+        proxy.holds = lambda data: b"subscribe" in data  # the confirmation
+        async with subscribed(Channels(store).subscribe("a")) as client:
+            for number in range(1, 4):
+                await publish(other, "a", number, number)
+                await client.has(number)
+            proxy.drops = is_event
+            await publish(other, "a", 4, 4)
+            await anyio.sleep(20 * MS)
+            proxy.drops = proxy.holds = lambda data: False
+            await client.has(4)
+            await publish(other, "a", 5, 5)
+            await client.has(5)
+        assert client.data == [1, 2, 3, 4, 5]
 
 
 async def test_an_idle_log_is_compared_from_time_to_time(

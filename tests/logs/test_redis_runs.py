@@ -218,6 +218,27 @@ async def test_a_process_shuts_down_though_the_server_does_not_answer(
     assert "the end of the run 'a' was not stored" in caplog.text
 
 
+async def test_a_process_fails_though_the_server_refuses_the_end_of_a_run(
+    own_server: RedisServer,
+) -> None:
+    async def fail() -> None:
+        async with redis_store(
+            own_server, QUICK._replace(write_patience=60.0)
+        ) as store:
+            work = Work()
+            await Runs(store).start("a", work)
+            await until(lambda: work.log)
+            own_server.ask("CONFIG", "SET", "min-replicas-to-write", 1)
+            work.finish()
+            await until(lambda: work.log == ["begun", "closed"])
+            commands = store.stats().commands
+            await until(lambda: store.stats().commands > commands)  # it was refused
+            raise RuntimeError("of another part of the application")
+
+    with anyio.fail_after(5), pytest.raises(RuntimeError, match="another part"):
+        await fail()
+
+
 async def test_a_process_that_fails_does_not_wait_for_its_runs(
     server: RedisServer,
 ) -> None:

@@ -21,7 +21,7 @@ from fastapi_sse_fast import Channels, RunExists, Runs, ServerSentEvent, StoreEr
 from fastapi_sse_fast.stores import RedisStore, SyncRedisStore
 
 from ..support.apps import MS
-from ..support.logs import Work, offset, subscribed
+from ..support.logs import Subscriber, Work, offset, subscribed
 from ..support.proxy import Proxy, proxy_of
 from ..support.redis import QUICK, RedisServer, free_port, redis_store, sync_redis_store
 
@@ -236,6 +236,33 @@ def test_an_interrupted_call_leaves_no_answer_for_the_next_one(
     epoch = own_server.ask("HGET", "sse:{channel:b}", "epoch").decode()
     assert id == f"{epoch}.1"
     sync.close()
+
+
+@pytest.mark.parametrize("number", [2, 3])
+async def test_a_write_whose_answer_is_lost_costs_no_other_event(
+    proxy: Proxy, store: RedisStore, number: int
+) -> None:
+    """If the same event is written again, it is a retry."""
+    sync = sync_redis_store(proxy.url, QUICK._replace(patience=300 * MS))
+
+    def is_written(answer: bytes) -> bool:
+        return answer.startswith(b"*3\r\n$2\r\nok")
+
+    def work() -> None:
+        with sync.run("a", lease=60.0) as run:
+            run.write(1)
+            proxy.cut_before = is_written
+            with pytest.raises(StoreError):
+                run.write(2)
+            proxy.cut_before = lambda answer: False
+            run.write(number)
+            run.write(4)
+
+    await in_thread(work)
+    sync.close()
+    client = Subscriber(await Runs(store).response("a"))
+    await client.run()
+    assert client.data == [1, *range(2, number + 1), 4]
 
 
 @pytest.mark.parametrize("wrong", ["password", "command"])

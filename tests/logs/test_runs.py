@@ -1013,6 +1013,30 @@ async def test_a_run_ends_a_little_before_its_server_loses_patience(
     assert shutdown_grace_of(Runs(store)) == 27.0
 
 
+async def test_a_run_that_is_started_while_the_store_closes_ends(
+    anyio_backend: str, new_store: Callable[[], Store]
+) -> None:
+    log: list[str] = []
+
+    async def items() -> AsyncIterator[int]:
+        yield 1
+        await anyio.sleep_forever()
+
+    async def start_again(result: RunResult) -> None:
+        log.append(f"{result.name} {result.status}")
+        if len(log) < 3:
+            await runs.start(f"run {len(log)}", items)
+
+    store = new_store()
+    runs = Runs(store, on_end=start_again)
+    with anyio.fail_after(TIMEOUT):
+        async with store:
+            run = await runs.start("run 0", items)
+            async with subscribed(run.subscribe()) as client:
+                await client.has(1)
+    assert log == ["run 0 shutdown", "run 1 shutdown", "run 2 shutdown"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_store_that_closes_ends_its_runs(
     anyio_backend: str, new_store: Callable[[], Store], kind: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 import time
@@ -215,6 +216,38 @@ def test_the_end_of_the_event_loop_interrupts_a_generator_once(order: str) -> No
 
     asyncio.run(main())
     assert log == ["waits", "interrupted", "cleaned up"]
+
+
+def test_cancelling_the_request_after_the_generator_has_ignored_a_cancellation() -> (
+    None
+):
+    """Such as one of a library that cancels the task to interrupt itself."""
+    log: list[str] = []
+
+    async def items() -> AsyncIterator[int]:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        yield 1
+        try:
+            log.append("waits")
+            await anyio.sleep_forever()
+        finally:
+            log.append("interrupted")
+
+    async def main() -> None:
+        request = asyncio.create_task(call(app_of(items, close_timeout=60.0)))
+        while not log:
+            await asyncio.sleep(0)
+        await asyncio.sleep(MS)
+        request.cancel()
+        await asyncio.wait([request], timeout=5)
+        assert request.done()
+
+    asyncio.run(main())
+    assert log == ["waits", "interrupted"]
 
 
 @pytest.mark.parametrize("cancels", [1, 2, 5])

@@ -155,33 +155,28 @@ class AsyncioBackend:
     # The source
 
     def interrupt_source(self) -> bool:
-        """Cancel the source's task, unless it is shielded or was cancelled by others.
+        """Cancel the source's task, unless it is shielded.
 
         Returns:
             Whether the task was cancelled.
         """
-        if self._all_are_cancelled():
-            return False
-        return self._cancel_source()
-
-    def _cancel_source(self) -> bool:
         if self._source is None or _is_shielded(self._source):
             return False
         self._source.cancel()
         return True
 
-    def _all_are_cancelled(self) -> bool:
-        """Return whether others have cancelled both the request and the source.
+    @property
+    def all_are_cancelled(self) -> bool:
+        """Whether others have cancelled both the request and the source.
 
-        The end of an event loop cancels all tasks. The content may be cleaning up then,
-        and a second cancellation would interrupt that. Python 3.10 does not tell.
+        Python 3.10 does not tell.
         """
         tasks = (self._request, self._source)
         return all(task is not None and _cancelling(task) for task in tasks)
 
     def abandon_source(self) -> None:
         """Cancel the source's task once more."""
-        self._cancel_source()
+        self.interrupt_source()
 
     def shield_source(self) -> None:
         """Do nothing, because cancelling a task raises only once."""

@@ -293,9 +293,14 @@ class AsyncSource(Source):
     def interrupt(self) -> None:
         """Cancel the iterator if it waits for something."""
         pump = self._pump
-        if pump is not None and pump.waits:
-            # If it is shielded, the pump asks again after each of its steps.
-            pump.interrupting = not self._backend.interrupt_source()
+        if pump is None or not pump.waits:
+            return
+        # The end of an event loop cancels all tasks. The iterator is cleaning up then,
+        # and a second cancellation would interrupt that.
+        is_interrupted = pump.thrown and self._backend.all_are_cancelled
+        # Until it is cancelled here, the pump asks again after each of its steps: it
+        # may be shielded, or go on after all.
+        pump.interrupting = is_interrupted or not self._backend.interrupt_source()
 
     async def _iterate(self) -> None:
         assert self._outlet is not None

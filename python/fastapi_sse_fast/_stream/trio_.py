@@ -74,6 +74,11 @@ class TrioBackend:
         """Close the alarm."""
         self.alarm.close()
 
+    @property
+    def all_are_cancelled(self) -> bool:
+        """Return `False`: trio delivers a cancellation at every checkpoint."""
+        return False
+
     def interrupt_source(self) -> bool:
         """Cancel what the source waits for. trio respects its shields.
 

@@ -128,7 +128,11 @@ class RedisStore:
             raise RuntimeError("RedisStore runs on asyncio, not on trio") from None
         limits = self._limits
         self._link = Link(
-            self._connection, limits, self._running_set, self._compare_all
+            self._connection,
+            limits,
+            self._running_set,
+            self._compare_all,
+            self._beat_writers,
         )
         self._listener = Listener(
             self._connection,
@@ -401,6 +405,10 @@ class RedisStore:
         """
         for mirror in self._mirrors.values():
             mirror.compare_at = 0.0
+        self._beat_writers()
+
+    def _beat_writers(self) -> None:
+        """Have runs try again what was refused, or learn that the store is closed."""
         for writer in list(self._writers.values()):
             writer.beat(now=True)
 

@@ -158,6 +158,8 @@ class SyncRun:
         self._owner = f"{store._id}:{new_epoch()}"
         self._id = ""
         self._top = 0
+        # Events of a write that has failed. Whether the server has them is not known.
+        self._unsure: list[bytes] = []
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._is_cancelled = False
@@ -173,6 +175,9 @@ class SyncRun:
     def write(self, item: Any) -> None:
         """Append an event, or several.
 
+        After a `StoreError`, or an exception that a signal has raised, the event may or
+        may not be stored. If the next call writes the same event, it is stored once.
+
         Args:
             item: Anything that a stream can yield: an event, a model, data.
 
@@ -184,11 +189,22 @@ class SyncRun:
 
     def _write(self, frames: list[bytes]) -> None:
         with self._lock:
-            answer = self._call("write", self._top, self._top + 1, *frames)
-            if answer[0] != b"ok":
-                raise StoreError(f"the run {self._name!r} is lost")
-            self._top += len(frames)
-            self._is_cancelled = self._is_cancelled or answer[2] != b""
+            if frames:
+                if self._unsure not in ([], frames):
+                    self._top = self._ask_to_append([])
+                self._unsure = frames
+            self._ask_to_append(frames)
+            if frames:
+                self._top += len(frames)
+                self._unsure = []
+
+    def _ask_to_append(self, frames: list[bytes]) -> int:
+        """Append what the server does not have yet, and return the newest offset."""
+        answer = self._call("write", self._top, self._top + 1, *frames)
+        if answer[0] != b"ok":
+            raise StoreError(f"the run {self._name!r} is lost")
+        self._is_cancelled = self._is_cancelled or answer[2] != b""
+        return int(answer[1])
 
     def _call(self, operation: str, *args: Any) -> Any:
         return self._store._link.call(
@@ -219,8 +235,15 @@ class SyncRun:
 
     def _beat(self) -> None:
         while not self._is_over.wait(self._lease / 3):
-            with contextlib.suppress(StoreError):
-                self._write([])
+            self._renew_lease()
+
+    def _renew_lease(self) -> None:
+        try:
+            self._write([])
+        except StoreError:
+            pass  # It is tried again, and `write` raises it.
+        except Exception:
+            logger.exception("the lease of the run %r was not renewed", self._name)
 
     def __exit__(
         self,

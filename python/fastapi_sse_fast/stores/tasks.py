@@ -43,6 +43,7 @@ class StoreTasks:
         self._group: TaskGroup = anyio.create_task_group()
         self._runs: set[RunTask] = set()
         self._runs_ended = anyio.Event()
+        self._is_closing = False
 
     async def __aenter__(self) -> Self:
         """Begin to run tasks."""
@@ -57,6 +58,8 @@ class StoreTasks:
         """Run a run in a task. It is shut down when the store is closed."""
         self._runs.add(run)
         self._group.start_soon(self._run, run)
+        if self._is_closing:
+            run.shut_down()
 
     async def _run(self, run: RunTask) -> None:
         try:
@@ -87,6 +90,7 @@ class StoreTasks:
                 await self._group.__aexit__(kind, error, traceback)
 
     async def _shut_down_runs(self) -> None:
+        self._is_closing = True
         for run in list(self._runs):
             run.shut_down()
         # A second Ctrl-C means that nobody wants to wait.

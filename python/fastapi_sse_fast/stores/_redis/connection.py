@@ -69,7 +69,7 @@ class Connection:
             connection = self._connect()
             try:
                 with anyio.fail_after(self._limits.connect_timeout):
-                    await connection.connect()  # type: ignore[no-untyped-call]
+                    await self._open(connection)
                 await self._serve(connection)
             except FAILURES as error:
                 self._note(error)
@@ -81,6 +81,15 @@ class Connection:
             await asyncio.sleep(self._backoff * random.random())
             longest = self._limits.longest_backoff
             self._backoff = min(max(2 * self._backoff, 0.05), longest)
+
+    async def _open(self, connection: AbstractConnection) -> None:
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+        except FAILURES:
+            raise
+        except Exception as error:
+            # It comes from code of the application, such as a credential provider.
+            raise ConnectionError(reason(error)) from error
 
     async def _serve(self, connection: AbstractConnection) -> None:
         """Use a connection until it fails, or this is cancelled."""

@@ -89,6 +89,7 @@ class Link(Connection):
         limits: The limits of the store.
         running_set: The key of the set of all runs that are running.
         on_connect: Called whenever the connection is a new one.
+        on_close: Called when no command will be sent any more.
 
     Attributes:
         server: Tells server processes apart: the one of the newest connection.
@@ -105,10 +106,12 @@ class Link(Connection):
         limits: RedisLimits,
         running_set: bytes,
         on_connect: Callable[[], object],
+        on_close: Callable[[], object],
     ) -> None:
         super().__init__(connect, limits)
         self._running_set = running_set
         self._on_connect = on_connect
+        self._on_close = on_close
         self._waiting: deque[Call] = deque()
         self._in_flight: list[Call] = []
         self._wake = asyncio.Event()
@@ -163,6 +166,7 @@ class Link(Connection):
             self._is_closed = True
             while self._waiting:
                 self._waiting.popleft().fail(StoreError("the store was closed"))
+            self._on_close()
 
     async def _serve(self, connection: AbstractConnection) -> None:
         info, sha, client_id = await self._answers(connection, HANDSHAKE)

@@ -78,8 +78,8 @@ class Listener(Connection):
     async def subscribe(self, name: bytes, listener: Callable[[bytes], object]) -> None:
         """Call a function with every message to a channel that is sent from now on.
 
-        If the server does not confirm that in time, this returns all the same, and
-        `hears` tells when it has.
+        If there is no connection, or the server does not confirm that in time, this
+        returns all the same, and `hears` tells when it has.
         """
         channel = self._channels.get(name)
         if channel is None:
@@ -88,8 +88,9 @@ class Listener(Connection):
             self._unconfirmed[name] += 1
         channel.listeners.append(listener)
         try:
-            with anyio.move_on_after(self._limits.confirm_timeout):
-                await channel.confirmed.wait()
+            if self.is_ready:
+                with anyio.move_on_after(self._limits.confirm_timeout):
+                    await channel.confirmed.wait()
         except BaseException:
             self.unsubscribe(name, listener)
             raise

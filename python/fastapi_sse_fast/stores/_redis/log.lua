@@ -36,6 +36,12 @@ local FIELDS = {
   'lease', 'ttl', 'finder',
 }
 
+-- What keeps runs or ends them, and so must be possible without memory.
+local NEED_NO_MEMORY = {
+  write = true, finish = true, abandon = true, cancel = true, status = true, probe = true,
+  sweep = true, read = ARGV[7] ~= '',
+}
+
 local function text(number)
   return string.format('%.0f', number)
 end
@@ -50,6 +56,9 @@ local function find_server()
   server = known[2]
   if known[1] ~= process then
     server = token
+    if NEED_NO_MEMORY[ARGV[1]] then
+      redis.call('DEL', server_key)
+    end
     redis.call('HSET', server_key, 'process', process, 'since', server)
     redis.call('PEXPIRE', server_key, 30 * 24 * 3600 * 1000)
   end

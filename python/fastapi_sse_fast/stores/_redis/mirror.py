@@ -106,6 +106,8 @@ class Mirror:
         self._is_settled = True
         # The position of the newest event that this process has published.
         self._published: Position | None = None
+        self._failure: StoreError | None = None
+        self._failed_at = 0.0
         self._unserved_since: float | None = None
         self._used_at = self._compared_at = time.monotonic()
         self._is_deaf = False
@@ -138,9 +140,13 @@ class Mirror:
         self._used_at = time.monotonic()
         log = self.log
         if log is None or self._lacks(log, after):
+            since = time.monotonic()
             self._waiting += 1
             try:
                 async with self._busy:
+                    # Who waited for others has had the same time as they have.
+                    if self._failure is not None and self._failed_at > since:
+                        raise StoreError(str(self._failure)) from self._failure
                     await self._reach_or_compare(after)
             finally:
                 self._waiting -= 1
@@ -186,9 +192,13 @@ class Mirror:
     async def _reach_or_compare(self, after: Position | None) -> None:
         try:
             await self._reach(after)
-        except BaseException:
+        except BaseException as error:
             self.compare_at = 0.0  # a part may have been read
+            if isinstance(error, StoreError):
+                self._failure, self._failed_at = error, time.monotonic()
             raise
+        else:
+            self._failure = None
         finally:
             self._release()
 

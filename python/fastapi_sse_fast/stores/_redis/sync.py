@@ -99,7 +99,7 @@ class SyncLink:
                 )
             )
             try:
-                connection.connect()
+                self._open(connection)
                 server = run_id(self._ask(connection, "INFO", "server"))
                 self._sha = self._ask(connection, "SCRIPT", "LOAD", LUA)
                 if server == self._server:
@@ -112,6 +112,15 @@ class SyncLink:
                 raise
             self._connection = connection
         return self._connection
+
+    def _open(self, connection: AbstractConnection) -> None:
+        try:
+            connection.connect()  # type: ignore[no-untyped-call]
+        except FAILURES:
+            raise
+        except Exception as error:
+            # It comes from code of the application, such as a credential provider.
+            raise ConnectionError(reason(error)) from error
 
     def _ask(self, connection: AbstractConnection, *command: Any) -> Any:
         connection.send_command(*command, check_health=False)  # type: ignore[no-untyped-call]
