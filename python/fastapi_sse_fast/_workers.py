@@ -75,6 +75,15 @@ def _add_local(found: weakref.WeakSet[Any], coroutine: object, name: str) -> Non
         found.add(frame.f_locals[name])
 
 
+def _is_limited(config: Any) -> bool:
+    """Return whether hypercorn limits the time of responses, or is told to.
+
+    It first awaits `asyncio.Server.wait_closed()`, which waits for all connections
+    since Python 3.12. The limit begins after that, so the default has no meaning.
+    """
+    return sys.version_info < (3, 12) or "graceful_timeout" in vars(config)
+
+
 def needs_polling() -> bool:
     """Return whether a worker was found whose flag has to be polled."""
     return bool(_gunicorn_workers)
@@ -88,7 +97,7 @@ def is_stopping() -> bool:
 def graceful_timeouts() -> Iterator[float]:
     """Yield how long each worker waits for its responses on shutdown, in seconds."""
     gunicorn = (getattr(worker, "cfg", None) for worker in _gunicorn_workers)
-    for settings in (*gunicorn, *_hypercorn_configs):
+    for settings in (*gunicorn, *filter(_is_limited, _hypercorn_configs)):
         seconds = getattr(settings, "graceful_timeout", None)
         if isinstance(seconds, (int, float)):
             yield seconds

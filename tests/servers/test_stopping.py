@@ -256,7 +256,7 @@ def test_hypercorn_on_trio_is_stopped_by_sigint(
             client.read_until(b"data: 1\n\n")
             # If the server is busy, trio raises KeyboardInterrupt in the code that
             # runs, such as this send, and hypercorn treats it as an error of ours.
-            time.sleep(100 * MS)
+            time.sleep(300 * MS)
             server.send_signal(signal.SIGINT)
             assert client.read_to_end().endswith(b"event: bye\nretry: 3000\n\n")
         server.wait()
