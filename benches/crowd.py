@@ -16,6 +16,8 @@ import statistics
 import time
 from pathlib import Path
 
+import redis
+
 from subscribers import HOST, Subscribers
 from workers import Worker, server_url
 
@@ -43,6 +45,8 @@ def measure(kind: str, url: str, subscribers: int, seconds: int) -> None:
         before = kib(worker)
         clients = Subscribers((HOST, worker.port), path, subscribers)
         each = (kib(worker) - before) / subscribers
+        with redis.Redis.from_url(url) as server:
+            connections = len(server.client_list()) - 1  # without this one
 
         cpu_before = cpu(worker)
         time.sleep(IDLE_SECONDS)
@@ -62,6 +66,7 @@ def measure(kind: str, url: str, subscribers: int, seconds: int) -> None:
     finally:
         worker.stop()
     print(f"{subscribers} subscribers of a channel in {kind}")
+    print(f"  connections of the worker to Redis       {connections:8}")
     print(f"  KiB for each, idle                       {each:8.1f}")
     print(f"  CPU of pings while idle, % of a core     {100 * idle:8.2f}")
     print(f"  seconds until all have an event, median  {statistics.median(took):8.2f}")

@@ -77,7 +77,7 @@ function listen() {
     status.textContent = JSON.parse(event.data).status; // "done" or "cancelled"
   });
   source.addEventListener("error", (event) => {
-    if (event.data === undefined) return; // the connection: the browser sees to it
+    if (event.data === undefined) return; // connection lost: the browser reconnects
     source.close();
     status.textContent = JSON.parse(event.data).code; // such as "failed"
   });
