@@ -14,22 +14,16 @@ import argparse
 import resource
 import statistics
 import time
-from pathlib import Path
 
 import redis
 
+from log_memory import resident
 from subscribers import HOST, Subscribers
 from workers import Worker, server_url
 
 SUBSCRIBERS = 10_000
 SECONDS = 60
 IDLE_SECONDS = 5
-
-
-def kib(worker: Worker) -> float:
-    """Return the memory of a worker, in KiB."""
-    status = Path(f"/proc/{worker.pid}/status").read_text()
-    return float(status.split("VmRSS:")[1].split()[0])
 
 
 def cpu(worker: Worker) -> float:
@@ -42,9 +36,9 @@ def measure(kind: str, url: str, subscribers: int, seconds: int) -> None:
     try:
         path = f"/channels/{kind}"
         worker.post(path)
-        before = kib(worker)
+        before = resident(worker.pid)
         clients = Subscribers((HOST, worker.port), path, subscribers)
-        each = (kib(worker) - before) / subscribers
+        each = (resident(worker.pid) - before) / subscribers / 1024
         with redis.Redis.from_url(url) as server:
             connections = len(server.client_list()) - 1  # without this one
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import redis
 
 from tests.soak.watch import Faults
-from tests.support.proxy import proxy_of
+from tests.support.proxy import CONFIRMATION, MESSAGE, proxy_of
 from tests.support.redis import BINARIES, RedisServer
 
 from .stage import Stage
@@ -189,9 +189,6 @@ async def listeners_killed(stage: Stage, scenario: Scenario) -> Figures:
 
 
 # Behind a proxy
-
-MESSAGE = b"*3\r\n$7\r\nmessage"
-CONFIRMATION = b"*3\r\n$9\r\nsubscribe"
 
 
 async def proxy_cuts(stage: Stage, scenario: Scenario) -> Figures:

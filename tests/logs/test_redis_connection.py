@@ -30,7 +30,7 @@ from fastapi_sse_fast.stores.store import START, History
 
 from ..support.apps import MS
 from ..support.logs import Subscriber, Work, offset, subscribed, until
-from ..support.proxy import Proxy, closed, proxy_of
+from ..support.proxy import CONFIRMATION, MESSAGE, Proxy, closed, proxy_of
 from ..support.redis import (
     QUICK,
     RedisServer,
@@ -77,7 +77,7 @@ class LosesAnswers:
         proxy.cut_before = self._cut
 
     def _cut(self, answer: bytes) -> bool:
-        if answer.startswith((b"$", b"+", b"*3\r\n$7\r\nmessage", b"*3\r\n$9\r\nsub")):
+        if answer.startswith((b"$", b"+", MESSAGE, CONFIRMATION)):
             return False  # of the handshake, or a message
         self.answers += 1
         cut = self.answers in self._which

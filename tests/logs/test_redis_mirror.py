@@ -18,7 +18,7 @@ from fastapi_sse_fast.stores import RedisStore
 
 from ..support.apps import MS
 from ..support.logs import Id, Subscriber, Work, moved, offset, subscribed, until
-from ..support.proxy import Proxy, proxy_of
+from ..support.proxy import Proxy, is_message, proxy_of
 from ..support.redis import QUICK, RedisServer, redis_server, redis_store
 
 pytestmark = pytest.mark.anyio
@@ -58,10 +58,6 @@ async def publish(channels: Channels, name: str, first: int, last: int) -> str:
     for number in range(first, last + 1):
         id = await channels.publish(name, number)
     return id
-
-
-def is_message(answer: bytes) -> bool:
-    return answer.startswith(b"*3\r\n$7\r\nmessage")
 
 
 def is_event(answer: bytes) -> bool:

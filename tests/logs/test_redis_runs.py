@@ -22,7 +22,7 @@ from fastapi_sse_fast.stores import RedisStore
 from ..support.apps import MS
 from ..support.forking import Forked
 from ..support.logs import Subscriber, Work, moved, subscribed, until
-from ..support.proxy import Proxy, proxy_of
+from ..support.proxy import Proxy, is_message, proxy_of
 from ..support.redis import QUICK, RedisServer, redis_store
 
 pytestmark = pytest.mark.anyio
@@ -51,6 +51,15 @@ async def two_stores(
     async with redis_store(server, changed) as owner:
         async with redis_store(server, changed) as other:
             yield owner, other
+
+
+async def restart_without_owner(
+    server: RedisServer, proxy: Proxy, other: RedisStore
+) -> None:
+    """Restart the server, to which the owner behind the proxy cannot connect yet."""
+    proxy.refuses = True
+    server.restart()
+    await until(lambda: other.stats().connected)
 
 
 def end_of(client: Any) -> tuple[str, Any]:
@@ -119,7 +128,7 @@ async def test_a_run_is_cancelled_from_another_process(server: RedisServer) -> N
 async def test_a_run_is_cancelled_though_messages_are_lost(
     server: RedisServer, proxy: Proxy
 ) -> None:
-    proxy.drops = lambda answer: answer.startswith(b"*3\r\n$7\r\nmessage")
+    proxy.drops = is_message
     async with redis_store(proxy.url) as owner, redis_store(server) as other:
         work, ends = Work(), Ends()
         await Runs(owner, on_end=ends.append, lease=LEASE).start("a", work)
@@ -187,7 +196,7 @@ async def test_clients_of_a_process_that_shuts_down_get_the_end_of_its_runs(
     server: RedisServer, proxy: Proxy
 ) -> None:
     """Even if it is still on its way."""
-    proxy.drops = lambda answer: answer.startswith(b"*3\r\n$7\r\nmessage")
+    proxy.drops = is_message
     clients = []
     async with anyio.create_task_group() as tasks:
         async with redis_store(proxy.url) as store:
@@ -388,9 +397,7 @@ async def test_a_client_is_not_told_of_a_gap_that_the_owner_fills(
                 await client.has(10)
             last = client.last_event_id
             await until(lambda: other.stats().logs == 0)
-            proxy.refuses = True
-            own_server.restart()
-            await until(lambda: other.stats().connected)
+            await restart_without_owner(own_server, proxy, other)
             subscription = await Runs(other).response("a", last)
 
             async def come_back() -> None:
@@ -414,9 +421,7 @@ async def test_nobody_waits_for_an_owner_that_has_ended_the_run(
             work = Work()
             await Runs(owner).start("a", work)
             own_server.ask("SAVE")
-            proxy.refuses = True
-            own_server.restart()
-            await until(lambda: other.stats().connected)
+            await restart_without_owner(own_server, proxy, other)
             async with subscribed(await Runs(other).response("a")) as client:
                 proxy.refuses = False
                 work.step(1)
@@ -472,9 +477,7 @@ async def test_a_run_is_restarted_by_somebody_else_after_a_loss(
             work, ends = Work(), Ends()
             await Runs(owner, on_end=ends.append).start("a", work)
             work.step(1)
-            proxy.refuses = True
-            own_server.restart()
-            await until(lambda: other.stats().connected)
+            await restart_without_owner(own_server, proxy, other)
             second = await Runs(other).start("a", Work())
             assert second.is_new
             proxy.refuses = False

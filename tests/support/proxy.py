@@ -9,6 +9,16 @@ from ssl import SSLContext
 
 import anyio
 
+MESSAGE = b"*3\r\n$7\r\nmessage"
+"""How a message of a channel of Redis begins."""
+
+CONFIRMATION = b"*3\r\n$9\r\nsubscribe"
+"""How the confirmation of a subscription begins."""
+
+
+def is_message(answer: bytes) -> bool:
+    return answer.startswith(MESSAGE)
+
 
 class Proxy:
     """Passes on what a client and a server send each other.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from ..._stream.hooks import logger
 from ...errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -68,8 +69,8 @@ class Connection:
         while True:
             connection = self._connect()
             try:
-                with anyio.fail_after(self._limits.connect_timeout):
-                    await self._open(connection)
+                with anyio.fail_after(self._limits.connect_timeout), connecting():
+                    await connection.connect()  # type: ignore[no-untyped-call]
                 await self._serve(connection)
             except FAILURES as error:
                 self._note(error)
@@ -81,15 +82,6 @@ class Connection:
             await asyncio.sleep(self._backoff * random.random())
             longest = self._limits.longest_backoff
             self._backoff = min(max(2 * self._backoff, 0.05), longest)
-
-    async def _open(self, connection: AbstractConnection) -> None:
-        try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-        except FAILURES:
-            raise
-        except Exception as error:
-            # It comes from code of the application, such as a credential provider.
-            raise ConnectionError(reason(error)) from error
 
     async def _serve(self, connection: AbstractConnection) -> None:
         """Use a connection until it fails, or this is cancelled."""
@@ -134,6 +126,20 @@ class Connection:
             raise StoreError(f"Redis is not available: {self.trouble}") from None
         except (RedisError, StoreError) as error:
             raise StoreError(f"Redis refuses the connection: {error}") from error
+
+
+@contextlib.contextmanager
+def connecting() -> Iterator[None]:
+    """Have any error of an attempt to connect be one of `FAILURES`.
+
+    Others come from code of the application, such as a credential provider.
+    """
+    try:
+        yield
+    except FAILURES:
+        raise
+    except Exception as error:
+        raise ConnectionError(reason(error)) from error
 
 
 def settings(pool: Any, **ours: Any) -> dict[str, Any]:

@@ -137,10 +137,9 @@ class Mirror:
         Raises:
             StoreError: The server refuses it, or cannot be reached.
         """
-        self._used_at = time.monotonic()
+        since = self._used_at = time.monotonic()
         log = self.log
         if log is None or self._lacks(log, after):
-            since = time.monotonic()
             self._waiting += 1
             try:
                 async with self._busy:

@@ -13,7 +13,7 @@ from redis.retry import Retry
 
 from ...errors import StoreError
 from ..memory import new_epoch
-from .connection import FAILURES, NOT_NOW, reason, settings
+from .connection import FAILURES, NOT_NOW, connecting, reason, settings
 from .link import LUA, close_client, command, encoded, refused, run_id
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ class SyncLink:
                 )
             )
             try:
-                self._open(connection)
+                with connecting():
+                    connection.connect()
                 server = run_id(self._ask(connection, "INFO", "server"))
                 self._sha = self._ask(connection, "SCRIPT", "LOAD", LUA)
                 if server == self._server:
@@ -112,15 +113,6 @@ class SyncLink:
                 raise
             self._connection = connection
         return self._connection
-
-    def _open(self, connection: AbstractConnection) -> None:
-        try:
-            connection.connect()  # type: ignore[no-untyped-call]
-        except FAILURES:
-            raise
-        except Exception as error:
-            # It comes from code of the application, such as a credential provider.
-            raise ConnectionError(reason(error)) from error
 
     def _ask(self, connection: AbstractConnection, *command: Any) -> Any:
         connection.send_command(*command, check_health=False)  # type: ignore[no-untyped-call]
